@@ -1,0 +1,48 @@
+/**
+ * Every way in which the mesh can fail, as one error class with a closed list of codes.
+ * Codes travel in error frames (see README.md, "Errors"), so a new code is a protocol change.
+ */
+
+/**
+ * - `no-responders`: no instance of the app is subscribed; the request was not delivered.
+ * - `timeout`: the deadline passed, or the peer stopped showing progress; the outcome is unknown.
+ * - `cancelled`: the caller gave up.
+ * - `disconnected`: NATS is away and did not come back before the deadline; the request was not sent.
+ * - `interrupted`: the connection broke after the request was sent; the outcome is unknown.
+ * - `too-large`: the payload does not fit in NATS' `max_payload`.
+ * - `conflict`: a revision check failed; nothing was written.
+ * - `peer`: the serving side failed before the app answered; `message` says why.
+ * - `protocol`: a frame of an unknown version or shape.
+ * - `storage`: JetStream refused the operation; `message` names its own code and text.
+ * - `closed`: this mesh was closed.
+ */
+export type MeshErrorCode =
+  | "no-responders"
+  | "timeout"
+  | "cancelled"
+  | "disconnected"
+  | "interrupted"
+  | "too-large"
+  | "conflict"
+  | "peer"
+  | "protocol"
+  | "storage"
+  | "closed";
+
+export class MeshError extends Error {
+  readonly code: MeshErrorCode;
+  /** For `conflict` in a batch: position of the first failing operation, when it could be found. */
+  readonly index: number | undefined;
+
+  constructor(code: MeshErrorCode, message: string, options: { cause?: unknown; index?: number } = {}) {
+    super(message, { cause: options.cause });
+    this.name = "MeshError";
+    this.code = code;
+    this.index = options.index;
+  }
+}
+
+/** True when `error` is a MeshError with one of the given codes. */
+export function isMeshError(error: unknown, ...codes: MeshErrorCode[]): error is MeshError {
+  return error instanceof MeshError && (codes.length === 0 || codes.includes(error.code));
+}

@@ -1,0 +1,138 @@
+/**
+ * The framed form of calls: 6 fixed bytes, a msgpack head, the raw body.
+ * byte 0 = version, byte 1 = kind, bytes 2-5 = head length (uint32, big endian). Normative: README.md, "Frames".
+ */
+import { Packr } from "msgpackr";
+import { MeshError } from "./errors.ts";
+import type { GrpcOutcome, MeshRequest, MeshResponse } from "./types.ts";
+
+export const frameVersion = 1;
+const prefixBytes = 6;
+/** Longest head, bytes: headers of one call. */
+const maxHeadBytes = 512 * 1024;
+
+export const FrameKind = Object.freeze({ request: 1, response: 2, error: 3, progress: 4, cancel: 5 } as const);
+export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
+
+/** Head of a request. `timeoutMs` is what is left of the caller's deadline; absent = none. */
+type RequestHead = {
+  verb: string;
+  path: string;
+  query?: string;
+  headers?: string[];
+  timeoutMs?: number;
+};
+
+type ResponseHead = { status: number; headers?: string[]; grpc?: GrpcOutcome };
+
+/** Why the serving side could not answer. `code` is one of MeshErrorCode. */
+export type ErrorHead = { code: string; message: string };
+
+const packr = new Packr({ useRecords: false, variableMapSize: true });
+const noBody = new Uint8Array(0);
+
+export type Frame = { readonly kind: number; readonly head: Record<string, unknown>; readonly body: Uint8Array };
+
+function encode(kind: FrameKind, head: unknown, body: Uint8Array): Buffer {
+  const packed = packr.pack(head);
+  const frame = Buffer.allocUnsafe(prefixBytes + packed.length + body.length);
+  frame[0] = frameVersion;
+  frame[1] = kind;
+  frame.writeUInt32BE(packed.length, 2);
+  frame.set(packed, prefixBytes);
+  frame.set(body, prefixBytes + packed.length);
+  return frame;
+}
+
+/** Splits a frame; `body` is a view. Throws MeshError `protocol` for anything but a frame of this version. */
+export function decodeFrame(bytes: Uint8Array): Frame {
+  if (bytes.length < prefixBytes) throw new MeshError("protocol", `frame of ${bytes.length} bytes is shorter than its prefix`);
+  if (bytes[0] !== frameVersion) {
+    throw new MeshError("protocol", `frame version ${bytes[0]} is unknown; this side speaks ${frameVersion}`);
+  }
+  const headBytes = new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getUint32(2);
+  if (headBytes > maxHeadBytes || prefixBytes + headBytes > bytes.length) {
+    throw new MeshError("protocol", `frame head of ${headBytes} bytes does not fit in ${bytes.length}`);
+  }
+  let head: unknown;
+  try {
+    head = packr.unpack(bytes.subarray(prefixBytes, prefixBytes + headBytes));
+  } catch (cause) {
+    throw new MeshError("protocol", "frame head is not msgpack", { cause });
+  }
+  if (typeof head !== "object" || head === null) throw new MeshError("protocol", "frame head is not a map");
+  return { kind: bytes[1]!, head: head as Record<string, unknown>, body: bytes.subarray(prefixBytes + headBytes) };
+}
+
+export function encodeRequest(request: MeshRequest, timeoutMs: number): Buffer {
+  const head: RequestHead = { verb: request.verb, path: request.path };
+  if (request.query !== "") head.query = request.query;
+  if (request.headers.length > 0) head.headers = request.headers as string[];
+  if (timeoutMs > 0) head.timeoutMs = timeoutMs;
+  return encode(FrameKind.request, head, request.body);
+}
+
+export function readRequest(frame: Frame): { request: MeshRequest; timeoutMs: number } {
+  const { verb, path, query, headers, timeoutMs } = frame.head;
+  if (typeof verb !== "string" || typeof path !== "string") {
+    throw new MeshError("protocol", "request head needs the strings verb and path");
+  }
+  const request = {
+    verb,
+    path,
+    query: typeof query === "string" ? query : "",
+    headers: readHeaders(headers),
+    body: frame.body,
+  };
+  return { request, timeoutMs: typeof timeoutMs === "number" && timeoutMs > 0 ? timeoutMs : 0 };
+}
+
+export function encodeResponse(response: MeshResponse): Buffer {
+  const head: ResponseHead = { status: response.status };
+  if (response.headers.length > 0) head.headers = response.headers as string[];
+  if (response.grpc !== undefined) head.grpc = response.grpc;
+  return encode(FrameKind.response, head, response.body);
+}
+
+export function readResponse(frame: Frame): MeshResponse {
+  const { status, headers, grpc } = frame.head;
+  if (typeof status !== "number") throw new MeshError("protocol", "response head needs the number status");
+  const response = { status, headers: readHeaders(headers), body: frame.body };
+  return grpc === undefined ? response : { ...response, grpc: readOutcome(grpc) };
+}
+
+function readOutcome(grpc: unknown): GrpcOutcome {
+  const { code, message } = grpc as Record<string, unknown>;
+  if (typeof code !== "number" || typeof message !== "string") {
+    throw new MeshError("protocol", "grpc outcome needs code and message");
+  }
+  return grpc as GrpcOutcome;
+}
+
+/** Header lists arrive from any program: an odd or non-text list is refused here, not in the app's HTTP client. */
+function readHeaders(headers: unknown): string[] {
+  if (headers === undefined || headers === null) return [];
+  const valid = Array.isArray(headers) && headers.length % 2 === 0 && headers.every((item) => typeof item === "string");
+  if (!valid) throw new MeshError("protocol", "headers must be a flat list of name, value strings");
+  return headers as string[];
+}
+
+export function encodeError(code: string, message: string): Buffer {
+  const head: ErrorHead = { code, message };
+  return encode(FrameKind.error, head, noBody);
+}
+
+export function readError(frame: Frame): ErrorHead {
+  const { code, message } = frame.head;
+  return { code: typeof code === "string" ? code : "peer", message: typeof message === "string" ? message : "" };
+}
+
+/** The call is alive. Resets the caller's liveness limit. */
+export function encodeProgress(): Buffer {
+  return encode(FrameKind.progress, {}, noBody);
+}
+
+/** `id` is the reply subject of the call that is given up. */
+export function encodeCancel(id: string): Buffer {
+  return encode(FrameKind.cancel, { id }, noBody);
+}

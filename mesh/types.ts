@@ -1,0 +1,214 @@
+/**
+ * The mesh as its users see it: one object per sidecar, made by `joinMesh` (mesh.ts).
+ * Implementations stand in the file named beside each part.
+ */
+import type { Clock } from "./clock.ts";
+
+/** Who this participant is. `instance` is unique per process start. */
+export type MeshIdentity = {
+  readonly root: string;
+  readonly namespace: string;
+  readonly app: string;
+  readonly instance: string;
+};
+
+/** One line of diagnostics. Called often only at `debug`. Must not throw. */
+export type MeshLog = (level: "debug" | "info" | "warn" | "error", text: string) => void;
+
+/** A call to an app; bodies are whole. `headers` is a flat list: name, value, name, value. */
+export type MeshRequest = {
+  readonly verb: string;
+  /** Path without leading slash rules applied: exactly what the app shall see after its base, percent-encoded. */
+  readonly path: string;
+  /** Raw query without `?`; empty when there is none. */
+  readonly query: string;
+  readonly headers: readonly string[];
+  readonly body: Uint8Array;
+};
+
+/** gRPC outcome of a call that a gRPC app answered. `details` is the binary google.rpc.Status, when there was one. */
+export type GrpcOutcome = {
+  readonly code: number;
+  readonly message: string;
+  readonly details?: Uint8Array;
+  /** Trailers, flat pairs. */
+  readonly trailers?: readonly string[];
+  readonly contentType?: string;
+};
+
+export type MeshResponse = {
+  /** HTTP status; 200 for a gRPC app that answered OK, else the mapped status. */
+  readonly status: number;
+  readonly headers: readonly string[];
+  readonly body: Uint8Array;
+  /** Present when the app speaks gRPC. */
+  readonly grpc?: GrpcOutcome;
+};
+
+export type CallOptions = {
+  readonly app: string;
+  readonly namespace: string;
+  /** Longest time until the answer, ms. 0 = no limit; a peer that stops showing progress still ends the call. */
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
+};
+
+/** The caller as the NATS subject names it. */
+export type Caller = { readonly namespace: string; readonly app: string };
+
+/** Answers one call. May take any time; must watch `signal` (caller gave up, or this mesh closes). A throw is answered as a `peer` error. */
+export type ServeHandler = (request: MeshRequest, caller: Caller, signal: AbortSignal) => Promise<MeshResponse>;
+
+export type Served = {
+  /** Stops intake, waits for calls in flight up to `graceMs`, then aborts the rest. Resolves when all are answered. */
+  drain(graceMs: number): Promise<void>;
+};
+
+/** A stored value. `revision` grows with every write of the bucket and is never reused. */
+export type TableEntry = {
+  readonly value: Uint8Array;
+  readonly revision: number;
+  /** Unix ms at which the entry expires, when it has a time to live. */
+  readonly expiresAtMs?: number;
+};
+
+/** A key is a list of parts, most significant first; each part may be any string (see subjects.ts). */
+export type TableKey = readonly string[];
+
+/** Guard of a write: the revision that must be current, or "absent". Without it the last write wins. */
+export type Expect = number | "absent";
+
+export type TableWrite =
+  | { readonly kind: "put"; readonly key: TableKey; readonly value: Uint8Array; readonly expect?: Expect; readonly ttlSeconds?: number }
+  | { readonly kind: "delete"; readonly key: TableKey; readonly expect?: Expect };
+
+export type TableReadOptions = {
+  /** Ask the stream leader. Else a replica may answer, yet never older than this participant's own last write. */
+  readonly strong?: boolean;
+  readonly signal?: AbortSignal;
+};
+
+/** A KV bucket (table.ts). Every method rejects with MeshError: conflict, storage, too-large, timeout, disconnected. */
+export type Table = {
+  readonly bucket: string;
+  get(key: TableKey, options?: TableReadOptions): Promise<TableEntry | undefined>;
+  /** Same order as `keys`; one isolated snapshot when there are at most 1,000 keys. */
+  getMany(keys: readonly TableKey[], options?: TableReadOptions): Promise<(TableEntry | undefined)[]>;
+  /** Returns the new revision. Durable in the stream when it resolves. `ttlSeconds` >= 1. */
+  put(key: TableKey, value: Uint8Array, options?: { expect?: Expect; ttlSeconds?: number; signal?: AbortSignal }): Promise<number>;
+  /** Deleting an absent key is fine without `expect`. With a revision: conflict when it is not current. */
+  delete(key: TableKey, options?: { expect?: Expect; signal?: AbortSignal }): Promise<void>;
+  /** All or nothing, at most 1,000 writes, a key at most once. A conflict names the failing write by `index`. */
+  batch(writes: readonly TableWrite[], options?: { signal?: AbortSignal }): Promise<void>;
+  /** Keys below a prefix (whole parts), in no particular order, at most `limit`. */
+  list(prefix: TableKey, limit: number): Promise<TableKey[]>;
+};
+
+export type TableOptions = {
+  /** Kind of data, e.g. "state"; becomes a part of the bucket's name. */
+  readonly kind: string;
+  /** Further name parts, e.g. [namespace, component]. */
+  readonly name: readonly string[];
+  readonly storage?: "file" | "memory";
+};
+
+/** One event as it stands in the stream. */
+export type TopicMessage = {
+  readonly topic: string;
+  readonly data: Uint8Array;
+  /** Header by exact name; undefined when absent. */
+  header(name: string): string | undefined;
+  /** All header names and values (values of a repeated name joined with ","). */
+  headers(): readonly (readonly [string, string])[];
+  readonly sequence: number;
+  /** 1 for the first delivery. */
+  readonly deliveries: number;
+  readonly timestampMs: number;
+};
+
+export type TopicSubscribeOptions = {
+  /** Topic; a trailing or inner "*" or ">" part is a NATS wildcard. */
+  readonly topic: string;
+  /** Consumer group: subscriptions with the same group and topic share the events. */
+  readonly group: string;
+  /** Where a group that is created now starts. */
+  readonly deliver: "all" | "new";
+  readonly ackWaitMs: number;
+  /** Handlers running at once in this participant. */
+  readonly concurrency: number;
+  /** Waits before redelivery, by number of failures; the last one repeats. */
+  readonly backoffMs: readonly number[];
+  /** Deliveries before the event is given up (logged). -1 = no limit. */
+  readonly maxDeliver: number;
+};
+
+/** Resolve = acknowledge; throw = redeliver after the backoff. The ack deadline is extended while it runs. */
+export type TopicHandler = (message: TopicMessage, signal: AbortSignal) => Promise<void>;
+
+export type TopicSubscription = {
+  /** Stops intake and waits for running handlers up to `graceMs`. The group keeps its place in the stream. */
+  stop(graceMs: number): Promise<void>;
+};
+
+export type TopicStreamOptions = {
+  /** Name parts of the stream, e.g. [namespace, component]. */
+  readonly name: readonly string[];
+  /** Oldest event kept, ms. 0 = no limit. */
+  readonly maxAgeMs: number;
+  /** Bytes kept before the oldest go. -1 = no limit. */
+  readonly maxBytes: number;
+};
+
+/** The stream behind the topics of one pub/sub component (topics.ts). Errors as in Table. */
+export type TopicStream = {
+  readonly stream: string;
+  /** Durable in the stream when it resolves. A repeated `id` within two minutes is stored once. Retried until `timeoutMs`. */
+  publish(
+    topic: string,
+    data: Uint8Array,
+    options: { id?: string; headers?: readonly string[]; timeoutMs: number; signal?: AbortSignal },
+  ): Promise<{ sequence: number; duplicate: boolean }>;
+  /** Creates the durable group when it is not there, before it resolves. */
+  subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription>;
+};
+
+/** A live sidecar as its presence entry shows it. */
+export type PresenceEntry = {
+  readonly namespace: string;
+  readonly app: string;
+  readonly instance: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly startedAtMs: number;
+  readonly version: string;
+};
+
+export type MeshStatus = {
+  readonly connected: boolean;
+  /** Server and way in words, for logs and `weft status`. */
+  readonly server: string;
+  readonly way: string;
+};
+
+export type Mesh = {
+  readonly identity: MeshIdentity;
+  readonly clock: Clock;
+  /** Largest payload the connected server takes, bytes. */
+  maxPayloadBytes(): number;
+  status(): MeshStatus;
+  /** Called at every change of `status().connected`. Returns the way to stop it. */
+  onStatus(listener: (status: MeshStatus) => void): () => void;
+  /** Resolves once connected. */
+  ready(signal?: AbortSignal): Promise<void>;
+  call(request: MeshRequest, options: CallOptions): Promise<MeshResponse>;
+  /** Joins the app's queue group; one handler per mesh. */
+  serve(handler: ServeHandler): Promise<Served>;
+  /** Announces this instance until close; renewed by itself. */
+  announce(): Promise<void>;
+  /** Live instances, all or of one app. */
+  presence(filter?: { namespace: string; app: string }): Promise<PresenceEntry[]>;
+  table(options: TableOptions): Promise<Table>;
+  topics(options: TopicStreamOptions): Promise<TopicStream>;
+  /** Withdraws presence and closes. Drain served calls and subscriptions first. */
+  close(): Promise<void>;
+};

@@ -1,0 +1,51 @@
+/**
+ * The gRPC API as blocks see it: a method table over decoded messages. Framing, deadlines and status
+ * encoding stand in ingress/grpc.ts.
+ */
+import type { DescMessage, DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+
+/** Lower-case metadata names to values; `-bin` values are raw bytes in latin1 text. */
+export type GrpcMetadata = ReadonlyMap<string, readonly string[]>;
+
+export type GrpcCall = {
+  readonly metadata: GrpcMetadata;
+  /** Aborted at the client's deadline, cancel, or sidecar stop. */
+  readonly signal: AbortSignal;
+  /** Response header to send with the first message (or the status). */
+  setHeader(name: string, value: string): void;
+  setTrailer(name: string, value: string): void;
+};
+
+/** One mounted method. `path` is `/package.Service/Method`. */
+export type GrpcMethod = {
+  readonly path: string;
+  readonly method: DescMethod;
+  readonly unary?: (request: unknown, call: GrpcCall) => Promise<unknown>;
+  readonly stream?: (requests: AsyncIterable<unknown>, call: GrpcCall) => AsyncIterable<unknown>;
+};
+
+type Desc<I extends DescMessage, O extends DescMessage> = DescMethod & { input: I; output: O };
+
+/** Mounts a unary method. Throw ApiError for a status; anything else becomes Unknown. */
+export function unary<I extends DescMessage, O extends DescMessage>(
+  method: Desc<I, O>,
+  handle: (request: MessageShape<I>, call: GrpcCall) => Promise<MessageInitShape<O>>,
+): GrpcMethod {
+  return {
+    path: `/${method.parent.typeName}/${method.name}`,
+    method,
+    unary: handle as (request: unknown, call: GrpcCall) => Promise<unknown>,
+  };
+}
+
+/** Mounts a method with a stream on either side (a unary side yields or takes exactly one message). */
+export function streaming<I extends DescMessage, O extends DescMessage>(
+  method: Desc<I, O>,
+  handle: (requests: AsyncIterable<MessageShape<I>>, call: GrpcCall) => AsyncIterable<MessageInitShape<O>>,
+): GrpcMethod {
+  return {
+    path: `/${method.parent.typeName}/${method.name}`,
+    method,
+    stream: handle as (requests: AsyncIterable<unknown>, call: GrpcCall) => AsyncIterable<unknown>,
+  };
+}

@@ -1,0 +1,59 @@
+/**
+ * The HTTP API as blocks see it: a route table of plain functions over an already framed call.
+ * Sockets, limits and the shared steps stand in ingress/http.ts and guard.ts.
+ */
+import type { Readable } from "node:stream";
+
+/** One request. Everything lazy is computed on first use. */
+export type HttpCall = {
+  readonly verb: string;
+  /** Cleaned path, still percent-encoded, with its leading slash. */
+  readonly path: string;
+  /** Path parameters in the order of the route, decoded by query rules (`+` is a space). */
+  readonly params: readonly string[];
+  /** Raw query without `?`. */
+  readonly query: string;
+  /** Lower-case names; repeated ones joined as node:http does. */
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  /** As received: name, value, name, value. */
+  readonly rawHeaders: readonly string[];
+  /** Aborted when the client goes away or the sidecar stops. */
+  readonly signal: AbortSignal;
+  /** The whole body. Rejects with ERR_BODY_READ above the size limit. */
+  body(): Promise<Buffer>;
+  /** First value of a query parameter, decoded; undefined when absent. */
+  queryValue(name: string): string | undefined;
+  /** All values of a query parameter. */
+  queryValues(name: string): string[];
+  /** Query parameters `metadata.<name>=value`, prefix removed, first value wins. */
+  metadata(): Record<string, string>;
+};
+
+/** `body` as a string is UTF-8. Without body and with status 204 nothing is sent. */
+export type HttpReply = {
+  readonly status: number;
+  /** Name to value; a list repeats the header. Written as given. */
+  readonly headers?: Readonly<Record<string, string | readonly string[]>>;
+  readonly body?: Uint8Array | string | Readable;
+};
+
+export type HttpRoute = {
+  readonly verbs: readonly string[];
+  /** Like `/v1.0/state/{store}/{key}`; a last part `{name...}` takes the rest, slashes included, and at least one character. */
+  readonly path: string;
+  /** Name for API logging and metrics, e.g. `GetState`. */
+  readonly name: string;
+  /** API list group, e.g. `state`. */
+  readonly group: string;
+  readonly handle: (call: HttpCall) => Promise<HttpReply> | HttpReply;
+};
+
+/** Empty success, shared so that hot paths allocate nothing. */
+export const noContent: HttpReply = Object.freeze({ status: 204 });
+
+const jsonHeaders = Object.freeze({ "Content-Type": "application/json" });
+
+/** A 200 (or other) JSON reply from text or bytes that already are JSON. */
+export function jsonReply(body: string | Uint8Array, status = 200): HttpReply {
+  return { status, headers: jsonHeaders, body };
+}

@@ -1,0 +1,65 @@
+/**
+ * The way to the app, whatever it speaks. Blocks ask for one of the few things a sidecar wants from an app;
+ * http.ts and grpc.ts beside this file carry them.
+ */
+import type { MeshRequest, MeshResponse } from "../../mesh/index.ts";
+
+/** A callback over HTTP: whole body in, whole body out. Header names as they go on the wire. */
+export type AppHttpRequest = {
+  readonly verb: string;
+  /** Path with leading slash, encoded; query included. */
+  readonly path: string;
+  /** Flat name, value list. */
+  readonly headers: readonly string[];
+  readonly body: Uint8Array | undefined;
+};
+
+export type AppHttpResponse = {
+  readonly status: number;
+  readonly headers: readonly string[];
+  readonly body: Buffer;
+};
+
+/** A callback over gRPC, bytes in and out. Rejects with GrpcStatusError for any status but OK. */
+export type AppGrpcRequest = {
+  /** `/package.Service/Method`. */
+  readonly path: string;
+  readonly metadata: readonly string[];
+  readonly message: Uint8Array;
+};
+
+export type AppGrpcResponse = {
+  readonly message: Uint8Array;
+  readonly headers: readonly string[];
+  readonly trailers: readonly string[];
+};
+
+/** A status the app answered, or Unavailable when it could not be reached. */
+export class GrpcStatusError extends Error {
+  readonly code: number;
+  /** Binary google.rpc.Status (grpc-status-details-bin), when sent. */
+  readonly details: Uint8Array | undefined;
+  readonly trailers: readonly string[];
+
+  constructor(code: number, message: string, details?: Uint8Array, trailers: readonly string[] = []) {
+    super(message);
+    this.name = "GrpcStatusError";
+    this.code = code;
+    this.details = details;
+    this.trailers = trailers;
+  }
+}
+
+export type AppChannel = {
+  /** `none`: no app port was given. */
+  readonly protocol: "none" | "http" | "grpc";
+  /** Resolves when the app's port accepts connections; at once without an app. Bounded only by the signal. */
+  listening(signal: AbortSignal): Promise<void>;
+  /** Service invocation to the app. Rejects with Error when the app cannot be reached or there is none. */
+  invoke(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse>;
+  /** Callback of an HTTP app (subscribe list, event, binding). Rejects with Error when it cannot be reached. */
+  http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse>;
+  /** Callback of a gRPC app. */
+  grpc(request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse>;
+  close(): Promise<void>;
+};

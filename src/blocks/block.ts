@@ -1,0 +1,38 @@
+/**
+ * What a building block is to the runtime: routes for both protocols, and a life.
+ * Each folder beside this file exports one function `BlockHost -> Block` from its index.ts.
+ */
+import type { Mesh, Clock } from "../../mesh/index.ts";
+import type { HttpRoute } from "../api/http.ts";
+import type { GrpcMethod } from "../api/grpc.ts";
+import type { AppChannel } from "../app/channel.ts";
+import type { OpenComponents } from "../components/open.ts";
+import type { SidecarOptions } from "../config/options.ts";
+import type { SubscriptionResource } from "../config/resources.ts";
+import type { Log } from "../telemetry/log.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+
+/** Everything a block may use; made once by runtime.ts. */
+export type BlockHost = {
+  readonly options: SidecarOptions;
+  readonly mesh: Mesh;
+  readonly clock: Clock;
+  readonly app: AppChannel;
+  readonly components: OpenComponents;
+  /** Declarative subscriptions of the resource files, already scoped to this app. */
+  readonly subscriptions: readonly SubscriptionResource[];
+  readonly log: Log;
+  readonly metrics: Metrics;
+};
+
+export type Block = {
+  readonly name: string;
+  readonly http: readonly HttpRoute[];
+  readonly grpc: readonly GrpcMethod[];
+  /** The app answers now (also at once when there is no app): begin what delivers to the app. May be called once. */
+  appReady?(): Promise<void>;
+  /** Stop intake and end what runs within `graceMs`. Called once, before components close. */
+  stop?(graceMs: number): Promise<void>;
+  /** Parts of GET /v1.0/metadata that this block owns, in wire form. */
+  metadata?(): Readonly<Record<string, unknown>>;
+};

@@ -1,0 +1,55 @@
+/**
+ * A pub/sub component as the block uses it: its port with everything that is decided by the component's metadata
+ * (scopes, namespaced topics) worked out once.
+ */
+import type { OpenComponent, OpenComponents } from "../../components/open.ts";
+import type { PubSub } from "./port.ts";
+import { readScopes } from "./scopes.ts";
+import type { TopicScopes } from "./scopes.ts";
+
+export type Broker = {
+  readonly name: string;
+  readonly port: PubSub;
+  readonly scopes: TopicScopes;
+  /** True when the component drops outdated messages itself. */
+  readonly keepsTtl: boolean;
+  /** Name of an app's topic at the component, and back. */
+  stored(topic: string): string;
+  shown(topic: string): string;
+};
+
+export type Brokers = {
+  get(name: string): Broker | undefined;
+  /** True when at least one pub/sub component is there. */
+  any(): boolean;
+};
+
+/** Looks brokers up in the open components; what is worked out stays valid as long as the component stays open. */
+export function createBrokers(components: OpenComponents, appId: string, namespace: string): Brokers {
+  const known = new Map<string, { readonly open: OpenComponent<PubSub>; readonly broker: Broker }>();
+  return {
+    get(name) {
+      const open = components.get<PubSub>("pubsub", name);
+      if (open === undefined) return undefined;
+      const entry = known.get(name);
+      if (entry?.open === open) return entry.broker;
+      const broker = describe(open, appId, namespace);
+      known.set(name, { open, broker });
+      return broker;
+    },
+    any: () => components.all("pubsub").length > 0,
+  };
+}
+
+function describe(open: OpenComponent<PubSub>, appId: string, namespace: string): Broker {
+  const written = open.resource.metadata.map((item) => item.value ?? "");
+  const prefix = written.some((value) => value.includes("{namespace}")) ? namespace : "";
+  return {
+    name: open.resource.name,
+    port: open.port,
+    scopes: readScopes(open.properties, appId),
+    keepsTtl: open.file.capabilities.includes("MESSAGE_TTL"),
+    stored: prefix === "" ? (topic) => topic : (topic) => prefix + topic,
+    shown: (topic) => (prefix !== "" && topic.startsWith(prefix) ? topic.slice(prefix.length) : topic),
+  };
+}

@@ -1,0 +1,159 @@
+/**
+ * Wraps what an app publishes as a CloudEvent. The text is written by hand in the order of its sorted keys,
+ * because a publish that builds objects and sorts them costs several times as much.
+ */
+import { randomUUID } from "node:crypto";
+import type { Clock } from "../../../mesh/index.ts";
+import { parseGoDuration } from "../../lib/duration.ts";
+import { jsonMembers, jsonString, objectText } from "./json-text.ts";
+import { dataMember, mediaType } from "./payload.ts";
+import type { TraceContext } from "./trace.ts";
+
+type Metadata = Readonly<Record<string, string>>;
+
+export type EventInput = {
+  readonly pubsub: string;
+  /** As the app named it, without a namespace prefix. */
+  readonly topic: string;
+  /** As the app declared it; empty counts as `text/plain`. */
+  readonly contentType: string;
+  readonly data: Buffer;
+  readonly metadata: Metadata;
+  readonly trace: TraceContext;
+  /** False when the component keeps time-to-live itself. */
+  readonly expires: boolean;
+};
+
+export type Envelope = {
+  readonly data: Buffer;
+  /** What tells this event from others, when that is known: its id, with its source for events an app brought. */
+  readonly id: string | undefined;
+};
+
+/** Turns publishes into envelopes for one app. Throws JsonTextError for a declared CloudEvent that is no JSON object. */
+export type WrapEvent = (input: EventInput) => Envelope;
+
+export const cloudEventsType = "application/cloudevents+json";
+export const defaultEventType = "com.dapr.event.sent";
+/** What stands as the source of an event that names none. */
+export const unnamedSource = "Dapr";
+
+export function createWrapEvent(appId: string, clock: Clock): WrapEvent {
+  const time = createTimeText(clock);
+  const ownSource = jsonString(appId);
+  return (input) => {
+    if (mediaType(input.contentType) === cloudEventsType) return complete(input, time(), clock.nowMs());
+    return wrap(input, ownSource, time(), clock.nowMs());
+  };
+}
+
+/** What `cloudevent.<attribute>` metadata asks for, by lower-case attribute name. */
+type Overrides = Readonly<Partial<Record<string, string>>>;
+
+const noOverrides: Overrides = Object.freeze({});
+const overridePrefix = "cloudevent.";
+
+function readOverrides(metadata: Metadata): Overrides {
+  let found: Record<string, string> | undefined;
+  for (const key in metadata) {
+    const name = key.toLowerCase();
+    if (name.startsWith(overridePrefix)) (found ??= {})[name.slice(overridePrefix.length)] = metadata[key]!;
+  }
+  return found ?? noOverrides;
+}
+
+function wrap(input: EventInput, ownSource: string, time: string, nowMs: number): Envelope {
+  const asked = readOverrides(input.metadata);
+  const id = asked["id"] || randomUUID();
+  const parent = jsonString(asked["traceparent"] || asked["traceid"] || input.trace.traceparent);
+  const state = jsonString(asked["tracestate"] || input.trace.tracestate);
+  const expiration = input.expires ? expirationOf(input.metadata, nowMs) : undefined;
+  const text =
+    `{${dataMember(input.contentType, input.data)},"datacontenttype":${jsonString(input.contentType || "text/plain")}` +
+    (expiration === undefined ? "" : `,"expiration":"${expiration}"`) +
+    `,"id":${jsonString(id)},"pubsubname":${jsonString(input.pubsub)},"source":${sourceText(asked, ownSource)}` +
+    `,"specversion":"1.0"${asked["subject"] ? `,"subject":${jsonString(asked["subject"])}` : ""},"time":"${time}"` +
+    `,"topic":${jsonString(input.topic)},"traceid":${parent},"traceparent":${parent},"tracestate":${state}` +
+    `,"type":${asked["type"] ? jsonString(asked["type"]) : `"${defaultEventType}"`}}`;
+  return { data: Buffer.from(text), id: asked["id"] ? eventKey(sourceText(asked, ownSource), jsonString(id)) : id };
+}
+
+/** Asking for an empty source does not give the app's id back. */
+function sourceText(asked: Overrides, ownSource: string): string {
+  if (asked["source"] === undefined) return ownSource;
+  return jsonString(asked["source"] || unnamedSource);
+}
+
+/** An event that already is a CloudEvent stays as it is; what consumers rely on is added. */
+function complete(input: EventInput, time: string, nowMs: number): Envelope {
+  const members = jsonMembers(input.data.toString());
+  const parent = jsonString(input.trace.traceparent);
+  const addIfAbsent = (name: string, text: string): void => void (members.has(name) || members.set(name, text));
+  const addIfNull = (name: string, text: string): void =>
+    void ((members.get(name) ?? "null") === "null" && members.set(name, text));
+  addIfAbsent("time", `"${time}"`);
+  if (!members.has("traceid")) members.set("traceid", parent).set("traceparent", parent);
+  addIfAbsent("tracestate", jsonString(input.trace.tracestate));
+  addIfNull("source", jsonString(unnamedSource));
+  addIfNull("type", jsonString(defaultEventType));
+  addIfNull("specversion", '"1.0"');
+  members.set("topic", jsonString(input.topic)).set("pubsubname", jsonString(input.pubsub));
+  const expiration = input.expires ? expirationOf(input.metadata, nowMs) : undefined;
+  if (expiration !== undefined) members.set("expiration", `"${expiration}"`);
+  const id = members.get("id");
+  const named = id !== undefined && id.startsWith('"') && id !== '""';
+  return { data: Buffer.from(objectText(members)), id: named ? eventKey(members.get("source")!, id) : undefined };
+}
+
+/** CloudEvents are told apart by source and id together; both as JSON text, so that no two pairs look alike. */
+function eventKey(sourceJson: string, idJson: string): string {
+  return `${sourceJson}${idJson}`;
+}
+
+/** RFC 3339 time at which the event dies by `ttl` or `ttlInSeconds` metadata; undefined without a usable one. */
+function expirationOf(metadata: Metadata, nowMs: number): string | undefined {
+  let ttl = "";
+  let ttlInSeconds = "";
+  for (const key in metadata) {
+    const name = key.toLowerCase();
+    if (name === "ttl") ttl = metadata[key]!;
+    else if (name === "ttlinseconds") ttlInSeconds = metadata[key]!;
+  }
+  const text = ttl || ttlInSeconds;
+  const ttlMs = text === "" ? undefined : readTtl(text);
+  return ttlMs === undefined ? undefined : `${new Date(nowMs + ttlMs).toISOString().slice(0, 19)}Z`;
+}
+
+/** Milliseconds of a Go duration or a positive count of seconds. Zero and negative durations expire at once. */
+function readTtl(text: string): number | undefined {
+  try {
+    return parseGoDuration(text);
+  } catch {
+    const seconds = /^\+?\d{1,10}$/.test(text) ? Number(text) : 0;
+    return seconds > 0 ? seconds * 1000 : undefined;
+  }
+}
+
+/** The current time as envelopes carry it: whole seconds with the local zone's offset. Made once a second. */
+function createTimeText(clock: Clock): () => string {
+  let second = -1;
+  let text = "";
+  return () => {
+    const now = Math.floor(clock.nowMs() / 1000);
+    if (now !== second) {
+      second = now;
+      text = localTime(now * 1000);
+    }
+    return text;
+  };
+}
+
+/** RFC 3339 in whole seconds, e.g. `2026-07-01T10:00:00+02:00`, or with `Z` in UTC. */
+export function localTime(unixMs: number): string {
+  const offsetMinutes = -new Date(unixMs).getTimezoneOffset();
+  const local = new Date(unixMs + offsetMinutes * 60_000).toISOString().slice(0, 19);
+  if (offsetMinutes === 0) return `${local}Z`;
+  const size = Math.abs(offsetMinutes);
+  const part = (minutes: number): string => String(minutes).padStart(2, "0");
+  return `${local}${offsetMinutes < 0 ? "-" : "+"}${part(Math.floor(size / 60))}:${part(size % 60)}`;
+}

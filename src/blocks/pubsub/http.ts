@@ -1,0 +1,58 @@
+/**
+ * The HTTP routes of publishing.
+ */
+import { noContent } from "../../api/http.ts";
+import type { HttpCall, HttpRoute } from "../../api/http.ts";
+import type { BulkPublisher } from "./bulk-publish.ts";
+import type { Publisher } from "./publish.ts";
+import { noTrace, readTrace } from "./trace.ts";
+import type { TraceContext } from "./trace.ts";
+
+const verbs = ["POST", "PUT"];
+
+export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute[] {
+  const publishBulk: HttpRoute["handle"] = async (call) => {
+    const [pubsub, topic] = call.params as readonly [string, string];
+    const metadata = call.metadata();
+    const target = publisher.resolve(pubsub, topic, metadata);
+    const entries = bulk.readEntries(target, await call.body());
+    const request = { entries, metadata, trace: traceOf(call) };
+    const failed = await bulk.publish(target, request, call.signal);
+    return failed === undefined ? noContent : bulk.failedReply(target, failed);
+  };
+  return [
+    { verbs, path: "/v1.0/publish/bulk/{pubsub}/{topic...}", name: "BulkPublishEvent", group: "publish", handle: publishBulk },
+    {
+      verbs,
+      path: "/v1.0-alpha1/publish/bulk/{pubsub}/{topic...}",
+      name: "BulkPublishEvent",
+      group: "publish",
+      handle: publishBulk,
+    },
+    {
+      verbs,
+      path: "/v1.0/publish/{pubsub}/{topic...}",
+      name: "PublishEvent",
+      group: "publish",
+      async handle(call) {
+        const [pubsub, topic] = call.params as readonly [string, string];
+        const metadata = call.metadata();
+        const target = publisher.resolve(pubsub, topic, metadata);
+        const data = await call.body();
+        const event = { data, contentType: header(call, "content-type") ?? "", metadata, trace: traceOf(call) };
+        await publisher.publish(target, event, call.signal);
+        return noContent;
+      },
+    },
+  ];
+}
+
+function traceOf(call: HttpCall): TraceContext {
+  const parent = header(call, "traceparent");
+  return parent === undefined ? noTrace : readTrace(parent, header(call, "tracestate"));
+}
+
+function header(call: HttpCall, name: string): string | undefined {
+  const value = call.headers[name];
+  return typeof value === "string" || value === undefined ? value : value[0];
+}

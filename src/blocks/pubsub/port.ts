@@ -1,0 +1,47 @@
+/**
+ * What a pub/sub component must do. Messages are bytes with string metadata; envelopes are the block's business.
+ * One contract suite (test/contract/pubsub.ts) runs against every component.
+ */
+
+export type PublishMessage = {
+  readonly topic: string;
+  readonly data: Uint8Array;
+  readonly metadata: Readonly<Record<string, string>>;
+  /** Media type of `data`: `application/cloudevents+json` for envelopes; undefined for raw payloads. */
+  readonly contentType: string | undefined;
+  /** CloudEvent id when the block knows it; components may use it to drop duplicates of a retried publish. */
+  readonly id: string | undefined;
+};
+
+export type BrokerMessage = {
+  /** Actual topic (differs from the subscribed one with wildcards). */
+  readonly topic: string;
+  readonly data: Uint8Array;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly contentType: string | undefined;
+};
+
+/** Resolve = handled, forget it. Reject = deliver again by the component's rule. Never called after `stop` resolved. */
+export type MessageHandler = (message: BrokerMessage, signal: AbortSignal) => Promise<void>;
+
+export type SubscribeRequest = {
+  readonly topic: string;
+  /** Metadata of the subscription, as the user wrote it. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** True when the subscriber wants the stored bytes untouched. */
+  readonly rawPayload: boolean;
+};
+
+export type Subscription = {
+  /** No new message is handed over; waits for running handlers up to `graceMs`; unhandled messages stay with the broker. */
+  stop(graceMs: number): Promise<void>;
+};
+
+/** All methods may run at once and reject with a readable Error. */
+export type PubSub = {
+  /** Accepted by the broker, durable by its rules, when it resolves. */
+  publish(message: PublishMessage, signal: AbortSignal): Promise<void>;
+  /** Resolves when the subscription exists at the broker. Survives broker outages by itself. */
+  subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription>;
+  close(): Promise<void>;
+};

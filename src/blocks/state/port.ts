@@ -1,0 +1,91 @@
+/**
+ * What a state store must do. Keys are complete stored keys (`<appID>||<key>` by default), values bytes.
+ * One contract suite (test/contract/state.ts) runs against every store.
+ */
+
+/** A stored value as read. `value` belongs to the store: readers never change it. */
+export type StateRecord = {
+  readonly value: Uint8Array;
+  readonly etag: string;
+  /** Unix ms, when the record expires. */
+  readonly expiresAtMs?: number;
+};
+
+export type StateReadOptions = {
+  readonly consistency: "strong" | "eventual" | "";
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+};
+
+export type StateSet = {
+  readonly kind: "set";
+  readonly key: string;
+  /** A store that keeps it after the call copies it. */
+  readonly value: Uint8Array;
+  /** True when `value` is JSON text that the sidecar wrote (HTTP save); false for bytes to be kept untouched. */
+  readonly json: boolean;
+  /** Compare-and-set: must be the current ETag. Undefined = no check. */
+  readonly etag: string | undefined;
+  /** first-write without ETag: the key must not exist. Never together with an ETag. */
+  readonly createOnly: boolean;
+  /** Whole seconds; any integer. Undefined and values <= 0 follow the store's rule, usually "no expiry". */
+  readonly ttlSeconds: number | undefined;
+  readonly metadata: Readonly<Record<string, string>>;
+};
+
+export type StateDelete = {
+  readonly kind: "delete";
+  readonly key: string;
+  /** Must be the current ETag; an absent key is a mismatch. */
+  readonly etag: string | undefined;
+  /** first-write without ETag: mismatch when the key exists. */
+  readonly createOnly: boolean;
+  readonly metadata: Readonly<Record<string, string>>;
+};
+
+export type StateWrite = StateSet | StateDelete;
+
+/** The ETag was well formed and is not the current one (or a create found the key). */
+export class EtagMismatch extends Error {
+  constructor(cause?: unknown) {
+    super(`possible etag mismatch. error from state store${causeText(cause)}`, { cause });
+    this.name = "EtagMismatch";
+  }
+}
+
+/** The ETag cannot be one of this store's. */
+export class EtagInvalid extends Error {
+  constructor(cause?: unknown) {
+    super(`invalid etag value${causeText(cause)}`, { cause });
+    this.name = "EtagInvalid";
+  }
+}
+
+function causeText(cause: unknown): string {
+  if (cause === undefined) return "";
+  return `: ${cause instanceof Error ? cause.message : String(cause)}`;
+}
+
+/** All methods may run at once, may be retried by the caller after an error, and reject with a readable Error. */
+export type StateStore = {
+  /** Most writes one `transact` takes. Absent = no limit of its own. */
+  readonly maxTransactionWrites?: number;
+  /** May wait for the store. Without effect, so it may be repeated. */
+  get(key: string, options: StateReadOptions): Promise<StateRecord | undefined>;
+  /** Same order as `keys`. One entry may be an Error while others succeed. Absent = the block calls `get` per key. */
+  getMany?(keys: readonly string[], options: StateReadOptions): Promise<(StateRecord | undefined | Error)[]>;
+  /**
+   * Durable by the store's rules when it resolves. Rejects with EtagMismatch or EtagInvalid where these are the
+   * reason; then nothing was written. Any other rejection leaves the outcome open.
+   */
+  set(write: StateSet, signal: AbortSignal): Promise<void>;
+  /** Deleting an absent key without ETag succeeds. Rejections as for `set`. */
+  delete(write: StateDelete, signal: AbortSignal): Promise<void>;
+  /**
+   * All or nothing. Present exactly when the store lists TRANSACTIONAL. Every ETag and `createOnly` is checked
+   * against the state before the transaction; of several writes to one key the last decides what is stored.
+   */
+  transact?(writes: readonly StateWrite[], metadata: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void>;
+  /** Called once, when no call runs any more. */
+  close(): Promise<void>;
+};

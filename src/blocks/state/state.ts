@@ -1,0 +1,284 @@
+/**
+ * The state API without its protocols: checks what was asked, turns user keys into stored keys, calls the store
+ * and names its failures. http.ts and grpc.ts decode into the types of this file; stores.ts finds the store.
+ */
+import type { Clock } from "../../../mesh/index.ts";
+import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
+import * as errors from "./errors.ts";
+import { holdsSeparator } from "./key-prefix.ts";
+import type { StateDelete, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+
+export type Metadata = Readonly<Record<string, string>>;
+
+/** What every write may ask for. Texts as the client wrote them; empty = not given. */
+export type WriteItem = {
+  readonly key: string;
+  readonly etag: string;
+  /** `first-write` or `last-write`. */
+  readonly concurrency: string;
+  /** `eventual` or `strong`. */
+  readonly consistency: string;
+  readonly metadata: Metadata;
+};
+
+/** One item to save. `json`: the value is JSON text that this sidecar wrote, not bytes of the client. */
+export type SaveItem = WriteItem & { readonly value: Uint8Array; readonly json: boolean };
+
+/** One step of a transaction; `operation` is `upsert` or `delete`, anything else is refused. */
+export type Operation = { readonly operation: string; readonly item: SaveItem };
+
+/** One answer of a bulk get. `error` = this key could not be read; neither = it is absent. */
+export type BulkEntry = {
+  readonly key: string;
+  readonly record: StateRecord | undefined;
+  readonly error: string | undefined;
+};
+
+/** Writes or reads of one request that run at once when the store has no call for many. */
+const maxParallel = 128;
+
+/** Where calls of stores are counted. */
+export type Recorder = {
+  readonly clock: Clock;
+  readonly namespace: string;
+  readonly count: CountFamily;
+  readonly latency: LatencyFamily;
+};
+
+/** One state store under its component name; keys are the user's. Methods reject with ApiError. */
+export class NamedStore {
+  readonly name: string;
+  readonly #port: StateStore;
+  readonly #prefix: string;
+  readonly #recorder: Recorder;
+
+  /** `prefix` goes before every key, separator included. */
+  constructor(name: string, port: StateStore, prefix: string, recorder: Recorder) {
+    this.name = name;
+    this.#port = port;
+    this.#prefix = prefix;
+    this.#recorder = recorder;
+  }
+
+  /** `consistency` other than `strong` and `eventual` is the store's default. */
+  async get(key: string, consistency: string, metadata: Metadata, signal: AbortSignal): Promise<StateRecord | undefined> {
+    const storedKey = this.#storedKey(key);
+    const options = { consistency: readConsistency(consistency), metadata, signal };
+    try {
+      return await this.#observe("get", () => this.#port.get(storedKey, options));
+    } catch (cause) {
+      throw errors.getFailed(this.name, key, cause);
+    }
+  }
+
+  /** One entry per key, in the order of `keys`. `parallelism` <= 0 = as many at once as this sidecar allows. */
+  async getMany(
+    keys: readonly string[],
+    parallelism: number,
+    metadata: Metadata,
+    signal: AbortSignal,
+  ): Promise<BulkEntry[]> {
+    const storedKeys = keys.map((key) => this.#storedKey(key));
+    if (keys.length === 0) return [];
+    try {
+      const found = await this.#observe("bulk_get", () => this.#readMany(storedKeys, parallelism, metadata, signal));
+      return keys.map((key, index) => bulkEntry(key, found[index]));
+    } catch (cause) {
+      throw errors.bulkGetFailed(cause);
+    }
+  }
+
+  /** Writes the items: all are checked before the first is written; several run at once and may succeed in part. */
+  async save(items: readonly SaveItem[], signal: AbortSignal): Promise<void> {
+    for (const { key } of items) {
+      if (key === "") throw errors.emptyKey();
+      this.#checkKey(key, false);
+    }
+    try {
+      const writes = items.map((item) => this.#toSet(item));
+      if (writes.length > 0) await this.#observe("set", () => this.#writeAll(writes, signal));
+    } catch (cause) {
+      throw errors.saveFailed(this.name, cause);
+    }
+  }
+
+  /** Succeeds when the key is absent and no ETag was given. */
+  async delete(item: WriteItem, signal: AbortSignal): Promise<void> {
+    this.#checkKey(item.key, false);
+    try {
+      await this.#observe("delete", () => this.#port.delete(this.#toDelete(item), signal));
+    } catch (cause) {
+      throw errors.deleteFailed(item.key, cause);
+    }
+  }
+
+  /** As `save`, for deletes. */
+  async deleteMany(items: readonly WriteItem[], signal: AbortSignal): Promise<void> {
+    for (const { key } of items) this.#checkKey(key, false);
+    try {
+      const writes = items.map((item) => this.#toDelete(item));
+      if (writes.length > 0) await this.#observe("bulk_delete", () => this.#writeAll(writes, signal));
+    } catch (cause) {
+      throw errors.bulkDeleteFailed(this.name, cause);
+    }
+  }
+
+  /** Throws when the store has no transactions. */
+  requireTransactions(): void {
+    if (this.#port.transact === undefined) throw errors.notTransactional(this.name);
+  }
+
+  /** All operations or none. An ETag that does not match has no status of its own here: ERR_STATE_TRANSACTION. */
+  async transact(operations: readonly Operation[], metadata: Metadata, signal: AbortSignal): Promise<void> {
+    this.requireTransactions();
+    if (operations.length === 0) return;
+    for (const { operation, item } of operations) {
+      if (operation !== "upsert" && operation !== "delete") throw errors.unknownOperation(operation);
+      this.#checkKey(item.key, true);
+    }
+    const max = this.#port.maxTransactionWrites ?? Infinity;
+    if (operations.length > max) throw errors.tooManyOperations(this.name, operations.length, max);
+    try {
+      const writes = operations.map(({ operation, item }) =>
+        operation === "delete" ? this.#toDelete(item) : this.#toSet(item),
+      );
+      await this.#observe("transaction", () => this.#port.transact!(writes, metadata, signal));
+    } catch (cause) {
+      throw errors.transactionFailed(cause);
+    }
+  }
+
+  #checkKey(key: string, inTransaction: boolean): void {
+    if (holdsSeparator(key)) throw errors.illegalKey(this.name, key, inTransaction);
+  }
+
+  #storedKey(key: string): string {
+    this.#checkKey(key, false);
+    return this.#prefix + key;
+  }
+
+  #toSet(item: SaveItem): StateSet {
+    checkOptions(item);
+    return {
+      kind: "set",
+      key: this.#prefix + item.key,
+      value: item.value,
+      json: item.json,
+      etag: item.etag === "" ? undefined : item.etag,
+      createOnly: item.etag === "" && item.concurrency === "first-write",
+      ttlSeconds: ttlSeconds(item.metadata),
+      metadata: item.metadata,
+    };
+  }
+
+  #toDelete(item: WriteItem): StateDelete {
+    checkOptions(item);
+    return {
+      kind: "delete",
+      key: this.#prefix + item.key,
+      etag: item.etag === "" ? undefined : item.etag,
+      createOnly: item.etag === "" && item.concurrency === "first-write",
+      metadata: item.metadata,
+    };
+  }
+
+  #write(write: StateWrite, signal: AbortSignal): Promise<void> {
+    return write.kind === "set" ? this.#port.set(write, signal) : this.#port.delete(write, signal);
+  }
+
+  async #writeAll(writes: readonly StateWrite[], signal: AbortSignal): Promise<void> {
+    if (writes.length === 1) return this.#write(writes[0]!, signal);
+    const failures: Error[] = [];
+    await each(writes, maxParallel, async (write) => {
+      try {
+        await this.#write(write, signal);
+      } catch (failure) {
+        failures.push(asError(failure));
+      }
+    });
+    if (failures.length > 0) throw errors.joinFailures(failures);
+  }
+
+  async #readMany(
+    storedKeys: readonly string[],
+    parallelism: number,
+    metadata: Metadata,
+    signal: AbortSignal,
+  ): Promise<(StateRecord | undefined | Error)[]> {
+    const options = { consistency: "", metadata, signal } as const;
+    if (this.#port.getMany !== undefined) return this.#port.getMany(storedKeys, options);
+    const found = new Array<StateRecord | undefined | Error>(storedKeys.length);
+    const limit = parallelism > 0 ? Math.min(parallelism, maxParallel) : maxParallel;
+    await each(storedKeys, limit, async (key, index) => {
+      try {
+        found[index] = await this.#port.get(key, options);
+      } catch (failure) {
+        found[index] = asError(failure);
+      }
+    });
+    return found;
+  }
+
+  async #observe<T>(operation: string, work: () => Promise<T>): Promise<T> {
+    const { clock } = this.#recorder;
+    const startedMs = clock.monotonicMs();
+    let success = "false";
+    try {
+      const result = await work();
+      success = "true";
+      return result;
+    } finally {
+      this.#recorder.count(this.name, this.#recorder.namespace, operation, success);
+      const latencyMs = clock.monotonicMs() - startedMs;
+      if (latencyMs > 0) this.#recorder.latency(latencyMs, this.name, this.#recorder.namespace, operation, success);
+    }
+  }
+}
+
+function bulkEntry(key: string, found: StateRecord | Error | undefined): BulkEntry {
+  if (found instanceof Error) return { key, record: undefined, error: found.message };
+  return { key, record: found, error: undefined };
+}
+
+function readConsistency(text: string): "strong" | "eventual" | "" {
+  return text === "strong" || text === "eventual" ? text : "";
+}
+
+function checkOptions({ concurrency, consistency }: WriteItem): void {
+  if (concurrency !== "" && concurrency !== "first-write" && concurrency !== "last-write") {
+    throw new Error(`unrecognized concurrency model '${concurrency}'`);
+  }
+  if (consistency !== "" && consistency !== "strong" && consistency !== "eventual") {
+    throw new Error(`unrecognized consistency model '${consistency}'`);
+  }
+}
+
+function ttlSeconds(metadata: Metadata): number | undefined {
+  const text = metadata["ttlInSeconds"];
+  if (text === undefined || text === "") return undefined;
+  const seconds = Number(text);
+  if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(seconds)) {
+    throw new Error(`incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`);
+  }
+  return seconds;
+}
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}
+
+/** Runs `step` for every item in order of the list, at most `limit` at once. `step` must not reject. */
+async function each<T>(
+  items: readonly T[],
+  limit: number,
+  step: (item: T, index: number) => Promise<void>,
+): Promise<void> {
+  let next = 0;
+  const lane = async (): Promise<void> => {
+    while (next < items.length) {
+      const index = next++;
+      await step(items[index]!, index);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, lane));
+}

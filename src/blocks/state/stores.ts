@@ -1,0 +1,76 @@
+/**
+ * The state stores of a sidecar by component name: checks each component's own metadata once, at start, and
+ * binds it to the calls of state.ts.
+ */
+import type { OpenComponent } from "../../components/open.ts";
+import type { BlockHost } from "../block.ts";
+import * as errors from "./errors.ts";
+import { holdsSeparator, keyPrefix } from "./key-prefix.ts";
+import type { StateStore } from "./port.ts";
+import { NamedStore, type Recorder } from "./state.ts";
+
+/** The state stores of this sidecar, by name. */
+export type StateStores = {
+  /** Throws ERR_STATE_STORE_NOT_CONFIGURED or ERR_STATE_STORE_NOT_FOUND. */
+  store(name: string): NamedStore;
+};
+
+/** Binds every loaded state component. Throws a plain Error naming the component when its metadata cannot be served. */
+export function openStateStores(host: BlockHost): StateStores {
+  const labels = ["component", "namespace", "operation", "success"];
+  const recorder: Recorder = {
+    clock: host.clock,
+    namespace: host.options.namespaceEnv ?? "",
+    count: host.metrics.count("component_state_count", "Calls of state stores.", labels),
+    latency: host.metrics.latency("component_state_latencies", "Time of calls of state stores, ms.", labels),
+  };
+  // Weak, so that a component that is replaced takes its binding along.
+  const bound = new WeakMap<OpenComponent<StateStore>, NamedStore>();
+  const bind = (component: OpenComponent<StateStore>): NamedStore => {
+    const store = new NamedStore(component.resource.name, component.port, prefixOf(component, host), recorder);
+    bound.set(component, store);
+    return store;
+  };
+  for (const component of host.components.all<StateStore>("state")) {
+    bind(component);
+    warnOutbox(component, host);
+  }
+  return {
+    store(name) {
+      const component = host.components.get<StateStore>("state", name);
+      if (component !== undefined) return bound.get(component) ?? bind(component);
+      const { appId } = host.options;
+      if (host.components.all("state").length === 0) throw errors.storesNotConfigured(name, appId);
+      throw errors.storeNotFound(name, appId);
+    },
+  };
+}
+
+function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string {
+  const { name } = component.resource;
+  // Refused whatever its value: a key that did not resolve must not end in clear text at rest.
+  if (property(component, "primaryEncryptionKey") !== undefined) {
+    throw new Error(
+      `state store ${name}: encryption at rest (metadata primaryEncryptionKey) is not supported yet; ` +
+        "remove the field to store values in clear",
+    );
+  }
+  const strategy = property(component, "keyPrefix");
+  if (strategy !== undefined && holdsSeparator(strategy)) {
+    throw new Error(`state store ${name}: ${errors.illegalKeyText(strategy)}`);
+  }
+  return keyPrefix(strategy, { appId: host.options.appId, store: name, namespace: host.options.namespaceEnv });
+}
+
+function warnOutbox(component: OpenComponent<StateStore>, host: BlockHost): void {
+  if (property(component, "outboxPublishPubsub") === undefined) return;
+  const { name } = component.resource;
+  host.log.warn(`state store ${name}: metadata outboxPublishPubsub has no effect yet: no outbox event is published`);
+}
+
+function property(component: OpenComponent<StateStore>, name: string): string | undefined {
+  const wanted = name.toLowerCase();
+  for (const [key, value] of Object.entries(component.properties)) if (key.toLowerCase() === wanted) return value;
+  return undefined;
+}
+

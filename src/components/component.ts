@@ -1,0 +1,66 @@
+/**
+ * What a component file exports, and the check of its metadata. A component is one file in
+ * components/<block>/<product>.ts with five exports: `type`, `versions`, `metadataSchema`, `capabilities`, `open`.
+ */
+import type { Clock, Mesh } from "../../mesh/index.ts";
+import type { Log } from "../telemetry/log.ts";
+
+/** One metadata field. Names match case-insensitively. */
+export type MetadataField = {
+  readonly kind: "string" | "boolean" | "integer" | "duration" | "number";
+  readonly description: string;
+  readonly required?: boolean;
+  /** Text as a user would write it. */
+  readonly default?: string;
+  readonly aliases?: readonly string[];
+  readonly secret?: boolean;
+  /** Inclusive bounds for integer and number. */
+  readonly min?: number;
+  readonly max?: number;
+  readonly oneOf?: readonly string[];
+};
+
+export type MetadataSchema = Readonly<Record<string, MetadataField>>;
+
+type FieldValue<F extends MetadataField> = F["kind"] extends "string"
+  ? string
+  : F["kind"] extends "boolean"
+    ? boolean
+    : number;
+
+/** Values of a schema: fields that are required or have a default are always there. Durations are ms. */
+export type MetadataValues<S extends MetadataSchema> = {
+  readonly [K in keyof S]: S[K] extends { required: true } | { default: string }
+    ? FieldValue<S[K]>
+    : FieldValue<S[K]> | undefined;
+};
+
+/** What a component gets when it is opened. */
+export type ComponentContext<S extends MetadataSchema = MetadataSchema> = {
+  readonly name: string;
+  readonly type: string;
+  readonly version: string;
+  readonly appId: string;
+  readonly namespace: string;
+  readonly metadata: MetadataValues<S>;
+  /** All metadata as written, after templates and secrets; names as in the file. */
+  readonly properties: Readonly<Record<string, string>>;
+  readonly mesh: Mesh;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Aborted when the init timeout passes. */
+  readonly signal: AbortSignal;
+};
+
+/** Shape of a component module; `open` may take its time up to the init timeout and rejects with a readable Error. */
+export type ComponentFile<P = unknown> = {
+  readonly type: string;
+  /** Further type names, e.g. `state.sqlite3`. */
+  readonly aliases?: readonly string[];
+  /** First one is the default for an empty version. */
+  readonly versions: readonly string[];
+  readonly metadataSchema: MetadataSchema;
+  /** As the metadata API lists them. */
+  readonly capabilities: readonly string[];
+  readonly open: (context: never) => Promise<P>;
+};
