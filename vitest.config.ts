@@ -2,8 +2,12 @@
 // at once, because they share two cores). `npm run check` runs the first, `npm test` both, unit first.
 import { defineConfig } from "vitest/config";
 
-const unitTests = ["mesh", "src", "scripts", "test/unit", "test/kit"].map((folder) => `${folder}/**/*.test.ts`);
-const processTests = ["integration", "contract", "compat", "proto", "docs"].map((kind) => `test/${kind}/**/*.test.ts`);
+const unitTests = ["mesh", "src", "scripts", "test/unit", "test/kit"].map(
+  (folder) => `${folder}/**/*.test.ts`,
+);
+const processTests = ["integration", "contract", "compat", "proto", "docs"].map(
+  (kind) => `test/${kind}/**/*.test.ts`,
+);
 
 export default defineConfig({
   test: {

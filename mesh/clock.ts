@@ -22,12 +22,15 @@ export type Clock = {
   sleep(delayMs: number, signal?: AbortSignal): Promise<void>;
 };
 
-/** The real clock of this machine. */
+/** Longest delay of a Node timer, ms (24 days); a longer one would fire at once. */
+const maxDelayMs = 2 ** 31 - 1;
+
+/** The real clock of this machine. Delays above 24 days, Infinity too, become 24 days. */
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
   setTimeout(task, delayMs) {
-    const handle = setTimeout(task, delayMs).unref();
+    const handle = setTimeout(task, Math.min(delayMs, maxDelayMs)).unref();
     return { cancel: () => clearTimeout(handle) };
   },
   setInterval(task, periodMs) {
@@ -44,7 +47,7 @@ export const systemClock: Clock = {
       const handle = setTimeout(() => {
         signal?.removeEventListener("abort", onAbort);
         resolve();
-      }, delayMs);
+      }, Math.min(delayMs, maxDelayMs));
       signal?.addEventListener("abort", onAbort, { once: true });
     });
   },

@@ -13,7 +13,8 @@ import type { MeshLog } from "./types.ts";
 /** Credentials and TLS files, as the flags name them. */
 export type NatsAccess = {
   readonly credsFile?: string;
-  readonly nkeySeed?: string;
+  /** File with an nkey seed. */
+  readonly nkeyFile?: string;
   readonly user?: string;
   readonly password?: string;
   readonly tlsCa?: string;
@@ -247,7 +248,7 @@ export class MeshConnection {
       ignoreAuthErrorAbort: true,
     };
     if (access.credsFile !== undefined) options.authenticator = credsAuthenticator(readFileSync(access.credsFile));
-    else if (access.nkeySeed !== undefined) options.authenticator = nkeyAuthenticator(Buffer.from(access.nkeySeed));
+    else if (access.nkeyFile !== undefined) options.authenticator = nkeyAuthenticator(readSeed(access.nkeyFile));
     if (access.user !== undefined) options.user = access.user;
     if (access.password !== undefined) options.pass = access.password;
     if (access.tlsCa !== undefined || access.tlsCert !== undefined) {
@@ -259,6 +260,10 @@ export class MeshConnection {
     }
     return options;
   }
+}
+
+function readSeed(file: string): Uint8Array {
+  return Buffer.from(readFileSync(file, "utf8").trim());
 }
 
 /** The error of a payload above the server's limit. */

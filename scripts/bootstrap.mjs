@@ -68,7 +68,9 @@ function findNpm() {
   const folders = [beside, ...(process.env.PATH ?? "").split(delimiter)];
   const program = folders.map((folder) => join(folder, "npm")).find((file) => existsSync(file));
   if (program !== undefined) return { command: program, args: [] };
-  throw new Problem("npm was not found beside this Node nor on the PATH. Fix: install npm, or run `npm ci` yourself.");
+  throw new Problem(
+    "npm was not found beside this Node nor on the PATH. Fix: install npm, or run `npm ci` yourself.",
+  );
 }
 
 async function ensureModules() {
@@ -101,7 +103,8 @@ async function install() {
     process.off("SIGINT", stop).off("SIGTERM", stop);
   });
   if (signal !== null) throw new Problem(`npm ci was stopped by ${signal}.`);
-  if (code !== 0) throw new Problem(`${output.trim()}\nnpm ci failed (exit code ${code}); its words are above.`);
+  if (code !== 0)
+    throw new Problem(`${output.trim()}\nnpm ci failed (exit code ${code}); its words are above.`);
   say(`weft: dependencies ready in ${seconds()} s`);
 }
 

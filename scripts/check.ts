@@ -47,7 +47,9 @@ function printTable(rows: readonly { step: Step; result: CommandResult }[], seco
   say("\nstep    time     outcome");
   for (const { step, result } of rows) {
     const outcome = result.code === 0 ? "ok" : "FAILED";
-    say(`${step.name.padEnd(7)} ${`${result.seconds.toFixed(1)} s`.padEnd(8)} ${outcome.padEnd(7)} ${step.about}`);
+    say(
+      `${step.name.padEnd(7)} ${`${result.seconds.toFixed(1)} s`.padEnd(8)} ${outcome.padEnd(7)} ${step.about}`,
+    );
   }
   const failed = rows.filter(({ result }) => result.code !== 0).length;
   const verdict = failed === 0 ? "all steps passed" : `${failed} of ${rows.length} steps failed`;
@@ -58,7 +60,8 @@ async function main(args: readonly string[]): Promise<number> {
   endToolsOnSignal();
   const write = args.includes("--write");
   const chosen = chooseSteps(args.filter((arg) => arg !== "--write"));
-  if (!existsSync(join(root, "node_modules"))) throw new Error("node_modules is missing: use `npm run check`");
+  if (!existsSync(join(root, "node_modules")))
+    throw new Error("node_modules is missing: use `npm run check`");
   const started = performance.now();
   const rows = await Promise.all(
     chosen.map(async (step) => {

@@ -18,7 +18,8 @@ export const pythonPath = join(folder, "bin", "python");
 export async function ensurePython(): Promise<string | undefined> {
   if (!existsSync(requirements)) return undefined;
   const wanted = createHash("sha256").update(readFileSync(requirements)).digest("hex");
-  if (existsSync(pythonPath) && existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return pythonPath;
+  if (existsSync(pythonPath) && existsSync(stamp) && readFileSync(stamp, "utf8") === wanted)
+    return pythonPath;
   const started = performance.now();
   say("set-up: Python packages of test/compat/requirements.txt into .cache/venv ...");
   rmSync(folder, { recursive: true, force: true });
@@ -36,7 +37,9 @@ async function installBeside(whyNoVenv: string): Promise<void> {
   const packages = join(folder, "packages");
   mkdirSync(join(folder, "bin"), { recursive: true });
   await install(["python3", "-m", "pip", "install", "--target", packages]).catch((error: unknown) => {
-    throw new Error(`${String(error)}\nNor could a virtual environment be made:\n${whyNoVenv}`, { cause: error });
+    throw new Error(`${String(error)}\nNor could a virtual environment be made:\n${whyNoVenv}`, {
+      cause: error,
+    });
   });
   writeFileSync(pythonPath, `#!/bin/sh\nPYTHONPATH='${packages}' exec python3 "$@"\n`);
   chmodSync(pythonPath, 0o755);

@@ -38,7 +38,9 @@ async function setUp(args: readonly string[]): Promise<Record<string, string>> {
 /** True when a test starts the built executables, which it can only do by naming their folder. */
 function aTestNeedsExecutables(): boolean {
   const files = globSync("test/{integration,contract,compat,docs}/**/*.test.ts", { cwd: root });
-  return files.some((file) => /\bdist\/weftd?\b|"dist", "weftd?"/.test(readFileSync(join(root, file), "utf8")));
+  return files.some((file) =>
+    /\bdist\/weftd?\b|"dist", "weftd?"/.test(readFileSync(join(root, file), "utf8")),
+  );
 }
 
 /** A file that failed without a failed test did not load, or its set-up failed: that counts as one failure. */

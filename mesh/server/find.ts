@@ -1,6 +1,6 @@
 /**
- * The three ways to NATS, in order: given by the user, found on the usual port of this machine, started by Weft
- * and shared by all its sidecars. Says in one line which of them happened.
+ * The three ways to NATS, in order: given by the user, found on the usual port of this machine, started by
+ * Weft and shared by all its sidecars. Says in one line which of them happened.
  */
 import type { Clock } from "../clock.ts";
 import { FindNatsError } from "./errors.ts";
@@ -44,13 +44,17 @@ export type FoundNats = {
   /** One readable line for the log. */
   readonly detail: string;
   /**
-   * Call when the server stays away. A shared server is started again with its data by exactly one of all callers
-   * and processes; for a given or found server nothing is done, since it is not ours. Safe to call at any time.
+   * Call when the server stays away. A shared server is started again with its data by exactly one of all
+   * callers and processes; for a given or found server nothing is done, since it is not ours. Safe to call at
+   * any time.
    */
   ensure(signal?: AbortSignal): Promise<EnsureResult>;
 };
 
-/** Finds or starts NATS. Throws FindNatsError with a readable reason and fix, or the signal's reason when aborted. */
+/**
+ * Finds or starts NATS. Throws FindNatsError with a readable reason and fix, or the signal's reason when
+ * aborted.
+ */
 export async function findNats(options: FindOptions): Promise<FoundNats> {
   const { env, clock, signal } = options;
   const port = options.defaultPort ?? natsPort;
@@ -117,15 +121,19 @@ function readUrls(given: readonly string[], fromEnv: string | undefined): string
   if (all.length > maxUrls)
     throw new FindNatsError(`${all.length} NATS URLs were given, at most ${maxUrls} are taken.`);
   for (const url of all) {
-    const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):\/\//.exec(url)?.[1]?.toLowerCase() ?? "nats";
-    if (["nats", "tls"].includes(scheme) && URL.canParse(url.includes("://") ? url : `nats://${url}`))
-      continue;
+    if (isNatsUrl(url)) continue;
     throw new FindNatsError(
-      `"${hidePassword(url)}" is not a NATS URL. Write --nats-url / WEFT_NATS_URL as nats://host:4222 or tls://host:4222, ` +
-        "several with commas between.",
+      `"${hidePassword(url)}" is not a NATS URL. Write --nats-url / WEFT_NATS_URL as nats://host:4222 or ` +
+        "tls://host:4222, several with commas between.",
     );
   }
   return all;
+}
+
+/** `host`, `host:port`, or one of these after nats:// or tls://. */
+function isNatsUrl(url: string): boolean {
+  const full = url.includes("://") ? url : `nats://${url}`;
+  return /^(nats|tls):\/\//i.test(full) && URL.canParse(full) && new URL(full).hostname !== "";
 }
 
 /** Tokens and passwords stand before the @; a log line must not show them. */

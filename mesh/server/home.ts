@@ -1,6 +1,7 @@
 /**
- * Where Weft keeps what belongs to the user and not to one sidecar: the shared nats-server's data and a fetched
- * binary. `$WEFT_HOME`, else `$HOME/.weft`, else a private folder of this user among the temporary files.
+ * Where Weft keeps what belongs to the user and not to one sidecar: the shared nats-server's data and a
+ * fetched binary. `$WEFT_HOME`, else `$HOME/.weft`, else a private folder of this user among the temporary
+ * files.
  */
 import { createHash } from "node:crypto";
 import { accessSync, constants, lstatSync, mkdirSync, realpathSync } from "node:fs";
@@ -19,7 +20,6 @@ export type Home = {
   readonly lockFile: string;
   readonly stateFile: string;
   readonly configFile: string;
-  readonly pidFile: string;
   readonly logFile: string;
   /** What nats-server writes before its log is open, and traces of a crash. */
   readonly outputFile: string;
@@ -39,7 +39,10 @@ export function locateHome(options: HomeOptions): Home {
   return describeHome(chooseFolder(options).path);
 }
 
-/** Like `locateHome`, and makes the folder (mode 0700) and its parts. Throws FindNatsError when it cannot be used. */
+/**
+ * Like `locateHome`, and makes the folder (mode 0700) and its parts. Throws FindNatsError when it cannot be
+ * used.
+ */
 export function openHome(options: HomeOptions): Home {
   const { path, temporary } = chooseFolder(options);
   makeFolder(path);
@@ -71,7 +74,6 @@ function describeHome(given: string): Home {
     lockFile: join(natsFolder, "server.lock"),
     stateFile: join(natsFolder, "server.json"),
     configFile: join(natsFolder, "nats-server.conf"),
-    pidFile: join(natsFolder, "nats-server.pid"),
     logFile: join(natsFolder, "nats-server.log"),
     outputFile: join(natsFolder, "nats-server.out"),
   };

@@ -10,7 +10,9 @@ import { isAlive, processStart } from "./process.ts";
 
 /** Longest time that one holder may need: a build of nats-server from source with room to spare. */
 const maxHoldMs = 15 * 60_000;
-/** A file that stays empty or a breaker that stays for so long was left by a process killed between two calls. */
+/**
+ * A file that stays empty or a breaker that stays for so long was left by a process killed between two calls.
+ */
 const unfinishedMs = 5_000;
 const pollMs = 40;
 
@@ -22,7 +24,9 @@ export type Lock = {
 };
 
 /** `held` names the holder, for messages. */
-export type LockAttempt = { readonly lock: Lock } | { readonly lock?: never; readonly held: string };
+export type LockAttempt =
+  | { readonly lock: Lock; readonly held?: never }
+  | { readonly lock?: never; readonly held: string };
 
 type Holder = { pid: number; start: string | undefined; atMs: number };
 

@@ -5,8 +5,9 @@ import { FindNatsError } from "./errors.ts";
 import { probe } from "./probe.ts";
 
 /**
- * Ports tried upward from the usual one. Asking the system for any free port would give one of the range used for
- * outgoing connections, and a client that reconnects to such a port while the server is away can meet itself there.
+ * Ports tried upward from the usual one. Asking the system for any free port would give one of the range used
+ * for outgoing connections, and a client that reconnects to such a port while the server is away can meet
+ * itself there.
  */
 const candidates = 200;
 /** A killed server's port is free at once; the wait is for one that is still closing down. */
@@ -49,7 +50,10 @@ async function reclaim(port: number, clock: Clock, signal: AbortSignal | undefin
   }
 }
 
-/** Both looks are needed: on some systems one may bind 127.0.0.1 although another has the port on all addresses. */
+/**
+ * Both looks are needed: on some systems one may bind 127.0.0.1 although another has the port on all
+ * addresses.
+ */
 async function isFree(port: number, clock: Clock, signal: AbortSignal | undefined): Promise<boolean> {
   if (!(await canListen(port))) return false;
   return (await probe(port, clock, signal)).kind === "closed";

@@ -1,6 +1,6 @@
 /**
- * Asks what listens on a loopback port. A NATS server speaks first: one INFO line with JSON, which says all that
- * is needed here without logging in.
+ * Asks what listens on a loopback port. A NATS server speaks first: one INFO line with JSON, which says all
+ * that is needed here without logging in.
  */
 import { connect } from "node:net";
 import type { Clock } from "../clock.ts";
@@ -19,13 +19,18 @@ export type ServerInfo = {
   readonly tlsRequired: boolean;
 };
 
-/** `closed`: nobody listens. `foreign`: something else than NATS, or something that says nothing; `detail` in words. */
+/**
+ * `closed`: nobody listens. `foreign`: something else than NATS, or something that says nothing; `detail` in
+ * words.
+ */
 export type ProbeResult =
   | { readonly kind: "nats"; readonly info: ServerInfo }
   | { readonly kind: "closed" }
   | { readonly kind: "foreign"; readonly detail: string };
 
-/** Connects to 127.0.0.1:`port` and reads the INFO line; at most 500 ms and 64 KiB. Rejects only when aborted. */
+/**
+ * Connects to 127.0.0.1:`port` and reads the INFO line; at most 500 ms and 64 KiB. Rejects only when aborted.
+ */
 export function probe(port: number, clock: Clock, signal?: AbortSignal): Promise<ProbeResult> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);

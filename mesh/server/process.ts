@@ -1,6 +1,6 @@
 /**
- * Looking at other processes and running short programs: liveness that is not fooled by a reused process id, and
- * commands with a bound on time and output.
+ * Looking at other processes and running short programs: liveness that is not fooled by a reused process id,
+ * and commands with a bound on time and output.
  */
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -39,7 +39,9 @@ export function processStart(pid: number): string | undefined {
   }
 }
 
-/** True once the process has ended, also when its parent has not noticed yet. `start` is its `processStart`. */
+/**
+ * True once the process has ended, also when its parent has not noticed yet. `start` is its `processStart`.
+ */
 export function hasEnded(pid: number, start: string | undefined): boolean {
   if (!isAlive(pid)) return true;
   if (start === undefined) return false;
@@ -53,8 +55,8 @@ export function hasEnded(pid: number, start: string | undefined): boolean {
 }
 
 /**
- * Files above stderr that a child would inherit although nobody means it to: left open by whoever started us. Node's
- * own are never among them. Empty where the system does not tell (only Linux does).
+ * Files above stderr that a child would inherit although nobody means it to: left open by whoever started us.
+ * Node's own are never among them. Empty where the system does not tell (only Linux does).
  */
 export function leakingFiles(): number[] {
   const closeOnExec = 0o2000000;
@@ -76,25 +78,49 @@ function fileFlags(fd: number): number {
   }
 }
 
-/** The program and arguments of a running process joined by spaces; undefined when it is gone or cannot be read. */
-export function commandLine(pid: number): string | undefined {
+/**
+ * Ids of all running processes that were started with these arguments, next to each other and in this order.
+ * Looks at every process of the machine that may be seen: some milliseconds.
+ */
+export function processesWith(args: readonly string[]): number[] {
+  const all = existsSync("/proc/self/cmdline") ? listProc() : listPs();
+  // Arguments stand between NULs in /proc, between spaces in the answer of ps.
+  const wanted = all.separator + args.join(all.separator) + all.separator;
+  return all.processes.filter(({ line }) => line.includes(wanted)).map(({ pid }) => pid);
+}
+
+type ProcessList = { separator: string; processes: { pid: number; line: string }[] };
+
+function listProc(): ProcessList {
+  const processes = readdirSync("/proc")
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid))
+    .map((pid) => ({ pid, line: readCommandLine(pid) }));
+  return { separator: "\0", processes };
+}
+
+function readCommandLine(pid: number): string {
   try {
-    if (existsSync("/proc/self/cmdline")) {
-      const text = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
-      return text === "" ? undefined : text;
-    }
-    const text = execFileSync("/bin/ps", ["-ww", "-o", "args=", "-p", String(pid)], {
-      encoding: "utf8",
-      timeout: 2000,
-      stdio: ["ignore", "pipe", "ignore"],
-    });
-    return text.trim() || undefined;
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8");
   } catch {
-    return undefined;
+    return "";
   }
 }
 
-/** Folders in which programs are looked up; relative entries of PATH are left out, they could be anybody's. */
+function listPs(): ProcessList {
+  const text = execFileSync("/bin/ps", ["-axww", "-o", "pid=,args="], {
+    encoding: "utf8",
+    timeout: 5_000,
+    maxBuffer: 16 * 1024 * 1024,
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  const processes = text.split("\n").map((line) => ({ pid: Number.parseInt(line, 10), line: `${line} ` }));
+  return { separator: " ", processes };
+}
+
+/**
+ * Folders in which programs are looked up; relative entries of PATH are left out, they could be anybody's.
+ */
 export function searchPath(env: NodeJS.ProcessEnv): string[] {
   return (env["PATH"] || defaultPath).split(delimiter).filter((folder) => isAbsolute(folder));
 }
@@ -112,10 +138,15 @@ export type RunOptions = {
   readonly signal?: AbortSignal | undefined;
 };
 
-/** `problem` is undefined after exit code 0; else one line saying how it ended. `output` is the last 64 KiB of both streams. */
+/**
+ * `problem` is undefined after exit code 0; else one line saying how it ended. `output` is the last 64 KiB of
+ * both streams.
+ */
 export type RunResult = { readonly output: string; readonly problem: string | undefined };
 
-/** Runs a program to its end; it and its children are killed at the timeout or when aborted. Never rejects. */
+/**
+ * Runs a program to its end; it and its children are killed at the timeout or when aborted. Never rejects.
+ */
 export function run(program: string, args: readonly string[], options: RunOptions): Promise<RunResult> {
   return new Promise((resolve) => {
     if (options.signal?.aborted) return resolve({ output: "", problem: "aborted" });

@@ -1,7 +1,7 @@
 /**
- * Downloads nats-server from its official releases. The archive's SHA-256 is pinned here, so what is run is what
- * was looked at, whoever answers the request. The sums are those of the release's own SHA256SUMS; for Linux the
- * official container image's build file (nats-io/nats-docker, 2.15.x/alpine3.22) states the same.
+ * Downloads nats-server from its official releases. The archive's SHA-256 is pinned here, so what is run is
+ * what was looked at, whoever answers the request. The sums are those of the release's own SHA256SUMS; for
+ * Linux the official container image's build file (nats-io/nats-docker, 2.15.x/alpine3.22) states the same.
  */
 import { createHash } from "node:crypto";
 import type { Clock } from "../clock.ts";
@@ -39,8 +39,8 @@ export function releasePlatform(
 }
 
 /**
- * Resolves to the nats-server program's bytes. Rejects with a plain Error when there is no pinned archive for this
- * platform, no answer within 5 s, no end within 2 minutes, or when the sum differs.
+ * Resolves to the nats-server program's bytes. Rejects with a plain Error when there is no pinned archive for
+ * this platform, no answer within 5 s, no end within 2 minutes, or when the sum differs.
  */
 export async function downloadRelease(
   release: Release,

@@ -1,15 +1,15 @@
 /**
- * The nats-server that all sidecars of a user share: join it, start it when there is none, stop it, describe it.
- * One lock file per home decides who starts; everyone else waits for the server to answer.
+ * The nats-server that all sidecars of a user share: join it, start it when there is none, stop it, describe
+ * it. One lock file per home decides who starts; everyone else waits for the server to answer.
  */
 import type { Clock } from "../clock.ts";
 import { FindNatsError } from "./errors.ts";
 import { locateHome, openHome, type Home, type HomeOptions } from "./home.ts";
-import { tryLock, waitLock } from "./lock.ts";
+import { tryLock, waitLock, type Lock } from "./lock.ts";
 import { hasEnded, processStart } from "./process.ts";
 import { probe, type ServerInfo } from "./probe.ts";
-import { describeServer, startServer, type StartOptions } from "./start.ts";
-import { clearState, configuredPort, isOwnProcess, ownProcess, readState } from "./state.ts";
+import { askServer, describeServer, startServer, type StartOptions } from "./start.ts";
+import { clearState, ownProcesses, readState } from "./state.ts";
 import { type SharedServer, writeState } from "./state.ts";
 
 /** Waiting for another process that starts the server; it may be building the binary from source. */
@@ -27,8 +27,9 @@ export type SharedOptions = Omit<StartOptions, "home"> & { readonly home?: strin
 export type SharedResult = { readonly server: SharedServer; readonly startedHere: boolean };
 
 /**
- * Resolves to the running shared server, which it starts if needed: with the data and, when it can be had, the port
- * it had before. Safe to call from any number of processes at once. Throws FindNatsError, or the signal's reason.
+ * Resolves to the running shared server, which it starts if needed: with the data and, when it can be had,
+ * the port it had before. Safe to call from any number of processes at once. Throws FindNatsError, or the
+ * signal's reason.
  */
 export async function ensureShared(options: SharedOptions): Promise<SharedResult> {
   const { clock, signal, progress } = options;
@@ -39,24 +40,34 @@ export async function ensureShared(options: SharedOptions): Promise<SharedResult
     signal?.throwIfAborted();
     const server = await findShared(home, clock, signal);
     if (server !== undefined) return { server, startedHere: false };
-    const attempt = tryLock(home.lockFile, "starting nats-server", clock);
-    if (attempt.lock !== undefined) {
-      try {
-        const found = (await findShared(home, clock, signal)) ?? (await adopt(home, options));
-        if (found !== undefined) return { server: found, startedHere: false };
-        return { server: await startServer({ ...options, home }, attempt.lock), startedHere: true };
-      } finally {
-        attempt.lock.release();
-      }
-    }
+    const { lock, held } = tryLock(home.lockFile, "starting nats-server", clock);
+    const result = lock === undefined ? undefined : await takeTurn(home, lock, options);
+    if (result !== undefined) return result;
     const waitedMs = clock.monotonicMs() - beganMs;
-    if (waitedMs > joinMs)
-      throw new FindNatsError(`${home.lockFile} is held by ${attempt.held} for too long.`);
-    if (waitedMs > quietMs && !told) {
+    if (waitedMs > joinMs) {
+      throw new FindNatsError(
+        `The shared nats-server did not come up; ${home.lockFile} is held by ${held ?? "us"}.`,
+      );
+    }
+    if (held !== undefined && waitedMs > quietMs && !told) {
       told = true;
-      progress(`waiting for ${attempt.held}`);
+      progress(`waiting for ${held}`);
     }
     await clock.sleep(pollMs, signal);
+  }
+}
+
+/**
+ * What the holder of the lock does; undefined when things changed under its hands and must be looked at anew.
+ */
+async function takeTurn(home: Home, lock: Lock, options: SharedOptions): Promise<SharedResult | undefined> {
+  try {
+    const found = (await findShared(home, options.clock, options.signal)) ?? (await adopt(home, options));
+    if (found !== undefined) return { server: found, startedHere: false };
+    const started = await startServer({ ...options, home }, lock);
+    return started === undefined ? undefined : { server: started, startedHere: true };
+  } finally {
+    lock.release();
   }
 }
 
@@ -85,17 +96,16 @@ async function adopt(home: Home, options: SharedOptions): Promise<SharedServer |
   const { clock, signal, progress } = options;
   const endMs = clock.monotonicMs() + answerMs;
   for (;;) {
-    const pid = ownProcess(home);
-    if (pid === undefined) return undefined;
-    const port = configuredPort(home);
-    const answer = port === undefined ? undefined : await probe(port, clock, signal);
-    if (port !== undefined && answer?.kind === "nats" && answer.info.serverName === home.serverName) {
-      progress(`found the shared nats-server running (process ${pid}) without a record`);
-      const binary = { path: readState(home)?.binary ?? "unknown", version: answer.info.version };
-      const server = describeServer(home, binary, port, { info: answer.info, pid }, clock);
+    const running = await askServer(home, clock, signal);
+    const [pid] = ownProcesses(home);
+    if (running !== undefined) {
+      progress(`found the shared nats-server running (process ${pid ?? "unknown"}) without a record`);
+      const binary = { path: readState(home)?.binary ?? "unknown", version: running.info.version };
+      const server = describeServer(home, binary, running.port, { info: running.info, pid: pid ?? 0 }, clock);
       writeState(home, server);
       return server;
     }
+    if (pid === undefined) return undefined;
     if (clock.monotonicMs() > endMs) {
       throw new FindNatsError(
         `The shared nats-server (process ${pid}) runs but has not answered for ${answerMs / 1000} s. ` +
@@ -115,9 +125,9 @@ export type StopResult = {
 };
 
 /**
- * Stops the shared server of this home and nothing else: a process counts only when its command line names the
- * home's configuration. SIGTERM, after 10 s SIGKILL. The data stay. Throws FindNatsError when a start is going on
- * for more than 30 s, or when the process does not end.
+ * Stops the shared server of this home and nothing else: a process counts only when its command line names
+ * the home's configuration. SIGTERM, after 10 s SIGKILL. The data stay. Throws FindNatsError when a start is
+ * going on for more than 30 s, or when the process does not end.
  */
 export async function stopShared(
   options: HomeOptions & { readonly clock: Clock; readonly signal?: AbortSignal | undefined },
@@ -125,44 +135,45 @@ export async function stopShared(
   const { clock, signal } = options;
   const home = locateHome(options);
   const nothing = { stopped: false, detail: `no shared nats-server of ${home.path} is running` };
-  if (ownProcess(home) === undefined && readState(home) === undefined) return nothing;
+  if (ownProcesses(home).length === 0 && readState(home) === undefined) return nothing;
   const lock = await waitLock(home.lockFile, "stopping nats-server", {
     clock,
     timeoutMs: stopLockMs,
     signal,
   });
   try {
-    const pid = ownProcess(home);
-    if (pid !== undefined && !(await end(home, pid, clock))) {
-      throw new FindNatsError(`The shared nats-server (process ${pid}) did not end. See ${home.logFile}.`);
+    const pids = ownProcesses(home);
+    for (const pid of pids) await end(home, pid, clock);
+    if (pids.length === 0 && (await askServer(home, clock, signal)) !== undefined) {
+      throw new FindNatsError(
+        "The shared nats-server runs where it cannot be seen (a container?). Stop it there.",
+      );
     }
     clearState(home);
+    const [pid] = pids;
     if (pid === undefined) return nothing;
-    return {
-      stopped: true,
-      pid,
-      detail: `stopped the shared nats-server (process ${pid}); its data stay in ${home.dataFolder}`,
-    };
+    const detail = `stopped the shared nats-server (process ${pid}); its data stay in ${home.dataFolder}`;
+    return { stopped: true, pid, detail };
   } finally {
     lock.release();
   }
 }
 
 /** Not abortable: once told to end, it is seen to end. */
-async function end(home: Home, pid: number, clock: Clock): Promise<boolean> {
+async function end(home: Home, pid: number, clock: Clock): Promise<void> {
   const start = processStart(pid);
   for (const [signal, waitMs] of [
     ["SIGTERM", termMs],
     ["SIGKILL", killMs],
   ] as const) {
     const endMs = clock.monotonicMs() + waitMs;
-    if (isOwnProcess(home, pid)) kill(pid, signal);
+    if (ownProcesses(home).includes(pid)) kill(pid, signal);
     while (clock.monotonicMs() < endMs) {
-      if (hasEnded(pid, start)) return true;
+      if (hasEnded(pid, start)) return;
       await clock.sleep(pollMs);
     }
   }
-  return false;
+  throw new FindNatsError(`The shared nats-server (process ${pid}) did not end. See ${home.logFile}.`);
 }
 
 function kill(pid: number, signal: NodeJS.Signals): void {
@@ -174,7 +185,7 @@ function kill(pid: number, signal: NodeJS.Signals): void {
 }
 
 export type SharedStatus = {
-  /** The process is there. */
+  /** The process is there, or something answers in its name. */
   readonly running: boolean;
   /** It answers as the server of this home. */
   readonly answers: boolean;
@@ -191,15 +202,15 @@ export type SharedStatus = {
 export async function sharedStatus(options: HomeOptions & { readonly clock: Clock }): Promise<SharedStatus> {
   const home = locateHome(options);
   const server = readState(home);
-  const pid = ownProcess(home);
-  const port = configuredPort(home) ?? server?.port;
-  const answer = port === undefined ? undefined : await probe(port, options.clock);
-  const answers = answer?.kind === "nats" && answer.info.serverName === home.serverName;
-  const running = pid !== undefined;
-  const where = `process ${pid}, 127.0.0.1:${port}`;
+  const [pid] = ownProcesses(home);
+  const answer = await askServer(home, options.clock);
+  const answers = answer !== undefined;
+  const running = answers || pid !== undefined;
+  const port = answer?.port ?? server?.port ?? "unknown port";
+  const where = `process ${pid ?? "unknown"}, 127.0.0.1:${port}`;
   const detail = !running
     ? `no shared nats-server of ${home.path} is running`
-    : answers
+    : answer !== undefined
       ? `shared nats-server ${answer.info.version} (${where}) answers; data in ${home.dataFolder}`
       : `shared nats-server (${where}) runs but does not answer; see ${home.logFile}`;
   return { running, answers, pid, server, home: home.path, logFile: home.logFile, detail };

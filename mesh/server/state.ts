@@ -1,12 +1,15 @@
-/** What is written down about the shared server (`server.json`), and how to tell that server from all others. */
+/**
+ * What is written down about the shared server (`server.json`), and how to tell that server from all others.
+ */
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { codeOf } from "./errors.ts";
 import type { Home } from "./home.ts";
-import { commandLine } from "./process.ts";
+import { processesWith } from "./process.ts";
 import { readConfigPort } from "./config.ts";
 
 /** A running shared server as recorded by the process that started or adopted it. */
 export type SharedServer = {
+  /** 0 when the process cannot be seen from here, such as from inside a container. */
   readonly pid: number;
   readonly port: number;
   readonly url: string;
@@ -47,7 +50,6 @@ export function writeWhole(path: string, text: string): void {
 /** Forgets a server that has ended. Its data and configuration stay. */
 export function clearState(home: Home): void {
   rmSync(home.stateFile, { force: true });
-  rmSync(home.pidFile, { force: true });
 }
 
 /** Port in the configuration that the last started server read; undefined before the first start. */
@@ -57,17 +59,17 @@ export function configuredPort(home: Home): number | undefined {
 }
 
 /**
- * Process id of this home's server if it runs, also when it does not answer or was never recorded. A process
- * counts only when its command line names this home's configuration file: ids are reused.
+ * Ids of this home's server processes, also of one that does not answer, has no record, or has only just been
+ * started: those whose command line names this home's configuration file. At most one, unless something went
+ * wrong. A noted id would not do: ids are reused, and a starter can be killed before it notes one.
  */
-export function ownProcess(home: Home): number | undefined {
-  const noted = Number(readText(home.pidFile)?.trim());
-  return [noted, readState(home)?.pid].find((pid) => pid !== undefined && pid > 0 && isOwnProcess(home, pid));
+export function ownProcesses(home: Home): number[] {
+  return processesWith(serverArgs(home));
 }
 
-/** True when this process id is a server started with this home's configuration. */
-export function isOwnProcess(home: Home, pid: number): boolean {
-  return commandLine(pid)?.includes(`-c ${home.configFile}`) ?? false;
+/** The arguments by which a server of this home is started and recognized. */
+export function serverArgs(home: Home): string[] {
+  return ["-c", home.configFile];
 }
 
 function readText(path: string): string | undefined {

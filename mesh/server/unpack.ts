@@ -1,6 +1,7 @@
 /**
- * Takes one file out of an archive in memory: zip (a Python wheel is one) and tar.gz (a release). Only what such
- * archives hold is understood: plain files, stored or deflated, under 4 GiB. Bad archives throw a plain Error.
+ * Takes one file out of an archive in memory: zip (a Python wheel is one) and tar.gz (a release). Only what
+ * such archives hold is understood: plain files, stored or deflated, under 4 GiB. Bad archives throw a plain
+ * Error.
  */
 import { crc32, gunzipSync, inflateRawSync } from "node:zlib";
 

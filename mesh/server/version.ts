@@ -1,6 +1,8 @@
 /** Versions of nats-server: the oldest one that Weft works with, and how to read and compare them. */
 
-/** The oldest nats-server with everything the mesh uses (recurring schedules, atomic batches, message TTL). */
+/**
+ * The oldest nats-server with everything the mesh uses (recurring schedules, atomic batches, message TTL).
+ */
 export const minimumVersion = "2.14.0";
 
 /** Finds the first `major.minor.patch` in a text, such as the answer of `nats-server --version`. */

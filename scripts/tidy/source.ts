@@ -27,7 +27,10 @@ const maxTextBytes = 2_000_000;
 
 /** Every file that git tracks or would add, sorted; without git (an unpacked archive) every file but the ignored. */
 export function listFiles(root: string): string[] {
-  const git = spawnSync("git", ["ls-files", "-co", "--exclude-standard", "-z"], { cwd: root, encoding: "utf8" });
+  const git = spawnSync("git", ["ls-files", "-co", "--exclude-standard", "-z"], {
+    cwd: root,
+    encoding: "utf8",
+  });
   const listed = git.status === 0 ? git.stdout.split("\0").filter((path) => path !== "") : walk(root, "");
   return [...new Set(listed)].filter((path) => existsSync(join(root, path))).sort();
 }

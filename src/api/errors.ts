@@ -69,6 +69,8 @@ export type ApiErrorInit = {
   readonly details?: readonly ErrorDetail[];
   /** Details for gRPC when they differ from HTTP's (simple errors have none over HTTP). */
   readonly grpcDetails?: readonly ErrorDetail[];
+  /** Binary google.rpc.Status of an app, passed through in place of `grpcDetails`. */
+  readonly grpcStatus?: Uint8Array | undefined;
   /** Logged, never sent. */
   readonly cause?: unknown;
   /** Extra HTTP headers of the answer. */
@@ -83,6 +85,7 @@ export class ApiError extends Error {
   readonly httpMessage: string;
   readonly details: readonly ErrorDetail[] | undefined;
   readonly grpcDetails: readonly ErrorDetail[];
+  readonly grpcStatus: Uint8Array | undefined;
   readonly httpHeaders: Readonly<Record<string, string>> | undefined;
 
   constructor(init: ApiErrorInit) {
@@ -94,6 +97,7 @@ export class ApiError extends Error {
     this.httpMessage = init.httpMessage ?? init.message;
     this.details = init.details;
     this.grpcDetails = init.grpcDetails ?? init.details ?? [];
+    this.grpcStatus = init.grpcStatus;
     this.httpHeaders = init.httpHeaders;
   }
 }

@@ -9,6 +9,8 @@ export type HttpCall = {
   readonly verb: string;
   /** Cleaned path, still percent-encoded, with its leading slash. */
   readonly path: string;
+  /** Path as it came, neither cleaned nor decoded. */
+  readonly rawPath: string;
   /** Path parameters in the order of the route, decoded by query rules (`+` is a space). */
   readonly params: readonly string[];
   /** Raw query without `?`. */
@@ -34,6 +36,8 @@ export type HttpReply = {
   readonly status: number;
   /** Name to value; a list repeats the header. Written as given. */
   readonly headers?: Readonly<Record<string, string | readonly string[]>>;
+  /** Further headers as a flat name, value list. */
+  readonly rawHeaders?: readonly string[];
   readonly body?: Uint8Array | string | Readable;
 };
 

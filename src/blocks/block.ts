@@ -28,7 +28,8 @@ export type BlockHost = {
 export type Block = {
   readonly name: string;
   readonly http: readonly HttpRoute[];
-  readonly grpc: readonly GrpcMethod[];
+  /** Imports the block's grpc.ts: generated messages cost start time, so they wait for the first gRPC connection. */
+  readonly grpc: () => Promise<readonly GrpcMethod[]>;
   /** The app answers now (also at once when there is no app): begin what delivers to the app. May be called once. */
   appReady?(): Promise<void>;
   /** Stop intake and end what runs within `graceMs`. Called once, before components close. */

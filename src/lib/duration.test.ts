@@ -114,7 +114,9 @@ describe("parseIsoDuration", () => {
   it.each(["", "P", "PT", "P1DT", "R5", "R5/", "R5PT1S", "PT1.5S", "P1S", "PT1D", "-PT1S", "pt1s", "P1D1Y"])(
     "refuses %j",
     (text) => {
-      expect(() => parseIsoDuration(text)).toThrow(`unsupported ISO8601 duration format ${JSON.stringify(text)}`);
+      expect(() => parseIsoDuration(text)).toThrow(
+        `unsupported ISO8601 duration format ${JSON.stringify(text)}`,
+      );
     },
   );
 });

@@ -1,5 +1,7 @@
-// Durations as Dapr's files, flags and APIs write them: Go form (`1h30m`, `300ms`), ISO 8601 with optional
-// repetitions (`R5/PT30S`), and the mixed forms "Go duration or a plain integer".
+/**
+ * Durations as Dapr's files, flags and APIs write them: Go form (`1h30m`, `300ms`), ISO 8601 with optional
+ * repetitions (`R5/PT30S`), and the mixed forms "Go duration or a plain integer".
+ */
 
 const NS_PER_UNIT: ReadonlyMap<string, bigint> = new Map([
   ["ns", 1n],
@@ -118,8 +120,8 @@ export function parseIsoDuration(text: string): CalendarDuration {
       `unsupported ISO8601 duration format ${JSON.stringify(text)}, write for example PT30S or R5/P1DT12H`,
     );
   }
-  const [years = 0, months = 0, weeks = 0, days = 0, hours = 0, minutes = 0, seconds = 0] = parts.map((part) =>
-    part === undefined ? 0 : Number(part),
+  const [years = 0, months = 0, weeks = 0, days = 0, hours = 0, minutes = 0, seconds = 0] = parts.map(
+    (part) => (part === undefined ? 0 : Number(part)),
   );
   return {
     years,

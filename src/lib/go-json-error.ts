@@ -124,7 +124,7 @@ class Scanner {
   #value(char: string): Expectation | undefined {
     if (char === "{" || char === "[") {
       if (this.#open.push(char === "{" ? OBJECT : ARRAY) > MAX_DEPTH) {
-        this.#failure = "exceeded max depth";
+        this.#failure = `invalid character ${quoteByte(char)} exceeded max depth`;
         return undefined;
       }
       this.#at++;

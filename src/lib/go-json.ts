@@ -18,15 +18,18 @@ const sourceTextJson = JSON as unknown as SourceTextJson;
 
 /** Deeper values are refused: the engine's own writer ends near 4,000 levels. */
 const MAX_DEPTH = 2_000;
-/** Characters to escape, or an escape that the engine wrote for half of a surrogate pair. */
-const NEEDS_CARE = /[<>&\u2028\u2029]|\\ud[89a-f]/;
+const MARKUP = /[<>&\u2028\u2029]/;
+const EACH_MARKUP = /[<>&\u2028\u2029]/g;
+/** The engine's way to write half of a surrogate pair. */
 const HALF_PAIR = /\\ud[89a-f]/;
-const ESCAPED = /[<>&\u2028\u2029]/g;
-/** Where UTF-16 order, which the engine compares by, is not the order of the UTF-8 bytes. */
-const HIGH = /[\ud800-\uffff]/;
+/** Where both are present, UTF-16 order, which the engine compares by, may not be the order of the UTF-8 bytes. */
+const SURROGATE = /[\ud800-\udfff]/;
+const ABOVE_SURROGATES = /[\ue000-\uffff]/;
+/** A string that is its own JSON form between two quotes. */
+// oxlint-disable-next-line no-control-regex -- JSON escapes exactly these control characters
+const PLAIN_STRING = /^[^"\\\u0000-\u001f\ud800-\udfff]*$/;
 /** Finds every text in which a number may not be what ECMAScript would print; strings may match too. */
-const ODD_NUMBER =
-  /(?:^|[:,[\s])-?(?:[\d.]+[eE]|0(?<=-0)(?![\d.])|\d+\.\d*0(?!\d)|[\d.]{17}|0\.00000)/;
+const ODD_NUMBER = /(?:^|[:,[\s])-?(?:[\d.]+[eE]|0(?<=-0)(?![\d.])|\d+\.\d*0(?!\d)|[\d.]{17}|0\.00000)/;
 /** Finds every text in which a number may be above the largest double. */
 const HUGE_NUMBER = /\d[eE]\+?\d{3}|\d{200}/;
 
@@ -42,14 +45,15 @@ export class GoJsonError extends SyntaxError {
  * @throws {GoJsonError} when the value is nested deeper than 2,000 levels.
  */
 export function goJson(value: unknown): string {
-  if (!isSorted(value, 0)) return write(value, true, 0);
-  const text = stringify(value, true);
-  return HIGH.test(text) ? write(value, true, 0) : text;
+  const text = isSorted(value, 0) ? stringify(value) : writeSorted(value);
+  const carefully = HALF_PAIR.test(text) || (SURROGATE.test(text) && ABOVE_SURROGATES.test(text));
+  return carefully ? writeCarefully(value, true) : escapeMarkup(text);
 }
 
 /** Like `goJson`, with the keys in the order in which the objects hold them, as Go marshals a struct. */
 export function goJsonInOrder(value: unknown): string {
-  return stringify(value, false);
+  const text = stringify(value);
+  return HALF_PAIR.test(text) ? writeCarefully(value, false) : escapeMarkup(text);
 }
 
 /**
@@ -155,27 +159,51 @@ function isSorted(value: unknown, depth: number): boolean {
   return true;
 }
 
-function stringify(value: unknown, sorted: boolean): string {
-  const text = JSON.stringify(value) ?? "null";
-  if (!NEEDS_CARE.test(text)) return text;
-  return HALF_PAIR.test(text) ? write(value, sorted, 0) : escapeMarkup(text);
+function stringify(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? "null";
+  } catch (error) {
+    if (error instanceof RangeError) throw new GoJsonError("exceeded max depth", { cause: error });
+    throw error;
+  }
 }
 
 function escapeMarkup(text: string): string {
-  return text.replace(ESCAPED, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  if (!MARKUP.test(text)) return text;
+  return text.replace(EACH_MARKUP, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** Writes with keys in UTF-16 order and markup as it is: right for nearly every value, and then escaped as a whole. */
+function writeSorted(value: unknown, depth = 0): string {
+  if (typeof value === "string") return PLAIN_STRING.test(value) ? `"${value}"` : JSON.stringify(value);
+  if (typeof value === "number") return Object.is(value, -0) ? "-0" : stringify(value);
+  if (typeof value !== "object" || value === null || sourceTextJson.isRawJSON(value)) return stringify(value);
+  if (depth > MAX_DEPTH) throw new GoJsonError("exceeded max depth");
+  let text = "";
+  if (Array.isArray(value)) {
+    for (const item of value) text += `${text === "" ? "" : ","}${writeSorted(item, depth + 1)}`;
+    return `[${text}]`;
+  }
+  for (const key of Object.keys(value).sort()) {
+    const item = (value as Record<string, unknown>)[key];
+    if (item === undefined) continue;
+    text += `${text === "" ? "" : ","}${writeSorted(key)}:${writeSorted(item, depth + 1)}`;
+  }
+  return `{${text}}`;
 }
 
 /** The slow way: every rule applied piece by piece. */
-function write(value: unknown, sorted: boolean, depth: number): string {
-  if (depth > MAX_DEPTH) throw new GoJsonError("exceeded max depth");
+function writeCarefully(value: unknown, sorted: boolean, depth = 0): string {
   if (typeof value === "string") return escapeMarkup(JSON.stringify(value.toWellFormed()));
-  if (Object.is(value, -0)) return "-0";
-  if (typeof value !== "object" || value === null || sourceTextJson.isRawJSON(value)) {
-    return JSON.stringify(value) ?? "null";
+  if (sorted && Object.is(value, -0)) return "-0";
+  if (typeof value !== "object" || value === null || sourceTextJson.isRawJSON(value)) return stringify(value);
+  if (depth > MAX_DEPTH) throw new GoJsonError("exceeded max depth");
+  if (Array.isArray(value)) {
+    return `[${value.map((item) => writeCarefully(item, sorted, depth + 1)).join(",")}]`;
   }
-  if (Array.isArray(value)) return `[${value.map((item) => write(item, sorted, depth + 1)).join(",")}]`;
   const entries = Object.entries(value).filter(([, item]) => item !== undefined);
   if (sorted) entries.sort(([a], [b]) => compareUtf8(a, b));
-  const members = entries.map(([key, item]) => `${write(key, sorted, depth)}:${write(item, sorted, depth + 1)}`);
-  return `{${members.join(",")}}`;
+  const member = ([key, item]: [string, unknown]): string =>
+    `${writeCarefully(key, sorted)}:${writeCarefully(item, sorted, depth + 1)}`;
+  return `{${entries.map(member).join(",")}}`;
 }

@@ -1,5 +1,7 @@
-// Go's quoted string form (strconv.Quote and Unquote): many of Dapr's messages quote values so, and a secret whose
-// text is one quoted literal is unquoted once.
+/**
+ * Go's quoted string form (strconv.Quote and Unquote): many of Dapr's messages quote values so, and a secret whose
+ * text is one quoted literal is unquoted once.
+ */
 
 const PRINTABLE = /^[ \p{L}\p{M}\p{N}\p{P}\p{S}]$/u;
 const SHORT_ESCAPES: ReadonlyMap<string, string> = new Map([

@@ -1,4 +1,6 @@
-// Finds the known word that a mistyped one was probably meant to be, for "did you mean" lines.
+/**
+ * Finds the known word that a mistyped one was probably meant to be, for "did you mean" lines.
+ */
 
 /**
  * The candidate with the smallest edit distance to `word` (letter case ignored; a swap of two neighbours counts

@@ -1,4 +1,6 @@
-// Sizes written as Kubernetes quantities (`4Mi`, `64Ki`, `1G`, `1.5Mi`, `1e6`), as --max-body-size takes them.
+/**
+ * Sizes written as Kubernetes quantities (`4Mi`, `64Ki`, `1G`, `1.5Mi`, `1e6`), as --max-body-size takes them.
+ */
 
 const SHAPE = /^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$/;
 const SHAPE_ERROR =

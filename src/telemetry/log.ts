@@ -6,7 +6,8 @@ import { closeSync, openSync, writeSync } from "node:fs";
 import type { Clock } from "../../mesh/index.ts";
 import { goJson } from "../lib/go-json.ts";
 
-export type LogLevel = "debug" | "info" | "warning" | "error" | "fatal";
+/** As in the flag --log-level. */
+export type LogLevel = "debug" | "info" | "warn" | "error" | "fatal";
 
 /** Extra fields of a line; values are written as text (quoted only when needed) or as JSON strings. */
 export type LogFields = Readonly<Record<string, string | number>>;
@@ -32,7 +33,16 @@ export type LogOptions = {
   readonly clock: Clock;
 };
 
-const rank: Readonly<Record<LogLevel, number>> = { debug: 0, info: 1, warning: 2, error: 3, fatal: 4 };
+const rank: Readonly<Record<LogLevel, number>> = { debug: 0, info: 1, warn: 2, error: 3, fatal: 4 };
+
+/** Level names as lines carry them. */
+const written: Readonly<Record<LogLevel, string>> = {
+  debug: "debug",
+  info: "info",
+  warn: "warning",
+  error: "error",
+  fatal: "fatal",
+};
 
 /** Opens the log. Throws when the log file cannot be opened. `close` releases the file. */
 export function openLog(options: LogOptions): { log: Log; close(): void } {
@@ -57,7 +67,7 @@ function scoped(options: LogOptions, write: (line: string) => void, fixed: LogFi
   return {
     debug: (message, fields) => emit("debug", message, fields),
     info: (message, fields) => emit("info", message, fields),
-    warn: (message, fields) => emit("warning", message, fields),
+    warn: (message, fields) => emit("warn", message, fields),
     error: (message, fields) => emit("error", message, fields),
     fatal: (message, fields) => emit("fatal", message, fields),
     scope: (name, fields) => scoped(options, write, { ...fixed, ...fields, scope: name }),
@@ -65,13 +75,13 @@ function scoped(options: LogOptions, write: (line: string) => void, fixed: LogFi
 }
 
 function textLine(time: string, level: LogLevel, message: string, fields: LogFields): string {
-  let line = `time=${quoted(time)} level=${level} msg=${JSON.stringify(message)}`;
+  let line = `time=${quoted(time)} level=${written[level]} msg=${JSON.stringify(message)}`;
   for (const key of Object.keys(fields).sort()) line += ` ${key}=${textValue(String(fields[key]))}`;
   return `${line}\n`;
 }
 
 function jsonLine(time: string, level: LogLevel, message: string, fields: LogFields): string {
-  const line: Record<string, string | number> = { ...fields, level, msg: message, time };
+  const line: Record<string, string | number> = { ...fields, level: written[level], msg: message, time };
   return `${goJson(line)}\n`;
 }
 

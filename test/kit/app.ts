@@ -31,14 +31,19 @@ export type AppReply = {
 };
 
 /** Answers a request; nothing means 200 without a body. A throw is answered with 500. May take any time. */
-export type AppHandler = (request: AppRequest) => AppReply | undefined | void | Promise<AppReply | undefined | void>;
+export type AppHandler = (
+  request: AppRequest,
+) => AppReply | undefined | void | Promise<AppReply | undefined | void>;
 
 /** One entry of GET /dapr/subscribe. */
 export type AppSubscription = {
   readonly pubsubname: string;
   readonly topic: string;
   readonly route?: string;
-  readonly routes?: { readonly rules?: readonly { match: string; path: string }[]; readonly default?: string };
+  readonly routes?: {
+    readonly rules?: readonly { match: string; path: string }[];
+    readonly default?: string;
+  };
   readonly metadata?: Readonly<Record<string, string>>;
   readonly deadLetterTopic?: string;
 };
@@ -128,7 +133,8 @@ function observation(state: State): Pick<App, "requestsTo" | "received"> {
     received(path, count, timeoutMs = 10_000) {
       const attempt = (): AppRequest[] => {
         const found = requestsTo(path);
-        if (found.length < count) throw new Error(`${found.length} of ${count} requests to ${path} have come`);
+        if (found.length < count)
+          throw new Error(`${found.length} of ${count} requests to ${path} have come`);
         return found;
       };
       return eventually(attempt, { timeoutMs });
@@ -174,11 +180,13 @@ async function serve(state: State, incoming: IncomingMessage, outgoing: ServerRe
     const request = await read(incoming);
     if (state.failure === "reset") return void incoming.socket.resetAndDestroy();
     if (state.failure === "hang") await new Promise<void>((go) => state.hanging.add(go));
-    if (state.failure === "status") return send(outgoing, { status: state.failureStatus, body: "failing on command" });
+    if (state.failure === "status")
+      return send(outgoing, { status: state.failureStatus, body: "failing on command" });
     if (request.path === "/dapr/subscribe" && !state.routes.has(request.path)) {
       return send(outgoing, { body: state.subscriptions });
     }
-    if (!request.path.startsWith("/dapr/") && state.requests.length < MAX_REQUESTS) state.requests.push(request);
+    if (!request.path.startsWith("/dapr/") && state.requests.length < MAX_REQUESTS)
+      state.requests.push(request);
     send(outgoing, (await handlerOf(state, request)(request)) ?? {});
   } catch (error) {
     send(outgoing, { status: 500, body: error instanceof Error ? error.message : String(error) });
@@ -216,7 +224,8 @@ async function read(incoming: IncomingMessage): Promise<AppRequest> {
 
 function send(outgoing: ServerResponse, reply: AppReply): void {
   if (outgoing.headersSent || outgoing.destroyed) return;
-  const plain = reply.body === undefined || typeof reply.body === "string" || reply.body instanceof Uint8Array;
+  const plain =
+    reply.body === undefined || typeof reply.body === "string" || reply.body instanceof Uint8Array;
   const headers = { ...(plain ? {} : { "content-type": "application/json" }), ...reply.headers };
   outgoing.writeHead(reply.status ?? 200, headers);
   outgoing.end(plain ? reply.body : JSON.stringify(reply.body));

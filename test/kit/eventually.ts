@@ -33,7 +33,10 @@ export async function eventually<T>(
     await sleep(options.everyMs ?? 25);
   }
   const text = last instanceof Error ? last.message : String(last);
-  throw new Error(`not within ${timeoutMs} ms${options.what === undefined ? "" : ` (${options.what})`}: ${text}`, {
-    cause: last,
-  });
+  throw new Error(
+    `not within ${timeoutMs} ms${options.what === undefined ? "" : ` (${options.what})`}: ${text}`,
+    {
+      cause: last,
+    },
+  );
 }

@@ -3,7 +3,6 @@
  * restarts of its peer, and reads answers whole.
  */
 import { Agent } from "undici";
-import type { Dispatcher } from "undici";
 
 export type HttpInit = {
   readonly method?: string;
@@ -56,7 +55,7 @@ async function send(agent: Agent, origin: string, path: string, init: HttpInit):
   const answer = await agent.request({
     origin,
     path,
-    method: (init.method ?? "GET") as Dispatcher.HttpMethod,
+    method: init.method ?? "GET",
     headers,
     headersTimeout: timeoutMs,
     bodyTimeout: timeoutMs,
@@ -67,7 +66,10 @@ async function send(agent: Agent, origin: string, path: string, init: HttpInit):
   return reply(answer.statusCode, answer.headers, bytes);
 }
 
-function encodeBody(body: unknown, headers: Record<string, string | string[]>): string | Uint8Array | undefined {
+function encodeBody(
+  body: unknown,
+  headers: Record<string, string | string[]>,
+): string | Uint8Array | undefined {
   if (body === undefined || typeof body === "string" || body instanceof Uint8Array) return body;
   const named = Object.keys(headers).some((name) => name.toLowerCase() === "content-type");
   if (!named) headers["content-type"] = "application/json";

@@ -36,7 +36,8 @@ export type Nats = AsyncDisposable & {
   kill(signal?: NodeJS.Signals): Promise<number>;
   /** Ends it in order (SIGTERM). Resolves with the exit code. */
   stop(): Promise<number>;
-  pause(): void;
+  /** Freezes it (SIGSTOP); resolves when it stands still. */
+  pause(): Promise<void>;
   resume(): void;
   /** Starts it again, ending it first when it runs: same port, same data. Resolves when it takes clients. */
   restart(): Promise<void>;

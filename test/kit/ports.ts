@@ -31,7 +31,7 @@ async function claimBlock(): Promise<PortBlock> {
   throw new Error(`no free block of ${BLOCK} ports between ${FIRST_PORT} and ${LAST_PORT}`);
 }
 
-/** A TCP port on which nothing listens and which no other test gets. Rejects when all ports of this process are busy. */
+/** A TCP port on which nothing listens and that no other test gets. Rejects when all ports of this process are busy. */
 export async function freePort(): Promise<number> {
   const block = await myBlock();
   for (let step = 1; step < BLOCK; step++) {
@@ -39,7 +39,9 @@ export async function freePort(): Promise<number> {
     block.next = block.next + 1 === BLOCK ? 1 : block.next + 1;
     if (await isFree(port)) return port;
   }
-  throw new Error(`all ${BLOCK - 1} ports of this test process are in use; dispose of what earlier tests started`);
+  throw new Error(
+    `all ${BLOCK - 1} ports of this test process are in use; dispose of what earlier tests started`,
+  );
 }
 
 async function isFree(port: number): Promise<boolean> {

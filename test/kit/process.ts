@@ -2,11 +2,14 @@
  * Real child processes: started with a clean environment, their output kept, signalled by their own id, and gone when
  * the test is over. Everything else in the kit that is a process stands on this.
  */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { addWitness, guardProcess, releaseProcess } from "./cleanup.ts";
+import { eventually } from "./eventually.ts";
 
 export type ProcessOptions = {
   /** Shown before its log lines. */
@@ -30,12 +33,12 @@ export type RunningProcess = AsyncDisposable & {
   logs(): string;
   /** Sends a signal and waits for the end. Resolves with the exit code. */
   kill(signal?: NodeJS.Signals): Promise<number>;
-  /** SIGTERM, then waits; rejects when it still runs after `timeoutMs` (default 15,000). Resolves with the exit code. */
+  /** SIGTERM, then waits for the exit code; rejects when it still runs after `timeoutMs` (default 15,000). */
   stop(timeoutMs?: number): Promise<number>;
   /** Sends a signal, does not wait. */
   signal(signal: NodeJS.Signals): void;
-  /** Freezes it (SIGSTOP) until `resume`. */
-  pause(): void;
+  /** Freezes it (SIGSTOP) until `resume`. Resolves when all its threads stand still. */
+  pause(): Promise<void>;
   resume(): void;
 };
 
@@ -115,9 +118,24 @@ function describe(
       if (first === "late") throw new Error(`${name} still runs ${timeoutMs} ms after SIGTERM\n${log()}`);
       return first;
     },
-    pause: () => signal("SIGSTOP"),
+    async pause() {
+      signal("SIGSTOP");
+      await eventually(() => standsStill(pid), { what: `${name} to stand still`, everyMs: 5 });
+    },
     resume: () => signal("SIGCONT"),
   };
+}
+
+/** A signal takes a moment to reach threads that run on other cores. */
+function standsStill(pid: number): boolean {
+  const tasks = `/proc/${pid}/task`;
+  if (!existsSync(tasks)) {
+    return spawnSync("ps", ["-o", "stat=", "-p", String(pid)], { encoding: "utf8" }).stdout.startsWith("T");
+  }
+  return readdirSync(tasks).every((task) => {
+    const stat = readFileSync(join(tasks, task, "stat"), "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2).startsWith("T");
+  });
 }
 
 function exitCode(child: ChildProcess): Promise<number> {

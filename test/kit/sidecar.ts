@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { eventually } from "./eventually.ts";
 import { httpClient } from "./http.ts";
 import type { HttpClient } from "./http.ts";
+import { natsServerBinary } from "./nats-binary.ts";
 import { sidecarCommand } from "./paths.ts";
 import { freePort } from "./ports.ts";
 import { startProcess } from "./process.ts";
@@ -29,6 +30,8 @@ export type SidecarOptions = {
   readonly resources?: Readonly<Record<string, string>>;
   /** Text of a Configuration resource, given as `--config`. */
   readonly config?: string;
+  /** Program to run instead of the source or WEFT_TEST_BIN, e.g. the built executable. */
+  readonly command?: readonly [string, ...string[]];
   /** More command-line arguments; one of the kit's own is left out when it is given here. */
   readonly flags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
@@ -100,13 +103,16 @@ export class Sidecar implements AsyncDisposable {
 
   /** Starts the process and waits as the options say. For `restart` after an end use that. */
   async start(): Promise<void> {
-    const { env, bareEnv = false, wait = "ready" } = this.#options;
-    const [command, ...first] = sidecarCommand();
+    const { nats, bareEnv = false, wait = "ready" } = this.#options;
+    const own: Record<string, string> = bareEnv ? {} : { WEFT_HOME: this.home, HOME: this.home };
+    // Else every new home would fetch a nats-server of its own.
+    if (nats === "find" && !bareEnv) own["WEFT_NATS_SERVER"] = await natsServerBinary();
+    const [command, ...first] = this.#options.command ?? sidecarCommand();
     this.#running = await startProcess({
       name: `sidecar ${this.appId}`,
       command,
       args: [...first, ...this.#arguments()],
-      env: { ...(bareEnv ? {} : { WEFT_HOME: this.home, HOME: this.home }), ...env },
+      env: { ...own, ...this.#options.env },
       bareEnv,
       cwd: this.#folder.path,
     });
@@ -133,7 +139,9 @@ export class Sidecar implements AsyncDisposable {
     try {
       await eventually(attempt, { timeoutMs: limitMs, everyMs: 15 });
     } catch (cause) {
-      throw new Error(`${running.name} did not get ${what}: ${(cause as Error).message}\n${tail(running)}`, { cause });
+      throw new Error(`${running.name} did not get ${what}: ${(cause as Error).message}\n${tail(running)}`, {
+        cause,
+      });
     }
     if (running.running()) return;
     throw new Error(`${running.name} ended with code ${await running.exited} at its start\n${tail(running)}`);
@@ -166,10 +174,22 @@ export class Sidecar implements AsyncDisposable {
   logged(pattern: RegExp, timeoutMs = 10_000): Promise<RegExpMatchArray> {
     const attempt = (): RegExpMatchArray => {
       const found = this.logs().match(pattern);
-      if (found === null) throw new Error(`no line of ${this.appId} matches ${pattern}\n${tail(this.#process())}`);
+      if (found === null)
+        throw new Error(`no line of ${this.appId} matches ${pattern}\n${tail(this.#process())}`);
       return found;
     };
     return eventually(attempt, { timeoutMs });
+  }
+
+  /** Waits until the sidecar lists a subscription of this topic, i.e. has asked its app. */
+  async subscribed(topic: string, timeoutMs = 10_000): Promise<void> {
+    const attempt = async (): Promise<void> => {
+      const metadata = (await this.get("/v1.0/metadata")).json<{ subscriptions?: { topic: string }[] }>();
+      const topics = (metadata.subscriptions ?? []).map((it) => it.topic);
+      if (!topics.includes(topic))
+        throw new Error(`${this.appId} has subscribed to [${topics.join()}], not ${topic}`);
+    };
+    await eventually(attempt, { timeoutMs });
   }
 
   /** Sends a signal (SIGKILL) and waits for the end. Resolves with the exit code. */
@@ -186,9 +206,9 @@ export class Sidecar implements AsyncDisposable {
     this.#process().signal(signal);
   }
 
-  /** Freezes it (SIGSTOP). */
-  pause(): void {
-    this.#process().pause();
+  /** Freezes it (SIGSTOP); resolves when it stands still. */
+  pause(): Promise<void> {
+    return this.#process().pause();
   }
 
   resume(): void {

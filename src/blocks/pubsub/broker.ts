@@ -48,7 +48,7 @@ function describe(open: OpenComponent<PubSub>, appId: string, namespace: string)
     name: open.resource.name,
     port: open.port,
     scopes: readScopes(open.properties, appId),
-    keepsTtl: open.file.capabilities.includes("MESSAGE_TTL"),
+    keepsTtl: open.capabilities.includes("MESSAGE_TTL"),
     stored: prefix === "" ? (topic) => topic : (topic) => prefix + topic,
     shown: (topic) => (prefix !== "" && topic.startsWith(prefix) ? topic.slice(prefix.length) : topic),
   };

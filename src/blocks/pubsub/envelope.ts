@@ -5,8 +5,8 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../../../mesh/index.ts";
 import { parseGoDuration } from "../../lib/duration.ts";
-import { jsonMembers, jsonString, objectText } from "./json-text.ts";
-import { dataMember, mediaType } from "./payload.ts";
+import { GoJsonError, goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
+import { dataMember, jsonString, mediaType } from "./payload.ts";
 import type { TraceContext } from "./trace.ts";
 
 type Metadata = Readonly<Record<string, string>>;
@@ -30,7 +30,7 @@ export type Envelope = {
   readonly id: string | undefined;
 };
 
-/** Turns publishes into envelopes for one app. Throws JsonTextError for a declared CloudEvent that is no JSON object. */
+/** Turns publishes into envelopes for one app. Throws GoJsonError for a declared CloudEvent that is no JSON object. */
 export type WrapEvent = (input: EventInput) => Envelope;
 
 export const cloudEventsType = "application/cloudevents+json";
@@ -40,10 +40,9 @@ export const unnamedSource = "Dapr";
 
 export function createWrapEvent(appId: string, clock: Clock): WrapEvent {
   const time = createTimeText(clock);
-  const ownSource = jsonString(appId);
   return (input) => {
     if (mediaType(input.contentType) === cloudEventsType) return complete(input, time(), clock.nowMs());
-    return wrap(input, ownSource, time(), clock.nowMs());
+    return wrap(input, appId, time(), clock.nowMs());
   };
 }
 
@@ -62,8 +61,9 @@ function readOverrides(metadata: Metadata): Overrides {
   return found ?? noOverrides;
 }
 
-function wrap(input: EventInput, ownSource: string, time: string, nowMs: number): Envelope {
+function wrap(input: EventInput, appId: string, time: string, nowMs: number): Envelope {
   const asked = readOverrides(input.metadata);
+  const source = sourceOf(asked, appId);
   const id = asked["id"] || randomUUID();
   const parent = jsonString(asked["traceparent"] || asked["traceid"] || input.trace.traceparent);
   const state = jsonString(asked["tracestate"] || input.trace.tracestate);
@@ -71,43 +71,49 @@ function wrap(input: EventInput, ownSource: string, time: string, nowMs: number)
   const text =
     `{${dataMember(input.contentType, input.data)},"datacontenttype":${jsonString(input.contentType || "text/plain")}` +
     (expiration === undefined ? "" : `,"expiration":"${expiration}"`) +
-    `,"id":${jsonString(id)},"pubsubname":${jsonString(input.pubsub)},"source":${sourceText(asked, ownSource)}` +
+    `,"id":${jsonString(id)},"pubsubname":${jsonString(input.pubsub)},"source":${jsonString(source)}` +
     `,"specversion":"1.0"${asked["subject"] ? `,"subject":${jsonString(asked["subject"])}` : ""},"time":"${time}"` +
     `,"topic":${jsonString(input.topic)},"traceid":${parent},"traceparent":${parent},"tracestate":${state}` +
     `,"type":${asked["type"] ? jsonString(asked["type"]) : `"${defaultEventType}"`}}`;
-  return { data: Buffer.from(text), id: asked["id"] ? eventKey(sourceText(asked, ownSource), jsonString(id)) : id };
+  return { data: Buffer.from(text), id: asked["id"] ? eventKey(source, id) : id };
 }
 
 /** Asking for an empty source does not give the app's id back. */
-function sourceText(asked: Overrides, ownSource: string): string {
-  if (asked["source"] === undefined) return ownSource;
-  return jsonString(asked["source"] || unnamedSource);
+function sourceOf(asked: Overrides, appId: string): string {
+  return asked["source"] === undefined ? appId : asked["source"] || unnamedSource;
 }
 
 /** An event that already is a CloudEvent stays as it is; what consumers rely on is added. */
 function complete(input: EventInput, time: string, nowMs: number): Envelope {
-  const members = jsonMembers(input.data.toString());
-  const parent = jsonString(input.trace.traceparent);
-  const addIfAbsent = (name: string, text: string): void => void (members.has(name) || members.set(name, text));
-  const addIfNull = (name: string, text: string): void =>
-    void ((members.get(name) ?? "null") === "null" && members.set(name, text));
-  addIfAbsent("time", `"${time}"`);
-  if (!members.has("traceid")) members.set("traceid", parent).set("traceparent", parent);
-  addIfAbsent("tracestate", jsonString(input.trace.tracestate));
-  addIfNull("source", jsonString(unnamedSource));
-  addIfNull("type", jsonString(defaultEventType));
-  addIfNull("specversion", '"1.0"');
-  members.set("topic", jsonString(input.topic)).set("pubsubname", jsonString(input.pubsub));
+  const event = parseObject(input.data.toString());
+  const { traceparent, tracestate } = input.trace;
+  if (event["time"] === undefined) event["time"] = time;
+  if (event["traceid"] === undefined) Object.assign(event, { traceid: traceparent, traceparent });
+  if (event["tracestate"] === undefined) event["tracestate"] = tracestate;
+  event["source"] ??= unnamedSource;
+  event["type"] ??= defaultEventType;
+  event["specversion"] ??= "1.0";
+  event["topic"] = input.topic;
+  event["pubsubname"] = input.pubsub;
   const expiration = input.expires ? expirationOf(input.metadata, nowMs) : undefined;
-  if (expiration !== undefined) members.set("expiration", `"${expiration}"`);
-  const id = members.get("id");
-  const named = id !== undefined && id.startsWith('"') && id !== '""';
-  return { data: Buffer.from(objectText(members)), id: named ? eventKey(members.get("source")!, id) : undefined };
+  if (expiration !== undefined) event["expiration"] = expiration;
+  const { id, source } = event;
+  const named = typeof id === "string" && id !== "" && typeof source === "string";
+  return { data: Buffer.from(goJson(event)), id: named ? eventKey(source, id) : undefined };
 }
 
-/** CloudEvents are told apart by source and id together; both as JSON text, so that no two pairs look alike. */
-function eventKey(sourceJson: string, idJson: string): string {
-  return `${sourceJson}${idJson}`;
+function parseObject(text: string): Record<string, unknown> {
+  const value = parseJsonKeepNumbers(text);
+  // Looked up in the text, because a kept number is an object too.
+  const first = /[^ \t\r\n]/.exec(text)?.[0] ?? "";
+  if (first === "{") return value as Record<string, unknown>;
+  const kind = { '"': "string", "[": "array", t: "bool", f: "bool", n: "null" }[first] ?? "number";
+  throw new GoJsonError(`json: cannot unmarshal ${kind} into Go value of type map[string]interface {}`);
+}
+
+/** CloudEvents are told apart by source and id together. */
+function eventKey(source: string, id: string): string {
+  return `${JSON.stringify(source)}${JSON.stringify(id)}`;
 }
 
 /** RFC 3339 time at which the event dies by `ttl` or `ttlInSeconds` metadata; undefined without a usable one. */

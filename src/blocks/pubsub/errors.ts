@@ -108,7 +108,8 @@ export function bulkRefused(
   appId: string,
   step: { readonly reason: string; readonly message: string; readonly cause?: string },
 ): ApiError {
-  const metadata: Metadata = step.cause === undefined ? { appID: appId } : { appID: appId, error: step.cause };
+  const metadata: Metadata =
+    step.cause === undefined ? { appID: appId } : { appID: appId, error: step.cause };
   return new ApiError({
     code: "ERR_PUBSUB_EVENTS_SER",
     httpStatus: 400,

@@ -21,7 +21,13 @@ export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute
     return failed === undefined ? noContent : bulk.failedReply(target, failed);
   };
   return [
-    { verbs, path: "/v1.0/publish/bulk/{pubsub}/{topic...}", name: "BulkPublishEvent", group: "publish", handle: publishBulk },
+    {
+      verbs,
+      path: "/v1.0/publish/bulk/{pubsub}/{topic...}",
+      name: "BulkPublishEvent",
+      group: "publish",
+      handle: publishBulk,
+    },
     {
       verbs,
       path: "/v1.0-alpha1/publish/bulk/{pubsub}/{topic...}",
@@ -39,7 +45,12 @@ export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute
         const metadata = call.metadata();
         const target = publisher.resolve(pubsub, topic, metadata);
         const data = await call.body();
-        const event = { data, contentType: header(call, "content-type") ?? "", metadata, trace: traceOf(call) };
+        const event = {
+          data,
+          contentType: header(call, "content-type") ?? "",
+          metadata,
+          trace: traceOf(call),
+        };
         await publisher.publish(target, event, call.signal);
         return noContent;
       },

@@ -116,7 +116,11 @@ function createSend(parts: PublisherParts): Publisher["send"] {
   const { clock, metrics, namespace } = parts;
   const labels = ["component", "namespace", "success", "topic"];
   const count = metrics.count("component_pubsub_egress_count", "Messages published to a broker.", labels);
-  const latency = metrics.latency("component_pubsub_egress_latencies", "Time the broker took to accept, ms.", labels);
+  const latency = metrics.latency(
+    "component_pubsub_egress_latencies",
+    "Time the broker took to accept, ms.",
+    labels,
+  );
   return async (broker, message, signal) => {
     const topic = broker.shown(message.topic);
     const startMs = clock.monotonicMs();

@@ -30,7 +30,8 @@ export function readTrace(traceparent: string | undefined, tracestate: string | 
 /** Context of gRPC's `grpc-trace-bin`: version 0, then fields 0 (trace id), 1 (span id), 2 (flags). */
 export function readBinaryTrace(latin1: string): TraceContext {
   const bytes = Buffer.from(latin1, "latin1");
-  if (bytes.length < 29 || bytes[0] !== 0 || bytes[1] !== 0 || bytes[18] !== 1 || bytes[27] !== 2) return noTrace;
+  if (bytes.length < 29 || bytes[0] !== 0 || bytes[1] !== 0 || bytes[18] !== 1 || bytes[27] !== 2)
+    return noTrace;
   const trace = bytes.toString("hex", 2, 18);
   const span = bytes.toString("hex", 19, 27);
   return readTrace(`00-${trace}-${span}-${bytes.toString("hex", 28, 29)}`, undefined);

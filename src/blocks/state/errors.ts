@@ -53,7 +53,10 @@ export function illegalKey(store: string, key: string, inTransaction: boolean): 
   const message = illegalKeyText(key);
   const rest = [resourceInfo("state", store), errorInfo("DAPR_STATE_ILLEGAL_KEY")];
   const named = badRequest(key, message);
-  const unnamed: ErrorDetail = { type: "BadRequest", fields: { field_violations: [{ description: message }] } };
+  const unnamed: ErrorDetail = {
+    type: "BadRequest",
+    fields: { field_violations: [{ description: message }] },
+  };
   return new ApiError({
     code: "ERR_MALFORMED_REQUEST",
     httpStatus: 400,
@@ -185,7 +188,13 @@ function passed(cause: unknown): ApiError | undefined {
   return cause instanceof ApiError ? cause : undefined;
 }
 
-function simple(code: string, httpStatus: number, grpcCode: GrpcCode, message: string, cause?: unknown): ApiError {
+function simple(
+  code: string,
+  httpStatus: number,
+  grpcCode: GrpcCode,
+  message: string,
+  cause?: unknown,
+): ApiError {
   return new ApiError({ code, httpStatus, grpcCode, message, cause, grpcDetails: [errorInfo(code)] });
 }
 

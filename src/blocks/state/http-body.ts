@@ -67,7 +67,6 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
   let concurrency = "";
   let consistency = "";
   const item = objectOf(raw, what);
-  // oxlint-disable-next-line guard-for-in -- parsed JSON inherits nothing; entries() would cost on the hot path
   for (const name in item) {
     const member = item[name];
     switch (name.toLowerCase()) {
@@ -92,7 +91,15 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
     }
   }
   const bytes = Buffer.from(goJson(value));
-  return { key, value: bytes, json: true, etag, concurrency, consistency, metadata: merged(metadata, shared) };
+  return {
+    key,
+    value: bytes,
+    json: true,
+    etag,
+    concurrency,
+    consistency,
+    metadata: merged(metadata, shared),
+  };
 }
 
 function merged(own: Metadata, shared: Metadata): Metadata {

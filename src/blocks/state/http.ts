@@ -47,7 +47,8 @@ async function get(stores: StateStores, call: HttpCall): Promise<HttpReply> {
   if (record === undefined) return noContent;
   const headers: Record<string, string> = { "Content-Type": "application/json" };
   if (record.etag !== "") headers["Etag"] = record.etag;
-  if (record.expiresAtMs !== undefined) headers["Metadata.ttlexpiretime"] = rfc3339Seconds(record.expiresAtMs);
+  if (record.expiresAtMs !== undefined)
+    headers["Metadata.ttlexpiretime"] = rfc3339Seconds(record.expiresAtMs);
   return { status: 200, headers, body: record.value };
 }
 
@@ -86,7 +87,9 @@ async function query(stores: StateStores, call: HttpCall): Promise<HttpReply> {
   try {
     throw queryNotSupported(stores.store(call.params[0]!).name);
   } catch (error) {
-    throw error instanceof ApiError && error.code !== "ERR_STATE_STORE_NOT_SUPPORTED" ? withoutAppId(error) : error;
+    throw error instanceof ApiError && error.code !== "ERR_STATE_STORE_NOT_SUPPORTED"
+      ? withoutAppId(error)
+      : error;
   }
 }
 

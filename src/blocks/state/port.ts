@@ -85,7 +85,11 @@ export type StateStore = {
    * All or nothing. Present exactly when the store lists TRANSACTIONAL. Every ETag and `createOnly` is checked
    * against the state before the transaction; of several writes to one key the last decides what is stored.
    */
-  transact?(writes: readonly StateWrite[], metadata: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void>;
+  transact?(
+    writes: readonly StateWrite[],
+    metadata: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<void>;
   /** Called once, when no call runs any more. */
   close(): Promise<void>;
 };

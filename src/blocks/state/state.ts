@@ -61,7 +61,12 @@ export class NamedStore {
   }
 
   /** `consistency` other than `strong` and `eventual` is the store's default. */
-  async get(key: string, consistency: string, metadata: Metadata, signal: AbortSignal): Promise<StateRecord | undefined> {
+  async get(
+    key: string,
+    consistency: string,
+    metadata: Metadata,
+    signal: AbortSignal,
+  ): Promise<StateRecord | undefined> {
     const storedKey = this.#storedKey(key);
     const options = { consistency: readConsistency(consistency), metadata, signal };
     try {
@@ -81,7 +86,9 @@ export class NamedStore {
     const storedKeys = keys.map((key) => this.#storedKey(key));
     if (keys.length === 0) return [];
     try {
-      const found = await this.#observe("bulk_get", () => this.#readMany(storedKeys, parallelism, metadata, signal));
+      const found = await this.#observe("bulk_get", () =>
+        this.#readMany(storedKeys, parallelism, metadata, signal),
+      );
       return keys.map((key, index) => bulkEntry(key, found[index]));
     } catch (cause) {
       throw errors.bulkGetFailed(cause);
@@ -230,7 +237,8 @@ export class NamedStore {
     } finally {
       this.#recorder.count(this.name, this.#recorder.namespace, operation, success);
       const latencyMs = clock.monotonicMs() - startedMs;
-      if (latencyMs > 0) this.#recorder.latency(latencyMs, this.name, this.#recorder.namespace, operation, success);
+      if (latencyMs > 0)
+        this.#recorder.latency(latencyMs, this.name, this.#recorder.namespace, operation, success);
     }
   }
 }
@@ -258,7 +266,9 @@ function ttlSeconds(metadata: Metadata): number | undefined {
   if (text === undefined || text === "") return undefined;
   const seconds = Number(text);
   if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(seconds)) {
-    throw new Error(`incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`);
+    throw new Error(
+      `incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`,
+    );
   }
   return seconds;
 }

@@ -20,14 +20,19 @@ export function openStateStores(host: BlockHost): StateStores {
   const labels = ["component", "namespace", "operation", "success"];
   const recorder: Recorder = {
     clock: host.clock,
-    namespace: host.options.namespaceEnv ?? "",
+    namespace: host.options.namespace,
     count: host.metrics.count("component_state_count", "Calls of state stores.", labels),
     latency: host.metrics.latency("component_state_latencies", "Time of calls of state stores, ms.", labels),
   };
   // Weak, so that a component that is replaced takes its binding along.
   const bound = new WeakMap<OpenComponent<StateStore>, NamedStore>();
   const bind = (component: OpenComponent<StateStore>): NamedStore => {
-    const store = new NamedStore(component.resource.name, component.port, prefixOf(component, host), recorder);
+    const store = new NamedStore(
+      component.resource.name,
+      component.port,
+      prefixOf(component, host),
+      recorder,
+    );
     bound.set(component, store);
     return store;
   };
@@ -59,18 +64,25 @@ function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string
   if (strategy !== undefined && holdsSeparator(strategy)) {
     throw new Error(`state store ${name}: ${errors.illegalKeyText(strategy)}`);
   }
-  return keyPrefix(strategy, { appId: host.options.appId, store: name, namespace: host.options.namespaceEnv });
+  return keyPrefix(strategy, { appId: host.options.appId, store: name, namespace: givenNamespace(host) });
+}
+
+/** Outside Kubernetes `default` stands for a NAMESPACE that was not set, and then keys have no namespace. */
+function givenNamespace({ options }: BlockHost): string | undefined {
+  return options.namespace === "default" && options.mode === "standalone" ? undefined : options.namespace;
 }
 
 function warnOutbox(component: OpenComponent<StateStore>, host: BlockHost): void {
   if (property(component, "outboxPublishPubsub") === undefined) return;
   const { name } = component.resource;
-  host.log.warn(`state store ${name}: metadata outboxPublishPubsub has no effect yet: no outbox event is published`);
+  host.log.warn(
+    `state store ${name}: metadata outboxPublishPubsub has no effect yet: no outbox event is published`,
+  );
 }
 
 function property(component: OpenComponent<StateStore>, name: string): string | undefined {
   const wanted = name.toLowerCase();
-  for (const [key, value] of Object.entries(component.properties)) if (key.toLowerCase() === wanted) return value;
+  for (const [key, value] of Object.entries(component.properties))
+    if (key.toLowerCase() === wanted) return value;
   return undefined;
 }
-

@@ -1,6 +1,7 @@
 /**
- * A stand-in for a sidecar: looks for NATS with the options in its first argument (JSON) and says each result as one
- * line of JSON. With `stay` it then watches the server like a sidecar does, and asks for it again once it is gone.
+ * A stand-in for a sidecar: looks for NATS with the options in its first argument (JSON) and says each result
+ * as one line of JSON. With `stay` it then watches the server like a sidecar does, and asks for it again once
+ * it is gone.
  */
 import { findBinary, findNats, openHome, type FoundNats } from "../../../mesh/server/index.ts";
 import { systemClock } from "../../../mesh/clock.ts";

@@ -1,0 +1,114 @@
+/** The metadata API: what this sidecar is, what it has loaded, and free text that tools attach to it. */
+import type { OpenComponent } from "../components/open.ts";
+import type { SidecarOptions } from "../config/options.ts";
+import { goJsonInOrder } from "../lib/go-json.ts";
+import { ApiError, GrpcCode } from "./errors.ts";
+import type { GrpcMethod } from "./grpc.ts";
+import { jsonReply, noContent, type HttpRoute } from "./http.ts";
+
+/** Extended keys kept, and the longest value, so that a client cannot fill the memory. */
+const maxExtended = 1_000;
+const maxValueBytes = 64 * 1024;
+
+export type MetadataSource = {
+  readonly options: SidecarOptions;
+  readonly version: string;
+  readonly features: readonly string[];
+  readonly components: () => readonly OpenComponent[];
+  /** Parts that blocks own, e.g. `subscriptions`, in wire form. */
+  readonly parts: () => Readonly<Record<string, unknown>>;
+};
+
+export class Metadata {
+  readonly #source: MetadataSource;
+  readonly #extended = new Map<string, string>();
+
+  constructor(source: MetadataSource) {
+    this.#source = source;
+    this.#extended.set("daprRuntimeVersion", source.version);
+  }
+
+  /** Throws ApiError when the bounds are reached. */
+  set(key: string, value: string): void {
+    const full = this.#extended.size >= maxExtended && !this.#extended.has(key);
+    if (full || Buffer.byteLength(value) > maxValueBytes) {
+      const message = `metadata holds at most ${maxExtended} keys with values of at most ${maxValueBytes} bytes`;
+      throw new ApiError({ code: "ERR_BAD_REQUEST", httpStatus: 400, grpcCode: GrpcCode.ResourceExhausted, message });
+    }
+    this.#extended.set(key, value);
+  }
+
+  /** The document of GET /v1.0/metadata; members in the contract's order, empty ones left out. */
+  document(): Readonly<Record<string, unknown>> {
+    const { options, version, features, parts } = this.#source;
+    const { subscriptions, ...otherParts } = parts();
+    return withoutEmpty({
+      id: options.appId,
+      runtimeVersion: version,
+      enabledFeatures: features,
+      components: this.#source.components().map(describeComponent),
+      extended: Object.fromEntries([...this.#extended].sort(([a], [b]) => (a < b ? -1 : 1))),
+      subscriptions,
+      appConnectionProperties: describeApp(options),
+      actorRuntime: { runtimeStatus: "DISABLED", hostReady: false, placement: "placement: disconnected" },
+      scheduler: { connected_addresses: [] },
+      workflows: { connectedWorkers: 0 },
+      ...otherParts,
+    });
+  }
+}
+
+export function metadataRoutes(metadata: Metadata): HttpRoute[] {
+  return [
+    {
+      verbs: ["GET"],
+      path: "/v1.0/metadata",
+      name: "GetMetadata",
+      group: "metadata",
+      handle: () => jsonReply(`${goJsonInOrder(metadata.document())}\n`),
+    },
+    {
+      verbs: ["PUT"],
+      path: "/v1.0/metadata/{key}",
+      name: "PutMetadata",
+      group: "metadata",
+      handle: async (call) => {
+        metadata.set(call.params[0]!, (await call.body()).toString("utf8"));
+        return noContent;
+      },
+    },
+  ];
+}
+
+/** Loaded with the first gRPC connection. */
+export async function metadataMethods(metadata: Metadata): Promise<GrpcMethod[]> {
+  const { metadataGrpcMethods } = await import("./metadata-grpc.ts");
+  return metadataGrpcMethods(metadata);
+}
+
+function describeComponent(component: OpenComponent): Readonly<Record<string, unknown>> {
+  const { name, type, version } = component.resource;
+  return withoutEmpty({ name, type, version, capabilities: component.capabilities });
+}
+
+function describeApp(options: SidecarOptions): Readonly<Record<string, unknown>> | undefined {
+  const { port, protocol, address, maxConcurrency, health } = options.app;
+  if (port === 0) return undefined;
+  return withoutEmpty({
+    port,
+    protocol,
+    channelAddress: address,
+    maxConcurrency: Number.isFinite(maxConcurrency) ? maxConcurrency : undefined,
+    health: health === undefined ? undefined : { healthCheckPath: health.path, healthThreshold: health.threshold },
+  });
+}
+
+function withoutEmpty(members: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => !isEmpty(value)));
+}
+
+function isEmpty(value: unknown): boolean {
+  if (value === undefined || value === "") return true;
+  return Array.isArray(value) && value.length === 0;
+}
+

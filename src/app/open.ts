@@ -1,0 +1,101 @@
+/** Makes the channel to the app from the flags: none, HTTP(S) or gRPC, with the concurrency limit around it. */
+import { connect } from "node:net";
+import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
+import type { SidecarOptions } from "../config/options.ts";
+import type { Log } from "../telemetry/log.ts";
+import { type AppChannel, type AppGrpcRequest, type AppGrpcResponse, type AppHttpRequest, type AppHttpResponse } from "./channel.ts";
+import { Slots } from "./concurrency.ts";
+import { HttpApp } from "./http.ts";
+
+/** How often and how long the app's port is tried while it is not up, ms (Dapr's). */
+const dialPeriodMs = 100;
+const dialTimeoutMs = 500;
+
+export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppChannel {
+  const { port, protocol, address, apiToken, maxConcurrency } = options.app;
+  if (port === 0) return noApp;
+  const slots = new Slots(maxConcurrency);
+  const listening = (signal: AbortSignal): Promise<void> => waitForPort(address, port, clock, signal);
+  if (protocol === "grpc" || protocol === "grpcs") return openGrpcApp(options, slots, listening, clock, log);
+  const scheme = protocol === "https" ? "https" : "http";
+  const http = new HttpApp({ scheme, host: address, port, apiToken, maxHeaderBytes: options.api.readBufferBytes });
+  return {
+    protocol: "http",
+    listening,
+    invoke: (request, signal) => slots.run(signal, () => http.invoke(request, signal)),
+    http: (request, signal) => slots.run(signal, () => http.http(request, signal)),
+    grpc: () => Promise.reject(new Error("the app speaks HTTP, not gRPC (--app-protocol)")),
+    close: () => http.close(),
+  };
+}
+
+/** The gRPC client and its protos are loaded with the first call, not at boot. */
+function openGrpcApp(
+  options: SidecarOptions,
+  slots: Slots,
+  listening: AppChannel["listening"],
+  clock: Clock,
+  log: Log,
+): AppChannel {
+  const load = async () => {
+    const { createGrpcAppClient, invokeGrpcApp } = await import("./grpc.ts");
+    const { address, port, protocol, apiToken } = options.app;
+    const client = createGrpcAppClient({
+      host: address,
+      port,
+      tls: protocol === "grpcs",
+      maxMessageBytes: options.api.maxBodyBytes,
+      apiToken,
+      clock,
+      log,
+    });
+    return { client, invokeGrpcApp };
+  };
+  let loaded: ReturnType<typeof load> | undefined;
+  const get = (): ReturnType<typeof load> => (loaded ??= load());
+  return {
+    protocol: "grpc",
+    listening,
+    invoke: async (request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> => {
+      const { client, invokeGrpcApp } = await get();
+      return slots.run(signal, () => invokeGrpcApp(client, request, signal));
+    },
+    http: (_request: AppHttpRequest): Promise<AppHttpResponse> =>
+      Promise.reject(new Error("the app speaks gRPC, not HTTP (--app-protocol)")),
+    grpc: async (request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse> => {
+      const { client } = await get();
+      return slots.run(signal, () => client.unary(request, signal));
+    },
+    close: async () => {
+      if (loaded !== undefined) (await loaded).client.close();
+    },
+  };
+}
+
+const noAppError = (): Promise<never> => Promise.reject(new Error("app channel is not initialized"));
+
+const noApp: AppChannel = Object.freeze({
+  protocol: "none",
+  listening: () => Promise.resolve(),
+  invoke: noAppError,
+  http: noAppError,
+  grpc: noAppError,
+  close: () => Promise.resolve(),
+});
+
+async function waitForPort(host: string, port: number, clock: Clock, signal: AbortSignal): Promise<void> {
+  while (!(await accepts(host, port))) await clock.sleep(dialPeriodMs, signal);
+}
+
+function accepts(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host, port });
+    const finish = (up: boolean): void => {
+      socket.destroy();
+      resolve(up);
+    };
+    socket.setTimeout(dialTimeoutMs, () => finish(false));
+    socket.once("connect", () => finish(true));
+    socket.once("error", () => finish(false));
+  });
+}

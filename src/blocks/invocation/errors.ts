@@ -1,0 +1,39 @@
+/** Catalogue of service invocation errors: one code over HTTP, Internal over gRPC, reasons in the words of the contract. */
+import { ApiError, GrpcCode } from "../../api/errors.ts";
+
+const code = "ERR_DIRECT_INVOKE";
+
+/** Neither path, header nor user part of the URL names an app. */
+export function noTarget(): ApiError {
+  return new ApiError({
+    code,
+    httpStatus: 404,
+    grpcCode: GrpcCode.NotFound,
+    message: "failed getting app id either from the URL path or the header dapr-app-id",
+  });
+}
+
+/** The call could not be made; `reason` is the part after `err: `. */
+export function invokeFailed(id: string, reason: string, cause?: unknown): ApiError {
+  return new ApiError({
+    code,
+    httpStatus: 500,
+    grpcCode: GrpcCode.Internal,
+    message: `failed to invoke, id: ${id}, err: ${reason}`,
+    cause,
+  });
+}
+
+/** A request that can never be valid, e.g. a method name with a control character. */
+export function invalidRequest(reason: string): ApiError {
+  return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.InvalidArgument, message: reason });
+}
+
+export function emptyAppId(): ApiError {
+  return new ApiError({ code, httpStatus: 404, grpcCode: GrpcCode.Internal, message: "app id is empty" });
+}
+
+/** A gRPC app's status, passed on unchanged. `details` is the binary google.rpc.Status. */
+export function grpcAppStatus(grpcCode: number, message: string, details: Uint8Array | undefined): ApiError {
+  return new ApiError({ code, httpStatus: 500, grpcCode: grpcCode as GrpcCode, message, grpcStatus: details });
+}

@@ -1,0 +1,96 @@
+/**
+ * Which app and method an HTTP request means: header, user part of the URL, or path, in this order; and the rules by
+ * which a method name becomes the path that the app sees.
+ */
+import type { HttpCall } from "../../api/http.ts";
+import { invalidRequest, noTarget } from "./errors.ts";
+
+/** `id` is the app id as the client wrote it, for messages and policies. */
+export type Target = { readonly id: string; readonly app: string; readonly namespace: string };
+
+const invokePrefix = "/v1.0/invoke/";
+
+/** App and method (decoded, normalised, without leading slash) of a request. Throws ApiError. */
+export function readTarget(call: HttpCall, ownNamespace: string): { target: Target; method: string } {
+  const named = call.headers["dapr-app-id"] ?? basicAppId(call.headers["authorization"] as string | undefined);
+  if (typeof named === "string" && named !== "") {
+    return { target: parseAppId(named, ownNamespace), method: decodeMethod(call.rawPath) };
+  }
+  const path = call.rawPath.replace(/^\/+v1\.0\/+invoke\/+/, invokePrefix);
+  const split = path.indexOf("/method/");
+  if (!path.startsWith(invokePrefix) || split <= invokePrefix.length) throw noTarget();
+  const id = decodeId(path.slice(invokePrefix.length, split));
+  return { target: parseAppId(id, ownNamespace), method: decodeMethod(path.slice(split + "/method/".length)) };
+}
+
+/** `app` or `app.namespace`. */
+export function parseAppId(id: string, ownNamespace: string): Target {
+  const [app = "", namespace = ownNamespace, ...more] = id.split(".");
+  if (app === "" || namespace === "" || more.length > 0) throw invalidRequest(`invalid app id ${id}`);
+  return { id, app, namespace };
+}
+
+/** Password of `Basic base64("dapr-app-id:<id>")`. */
+function basicAppId(authorization: string | undefined): string | undefined {
+  if (authorization === undefined || !authorization.startsWith("Basic ")) return undefined;
+  const parts = Buffer.from(authorization.slice(6), "base64").toString("utf8").split(":");
+  return parts.length === 2 && parts[0]!.toLowerCase() === "dapr-app-id" ? parts[1] : undefined;
+}
+
+function decodeId(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll("+", " "));
+  } catch {
+    throw invalidRequest(`invalid app id ${text}`);
+  }
+}
+
+function decodeMethod(escaped: string): string {
+  if (!escaped.includes("%")) return normalizeMethod(escaped);
+  try {
+    return normalizeMethod(decodeURIComponent(escaped));
+  } catch {
+    throw invalidRequest(`invalid method: ${JSON.stringify(escaped)} is not a valid percent-encoded UTF-8 path`);
+  }
+}
+
+const needsNormalizing = /\/\/|(^|\/)\.|\/$|^\//;
+
+/** Collapses `//`, resolves `.` and `..`, drops slashes at both ends, refuses characters that cannot be in a path. */
+export function normalizeMethod(method: string): string {
+  checkCharacters(method);
+  if (!needsNormalizing.test(method)) return method;
+  const kept: string[] = [];
+  for (const part of method.split("/")) {
+    if (part === "..") kept.pop();
+    else if (part !== "" && part !== ".") kept.push(part);
+  }
+  return kept.join("/");
+}
+
+// oxlint-disable-next-line no-control-regex
+const forbidden = /[#?\u0000-\u001f\u007f]/;
+
+function checkCharacters(method: string): void {
+  const found = forbidden.exec(method);
+  if (found === null) return;
+  const char = found[0];
+  if (char === "#" || char === "?" || char === "\u0000") {
+    throw invalidRequest(`invalid method: method contains forbidden character: ${JSON.stringify(char)}`);
+  }
+  const position = Buffer.byteLength(method.slice(0, found.index));
+  throw invalidRequest(`invalid method: method contains control character at position ${position}`);
+}
+
+const plainPath = /^[A-Za-z0-9\-._~!$&'()*+,;=:@/[\]]*$/;
+
+/** Path for the app's HTTP server: leading slash, escaped; percent escapes that are already there stay. */
+export function methodPath(method: string): string {
+  if (plainPath.test(method)) return `/${method}`;
+  const broken = /%(?![0-9A-Fa-f]{2})/.exec(method);
+  if (broken !== null) {
+    throw invalidRequest(`invalid method: invalid URL escape ${JSON.stringify(method.slice(broken.index, broken.index + 3))}`);
+  }
+  const escaped = method.replace(/[^A-Za-z0-9\-._~!$&'()*+,;=:@/[\]%]+/g, (run) => encodeURIComponent(run.toWellFormed()));
+  return `/${escaped}`;
+}

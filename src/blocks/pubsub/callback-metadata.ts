@@ -1,0 +1,60 @@
+/**
+ * Message metadata on its way to the app, where each entry becomes a header.
+ */
+import type { Metadata } from "./event.ts";
+
+/** Names that belong to the transport and never come from an event. */
+const ownedByTransport: ReadonlySet<string> = new Set([
+  "connection",
+  "content-length",
+  "content-type",
+  "host",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "traceparent",
+  "transfer-encoding",
+  "upgrade",
+]);
+
+const headerName = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+const grpcName = /^[a-z0-9_.-]+$/;
+// eslint-disable-next-line no-control-regex
+const unprintable = /[\x00-\x08\x0a-\x1f\x7f]/g;
+// eslint-disable-next-line no-control-regex
+const asciiOnly = /^[\x20-\x7e]*$/;
+
+/** Flat name and value list for an HTTP app; names as Go writes them (`pubsubName` -> `Pubsubname`). */
+export function httpHeaders(metadata: Metadata): string[] {
+  const headers: string[] = [];
+  for (const name of Object.keys(metadata)) {
+    const lower = name.toLowerCase();
+    if (!headerName.test(name) || lower.endsWith("-bin") || ownedByTransport.has(lower)) continue;
+    headers.push(
+      lower.replace(/(?:^|-)[a-z]/g, (start) => start.toUpperCase()),
+      wireValue(metadata[name]!),
+    );
+  }
+  return headers;
+}
+
+/** Flat name and value list for a gRPC app. */
+export function grpcMetadata(metadata: Metadata): string[] {
+  const list: string[] = [];
+  for (const name of Object.keys(metadata)) {
+    const lower = name.toLowerCase();
+    if (!grpcName.test(lower) || lower.endsWith("-bin") || lower.startsWith("grpc-")) continue;
+    if (ownedByTransport.has(lower)) continue;
+    list.push(lower, wireValue(metadata[name]!));
+  }
+  return list;
+}
+
+/** A value may be any text; on the wire it is UTF-8, which JavaScript's header strings carry as latin1. */
+function wireValue(value: string): string {
+  if (asciiOnly.test(value)) return value;
+  return Buffer.from(value.replace(unprintable, " ")).toString("latin1");
+}

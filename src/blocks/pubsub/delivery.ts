@@ -1,0 +1,144 @@
+/**
+ * One message from the broker to its subscriber: read, expiry, route, hand over, and what follows from the answer
+ * (acknowledge, dead-letter, or fail so that the broker delivers again).
+ */
+import type { Clock } from "../../../mesh/index.ts";
+import type { Log } from "../../telemetry/log.ts";
+import type { Metrics } from "../../telemetry/metrics.ts";
+import { drop, retry } from "./answer.ts";
+import type { Answer, Deliver } from "./answer.ts";
+import type { Broker } from "./broker.ts";
+import { hasExpired, readEvent } from "./event.ts";
+import type { AppEvent } from "./event.ts";
+import { readRawPayload } from "./flag.ts";
+import type { BrokerMessage, MessageHandler, PublishMessage } from "./port.ts";
+import { asError } from "./publish.ts";
+import type { Publisher } from "./publish.ts";
+import type { TopicSubscription } from "./subscription.ts";
+
+export type DeliveryParts = {
+  readonly namespace: string;
+  readonly publisher: Publisher;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+};
+
+/** Makes the handler of one subscription at its broker. */
+export type CreateHandler = (
+  broker: Broker,
+  subscription: TopicSubscription,
+  deliver: Deliver,
+) => MessageHandler;
+
+/** Longest time that a copy to a dead-letter topic may take, ms. */
+const deadLetterTimeoutMs = 30_000;
+
+export function createHandlers(parts: DeliveryParts): CreateHandler {
+  const record = createRecord(parts);
+  return (broker, subscription, deliver) => {
+    const line: Line = { broker, subscription, deliver, raw: readRawPayload(subscription.metadata) };
+    return async (message, signal) => {
+      const topic = broker.shown(message.topic);
+      const startMs = parts.clock.monotonicMs();
+      const answer = await hand(parts, line, message, topic, signal);
+      record(answer, broker.name, topic, parts.clock.monotonicMs() - startMs);
+      if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
+    };
+  };
+}
+
+/** A subscription with all that its messages need on their way. */
+type Line = {
+  readonly broker: Broker;
+  readonly subscription: TopicSubscription;
+  readonly deliver: Deliver;
+  readonly raw: boolean | undefined;
+};
+
+async function hand(
+  parts: DeliveryParts,
+  line: Line,
+  message: BrokerMessage,
+  topic: string,
+  signal: AbortSignal,
+): Promise<Answer> {
+  let event: AppEvent;
+  let path: string | undefined;
+  try {
+    event = readEvent(message, { pubsub: line.broker.name, topic, raw: line.raw });
+    if (hasExpired(event.attributes, parts.clock.nowMs())) return drop;
+    path = line.subscription.route(event.attributes);
+  } catch (error) {
+    return retry(asError(error));
+  }
+  return path === undefined ? drop : line.deliver(event, path, signal);
+}
+
+/** Dead-letters what was not handled, where that is wanted; else a retry is a throw, which the broker answers. */
+async function handleLoss(
+  parts: DeliveryParts,
+  line: Line,
+  message: BrokerMessage,
+  answer: Exclude<Answer, { kind: "success" }>,
+  signal: AbortSignal,
+): Promise<void> {
+  const { broker, subscription } = line;
+  const { deadLetterTopic } = subscription;
+  const name = `event of topic ${broker.shown(message.topic)} of ${broker.name}`;
+  const keep = deadLetterTopic !== "" && !(answer.kind === "drop" ? answer.lost : answer.unserved);
+  if (keep && !signal.aborted) {
+    const why = answer.kind === "drop" ? "dropped" : answer.error.message;
+    parts.log.warn(`${name} goes to the dead-letter topic ${deadLetterTopic}: ${why}`);
+    return deadLetter(parts, line, message);
+  }
+  if (answer.kind === "retry") throw answer.error;
+  parts.log.debug(`${name} is dropped`);
+}
+
+/** The same bytes under the dead-letter topic of the same component. Rejects when they could not be kept there. */
+async function deadLetter(
+  parts: DeliveryParts,
+  { broker, subscription }: Line,
+  message: BrokerMessage,
+): Promise<void> {
+  const { publisher, clock } = parts;
+  const topic = subscription.deadLetterTopic;
+  const limit = new AbortController();
+  const timer = clock.setTimeout(
+    () => limit.abort(new Error("the broker did not take it in time")),
+    deadLetterTimeoutMs,
+  );
+  const known = message.contentType === undefined ? {} : { "content-type": message.contentType };
+  const copy: PublishMessage = {
+    topic: broker.stored(topic),
+    data: message.data,
+    metadata: { ...message.metadata, pubsubName: broker.name, ...known },
+    contentType: message.contentType,
+    // Without an id: the broker may still remember the event's own id and take the copy for a duplicate.
+    id: undefined,
+  };
+  try {
+    publisher.allow({ broker, topic, raw: true });
+    await publisher.send(broker, copy, limit.signal);
+  } catch (error) {
+    throw new Error(`cannot dead-letter to topic ${topic}: ${asError(error).message}`, { cause: error });
+  } finally {
+    timer.cancel();
+  }
+}
+
+function createRecord(
+  parts: DeliveryParts,
+): (answer: Answer, component: string, topic: string, latencyMs: number) => void {
+  const { metrics, namespace } = parts;
+  const labels = ["component", "namespace", "process_status", "status", "topic"];
+  const count = metrics.count("component_pubsub_ingress_count", "Messages taken from a broker.", labels);
+  const latency = metrics.latency("component_pubsub_ingress_latencies", "Time the app took, ms.", labels);
+  return (answer, component, topic, latencyMs) => {
+    // A drop that the app asked for is a successful call.
+    const status = answer.kind === "drop" && answer.asked ? "success" : answer.kind;
+    count(component, namespace, answer.kind, status, topic);
+    latency(latencyMs, component, namespace, answer.kind, status, topic);
+  };
+}

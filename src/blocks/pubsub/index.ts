@@ -1,0 +1,11 @@
+/**
+ * The publish/subscribe block: apps publish events through it and get those they subscribed to.
+ * See README.md for the way of an event through the files of this folder.
+ */
+import type { Block, BlockHost } from "../block.ts";
+import { createPubSubBlock } from "./pubsub.ts";
+
+/** Throws Error when a declarative subscription cannot be run; the message names its file and line. */
+export function pubsubBlock(host: BlockHost): Block {
+  return createPubSubBlock(host);
+}

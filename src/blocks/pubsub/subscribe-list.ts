@@ -1,0 +1,171 @@
+/**
+ * Asks the app which topics it wants: GET /dapr/subscribe of HTTP apps, ListTopicSubscriptions of gRPC apps.
+ */
+import type { Clock } from "../../../mesh/index.ts";
+import { GrpcCode } from "../../api/errors.ts";
+import { GrpcStatusError } from "../../app/channel.ts";
+import type { AppChannel } from "../../app/channel.ts";
+import type { Log } from "../../telemetry/log.ts";
+import { asError } from "./publish.ts";
+import type { RouteRule } from "./routes.ts";
+import type { SubscriptionSpec } from "./subscription.ts";
+
+export type AskParts = {
+  readonly app: AppChannel;
+  readonly appId: string;
+  readonly clock: Clock;
+  readonly log: Log;
+};
+
+/** Waits before the three further tries after a failure to reach the app, ms. */
+const retryDelaysMs = [500, 750, 1000];
+/** An app that takes longer than this to list its topics counts as not reached. */
+const answerTimeoutMs = 30_000;
+
+/**
+ * The app's own subscriptions; empty when it has none to tell.
+ * Rejects when the app cannot be reached or tells nonsense: then none of its subscriptions may start.
+ */
+export async function askForSubscriptions(parts: AskParts, signal: AbortSignal): Promise<SubscriptionSpec[]> {
+  const ask = parts.app.protocol === "grpc" ? askGrpc : askHttp;
+  for (const delayMs of retryDelaysMs) {
+    try {
+      return await withinLimit(parts, ask, signal);
+    } catch (error) {
+      if (error instanceof UnusableList || signal.aborted) throw error;
+      parts.log.warn(`cannot ask the app for its subscriptions, trying again: ${asError(error).message}`);
+    }
+    await parts.clock.sleep(delayMs, signal);
+  }
+  return withinLimit(parts, ask, signal);
+}
+
+async function withinLimit(
+  parts: AskParts,
+  ask: typeof askHttp,
+  signal: AbortSignal,
+): Promise<SubscriptionSpec[]> {
+  const limit = new AbortController();
+  const timer = parts.clock.setTimeout(
+    () => limit.abort(new Error("the app did not answer in time")),
+    answerTimeoutMs,
+  );
+  try {
+    return await ask(parts, AbortSignal.any([signal, limit.signal]));
+  } finally {
+    timer.cancel();
+  }
+}
+
+/** What the app listed cannot be used; asking again would not help. */
+class UnusableList extends Error {}
+
+async function askHttp({ app, appId, log }: AskParts, signal: AbortSignal): Promise<SubscriptionSpec[]> {
+  const headers = ["dapr-app-id", appId, "content-type", "application/json"];
+  const answer = await app.http({ verb: "GET", path: "/dapr/subscribe", headers, body: undefined }, signal);
+  if (answer.status === 404) {
+    log.debug("the app has no /dapr/subscribe: it subscribes to nothing by itself");
+    return [];
+  }
+  if (answer.status !== 200) {
+    log.error(
+      `the app answered GET /dapr/subscribe with status ${answer.status}: its own subscriptions do not start`,
+    );
+    return [];
+  }
+  return readSubscribeList(answer.body.toString(), log);
+}
+
+async function askGrpc({ app }: AskParts, signal: AbortSignal): Promise<SubscriptionSpec[]> {
+  const path = "/dapr.proto.runtime.v1.AppCallback/ListTopicSubscriptions";
+  // An empty message is no bytes at all.
+  const message = new Uint8Array();
+  try {
+    const answer = await app.grpc({ path, metadata: [], message }, signal);
+    return (await import("./subscribe-list-grpc.ts")).readGrpcList(answer.message);
+  } catch (error) {
+    if (error instanceof GrpcStatusError && error.code === GrpcCode.Unimplemented) return [];
+    throw error;
+  }
+}
+
+/** Items of an HTTP app's list; those without any path are left out. Throws when the list cannot be used. */
+export function readSubscribeList(text: string, log: Log): SubscriptionSpec[] {
+  if (text === "") return [];
+  const items = arrayOf(parse(text), "the list");
+  const specs = items.map((item, index) => readItem(fields(item, `item ${index}`), `item ${index}`));
+  return specs.filter((spec) => {
+    if (spec.rules.length > 0) return true;
+    log.warn(
+      `the app's subscription to topic ${spec.topic} of ${spec.pubsub} names no route: it is left out`,
+    );
+    return false;
+  });
+}
+
+function readItem(item: Fields, where: string): SubscriptionSpec {
+  const routes = fields(item["routes"], `${where}.routes`);
+  const rules: RouteRule[] = arrayOf(routes["rules"], `${where}.routes.rules`).map((rule, index) => {
+    const at = `${where}.routes.rules[${index}]`;
+    const parts = fields(rule, at);
+    return { match: text(parts["match"], `${at}.match`), path: text(parts["path"], `${at}.path`) };
+  });
+  const fallback =
+    text(routes["default"], `${where}.routes.default`) || text(item["route"], `${where}.route`);
+  if (fallback !== "") rules.push({ match: "", path: fallback });
+  const metadata: Record<string, string> = {};
+  for (const [name, value] of objectEntries(item["metadata"], `${where}.metadata`)) {
+    metadata[name] = text(value, `${where}.metadata.${name}`);
+  }
+  const bulk = fields(item["bulksubscribe"], `${where}.bulkSubscribe`);
+  return {
+    source: "PROGRAMMATIC",
+    pubsub: text(item["pubsubname"], `${where}.pubsubname`),
+    topic: text(item["topic"], `${where}.topic`),
+    deadLetterTopic: text(item["deadlettertopic"], `${where}.deadLetterTopic`),
+    metadata,
+    rules,
+    bulk: bulk["enabled"] === true,
+  };
+}
+
+/** Members by lower-case name, because apps spell them in any case; of several the last counts. */
+type Fields = Readonly<Record<string, unknown>>;
+
+function fields(value: unknown, where: string): Fields {
+  return Object.fromEntries(
+    objectEntries(value, where).map(([name, member]) => [name.toLowerCase(), member]),
+  );
+}
+
+function objectEntries(value: unknown, where: string): [string, unknown][] {
+  if (value === undefined || value === null) return [];
+  if (typeof value !== "object" || Array.isArray(value)) throw unusable(where, "an object");
+  return Object.entries(value);
+}
+
+function arrayOf(value: unknown, where: string): unknown[] {
+  if (value === undefined || value === null) return [];
+  if (!Array.isArray(value)) throw unusable(where, "a list");
+  return value as unknown[];
+}
+
+function text(value: unknown, where: string): string {
+  if (value === undefined || value === null) return "";
+  if (typeof value !== "string") throw unusable(where, "a string");
+  return value;
+}
+
+function parse(body: string): unknown {
+  try {
+    return JSON.parse(body) as unknown;
+  } catch (error) {
+    throw new UnusableList(`the app's answer to GET /dapr/subscribe is no JSON: ${asError(error).message}`);
+  }
+}
+
+function unusable(where: string, wanted: string): UnusableList {
+  return new UnusableList(
+    `the app's answer to GET /dapr/subscribe cannot be used: ${where} must be ${wanted}`,
+  );
+}

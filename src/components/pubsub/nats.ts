@@ -1,0 +1,281 @@
+/**
+ * Topics on a JetStream stream, one per namespace and component name, so every app that loads the component under the
+ * same name shares them. Events are stored by the NATS binding of CloudEvents:
+ *
+ * - an envelope: payload = its JSON, header `Content-Type: application/cloudevents+json` (structured mode);
+ * - a raw publish: payload = the bytes, header `Weft-Raw: 1`;
+ * - publish metadata: one header `Weft-Meta-<name>` each; name and value are percent-encoded, because NATS headers hold
+ *   neither line breaks nor arbitrary names;
+ * - `Nats-Msg-Id`: tells a repeated publish of one event, so that the retry of a lost answer is stored once.
+ *
+ * What plain NATS programs publish is read as well: structured mode, binary mode (`ce-…` headers), and messages that
+ * know nothing of CloudEvents (see `fromPlainMessage`).
+ */
+import { createHash, randomUUID } from "node:crypto";
+import type { TopicMessage, TopicStream } from "../../../mesh/index.ts";
+import type {
+  BrokerMessage,
+  MessageHandler,
+  PublishMessage,
+  PubSub,
+  SubscribeRequest,
+  Subscription,
+} from "../../blocks/pubsub/port.ts";
+import { parseDurationOrSeconds } from "../../lib/duration.ts";
+import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
+import type { ComponentContext, MetadataSchema } from "../component.ts";
+
+export const type = "pubsub.nats";
+export const versions = ["v1"];
+export const capabilities = ["SUBSCRIBE_WILDCARDS"];
+
+export const metadataSchema = {
+  consumerID: {
+    kind: "string",
+    description:
+      "Consumer group: subscriptions to one topic with the same ID share its events. Default: the app ID.",
+  },
+  maxAge: {
+    kind: "duration",
+    description: "Oldest event kept. Has effect when the stream is created.",
+    default: "168h",
+  },
+  maxBytes: {
+    kind: "integer",
+    description:
+      "Bytes kept before the oldest events go, -1 = as much as the server has room for. Without a limit a full " +
+      "server refuses publishes loudly; with one, events that nobody has read yet vanish silently, and NATS sets " +
+      "the whole amount aside from the start.",
+    default: "-1",
+    min: -1,
+  },
+  deliverPolicy: {
+    kind: "string",
+    description:
+      "Where a consumer group begins when it first subscribes: all = with the oldest event kept, so that an app which " +
+      "starts after its publisher misses nothing; new = with the next one.",
+    default: "all",
+    oneOf: ["all", "new"],
+  },
+  ackWait: {
+    kind: "duration",
+    description:
+      "When the events of a sidecar that vanished go to another one. It is extended for as long as a handler runs.",
+    default: "10s",
+  },
+  concurrency: {
+    kind: "integer",
+    description: "Events handled at once per subscription.",
+    default: "32",
+    min: 1,
+    max: 10_000,
+  },
+  backOff: {
+    kind: "string",
+    description:
+      "Comma-separated waits before the 2nd, 3rd, … delivery of a failed event; the last one repeats.",
+    default: "100ms,500ms,2s,10s",
+  },
+  maxDeliver: {
+    kind: "integer",
+    description: "Deliveries after which an event is given up, -1 = never.",
+    default: "-1",
+    min: -1,
+  },
+  publishTimeout: {
+    kind: "duration",
+    description: "How long a publish is tried while NATS is away.",
+    default: "30s",
+  },
+} as const satisfies MetadataSchema;
+
+type Settings = ComponentContext<typeof metadataSchema>["metadata"];
+
+/** Opens the stream; it is created with the first use and waits for NATS then. */
+export async function open(context: ComponentContext<typeof metadataSchema>): Promise<PubSub> {
+  const { mesh, metadata, namespace, name, appId } = context;
+  const stream = await mesh.topics({
+    name: [namespace, name],
+    maxAgeMs: metadata.maxAge,
+    maxBytes: metadata.maxBytes,
+  });
+  return new NatsPubSub(
+    stream,
+    metadata,
+    metadata.consumerID?.trim() || appId,
+    readBackOff(metadata.backOff),
+  );
+}
+
+class NatsPubSub implements PubSub {
+  readonly #stream: TopicStream;
+  readonly #settings: Settings;
+  readonly #group: string;
+  readonly #backoffMs: readonly number[];
+
+  constructor(stream: TopicStream, settings: Settings, group: string, backoffMs: readonly number[]) {
+    this.#stream = stream;
+    this.#settings = settings;
+    this.#group = group;
+    this.#backoffMs = backoffMs;
+  }
+
+  async publish(message: PublishMessage, signal: AbortSignal): Promise<void> {
+    const { topic, data } = message;
+    const timeoutMs = this.#settings.publishTimeout;
+    await this.#stream.publish(topic, data, {
+      id: publishId(message),
+      headers: publishHeaders(message),
+      timeoutMs,
+      signal,
+    });
+  }
+
+  subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
+    const { stream } = this.#stream;
+    const read = request.rawPayload ? fromRaw : (message: TopicMessage) => fromStored(message, stream);
+    const options = {
+      topic: request.topic,
+      group: this.#group,
+      deliver: this.#settings.deliverPolicy === "new" ? ("new" as const) : ("all" as const),
+      ackWaitMs: this.#settings.ackWait,
+      concurrency: this.#settings.concurrency,
+      backoffMs: this.#backoffMs,
+      maxDeliver: this.#settings.maxDeliver,
+    };
+    return this.#stream.subscribe(options, (message, signal) => handler(read(message), signal));
+  }
+
+  /** The stream belongs to the mesh; nothing is held here. */
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+function readBackOff(text: string): number[] {
+  try {
+    return text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()));
+  } catch (cause) {
+    throw new Error(`metadata field "backOff": "${text}" is no list of durations; write e.g. 100ms,2s,10s`, {
+      cause,
+    });
+  }
+}
+
+const structured = "application/cloudevents+json";
+const structuredHeaders: readonly string[] = ["Content-Type", structured];
+const rawHeaders: readonly string[] = ["Weft-Raw", "1"];
+const metaPrefix = "Weft-Meta-";
+const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** An id that the block made is unique; one that an app brought counts within its topic, so that events can be forwarded. */
+function publishId({ topic, id }: PublishMessage): string {
+  if (id === undefined) return randomUUID();
+  if (uuid.test(id)) return id;
+  return createHash("sha256")
+    .update(JSON.stringify([topic, id]))
+    .digest("base64url");
+}
+
+function publishHeaders({ contentType, metadata }: PublishMessage): readonly string[] {
+  const fixed = contentType === undefined ? rawHeaders : structuredHeaders;
+  let headers: string[] | undefined;
+  for (const name in metadata)
+    (headers ??= [...fixed]).push(metaPrefix + encode(name), encode(metadata[name]!) || "%");
+  return headers ?? fixed;
+}
+
+/** Percent-encodes all but visible ASCII; names too, since every character kept here may stand in a name. */
+function encode(text: string): string {
+  return text.replace(/[^!#$&'*+\-.0-9A-Z^_`a-z|~]/gu, (char) => {
+    let out = "";
+    for (const byte of Buffer.from(char)) out += `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
+    return out;
+  });
+}
+
+/** A lone `%` stands for the empty text, which NATS headers cannot tell from no header. */
+function decode(text: string): string {
+  if (text === "%") return "";
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function metadataOf(message: TopicMessage): Record<string, string> {
+  const metadata: Record<string, string> = {};
+  for (const [name, value] of message.headers()) {
+    if (name.startsWith(metaPrefix)) metadata[decode(name.slice(metaPrefix.length))] = decode(value);
+  }
+  return metadata;
+}
+
+function fromRaw(message: TopicMessage): BrokerMessage {
+  return { topic: message.topic, data: message.data, metadata: metadataOf(message), contentType: undefined };
+}
+
+function fromStored(message: TopicMessage, stream: string): BrokerMessage {
+  if (message.header("Content-Type") === structured) return { ...fromRaw(message), contentType: structured };
+  if (message.header("Weft-Raw") !== undefined) return fromRaw(message);
+  return { ...fromRaw(message), data: fromPlainMessage(message, stream), contentType: structured };
+}
+
+/**
+ * The envelope of a message that another NATS program published. Binary mode: attributes from the `ce-` headers (any
+ * case, percent-decoded). Neither `ce-` headers nor a JSON object: an envelope is made up for it, with the message's
+ * place in the stream as id, so that it is delivered instead of failing for ever. JSON objects pass as they are.
+ */
+function fromPlainMessage(message: TopicMessage, stream: string): Uint8Array {
+  const attributes: Record<string, unknown> = {};
+  let contentType = "";
+  for (const [name, value] of message.headers()) {
+    const lower = name.toLowerCase();
+    if (lower.startsWith("ce-")) attributes[lower.slice("ce-".length)] = decode(value);
+    else if (lower === "content-type") contentType = value;
+  }
+  const type = contentType.split(";")[0]!.trim().toLowerCase();
+  const text = utf8Text(message.data);
+  const json = text === undefined ? undefined : parsedJson(text);
+  const binaryMode = attributes["specversion"] !== undefined;
+  if (!binaryMode && (type === structured || json?.isObject === true)) return message.data;
+  const madeUp = {
+    id: `${stream}-${message.sequence}`,
+    source: `/${encodeURIComponent(stream)}/${encodeURIComponent(message.topic)}`,
+    specversion: "1.0",
+    type: "com.dapr.event.sent",
+    time: new Date(message.timestampMs).toISOString(),
+    topic: message.topic,
+  };
+  const readsAsJson = type === "" || type === "application/json" || type.endsWith("+json");
+  const isJson = readsAsJson && json !== undefined;
+  const datacontenttype =
+    contentType || (isJson ? "application/json" : text === undefined ? octets : "text/plain");
+  const asText = text !== undefined && type !== octets;
+  const data = isJson
+    ? { data: json.value }
+    : asText
+      ? { data: text }
+      : { data_base64: Buffer.from(message.data).toString("base64") };
+  return Buffer.from(goJson({ ...madeUp, ...attributes, datacontenttype, ...data }));
+}
+
+const octets = "application/octet-stream";
+
+function utf8Text(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function parsedJson(text: string): { value: unknown; isObject: boolean } | undefined {
+  try {
+    JSON.parse(text);
+    return { value: parseJsonKeepNumbers(text), isObject: /^[ \t\r\n]*\{/.test(text) };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * State in a JetStream bucket, one per namespace and component name, so every app that loads the component under
+ * the same name shares it. The ETag is the revision of the key; a stored key `<prefix>||<key>` becomes the table
+ * key [prefix, key], which plain NATS tools can list and read.
+ */
+import {
+  type Expect,
+  type Mesh,
+  MeshError,
+  type Table,
+  type TableEntry,
+  type TableKey,
+  type TableReadOptions,
+  type TableWrite,
+} from "../../../mesh/index.ts";
+import {
+  EtagInvalid,
+  EtagMismatch,
+  type StateDelete,
+  type StateReadOptions,
+  type StateRecord,
+  type StateSet,
+  type StateStore,
+  type StateWrite,
+} from "../../blocks/state/port.ts";
+import type { ComponentContext, MetadataSchema } from "../component.ts";
+
+export const type = "state.nats";
+export const versions = ["v1"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL"];
+
+export const metadataSchema = {
+  storage: {
+    kind: "string",
+    description:
+      "Where NATS keeps the values: file survives a restart of the server, memory does not. " +
+      "Has effect when the bucket is created.",
+    default: "file",
+    oneOf: ["file", "memory"],
+  },
+} as const satisfies MetadataSchema;
+
+/** Writes of one atomic batch in JetStream. */
+const maxTransactionWrites = 1_000;
+/** Longest time to live, as in the SQL stores. */
+const maxTtlSeconds = 2 ** 31 - 1;
+
+/** Waits for NATS and creates the bucket when it is not there. */
+export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
+  const { mesh, namespace, name, metadata } = context;
+  const storage = metadata.storage === "memory" ? "memory" : "file";
+  const table = await mesh.table({ kind: "state", name: [namespace, name], storage });
+  return new NatsStore(table, mesh);
+}
+
+class NatsStore implements StateStore {
+  readonly maxTransactionWrites = maxTransactionWrites;
+  readonly #table: Table;
+  readonly #mesh: Mesh;
+
+  constructor(table: Table, mesh: Mesh) {
+    this.#table = table;
+    this.#mesh = mesh;
+  }
+
+  async get(key: string, options: StateReadOptions): Promise<StateRecord | undefined> {
+    return toRecord(await this.#table.get(tableKey(key), readOptions(options)));
+  }
+
+  async getMany(keys: readonly string[], options: StateReadOptions): Promise<(StateRecord | undefined)[]> {
+    const entries = await this.#table.getMany(keys.map(tableKey), readOptions(options));
+    return entries.map(toRecord);
+  }
+
+  async set(write: StateSet, signal: AbortSignal): Promise<void> {
+    const options: { expect?: Expect; ttlSeconds?: number; signal: AbortSignal } = { signal };
+    const expect = expectOf(write);
+    if (expect !== undefined) options.expect = expect;
+    const ttlSeconds = ttlOf(write);
+    if (ttlSeconds !== undefined) options.ttlSeconds = ttlSeconds;
+    try {
+      await this.#table.put(tableKey(write.key), write.value, options);
+    } catch (error) {
+      throw this.#failure(error, [toTableWrite(write, expect)]);
+    }
+  }
+
+  async delete(write: StateDelete, signal: AbortSignal): Promise<void> {
+    const expect = expectOf(write);
+    try {
+      await this.#table.delete(tableKey(write.key), expect === undefined ? { signal } : { expect, signal });
+    } catch (error) {
+      throw this.#failure(error, [toTableWrite(write, expect)]);
+    }
+  }
+
+  async transact(
+    writes: readonly StateWrite[],
+    _metadata: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const batch = oncePerKey(writes);
+    try {
+      await this.#table.batch(batch, { signal });
+    } catch (error) {
+      throw this.#failure(error, batch);
+    }
+  }
+
+  async close(): Promise<void> {
+    // The connection is the mesh's, and the bucket stays.
+  }
+
+  /** `writes` as the table got them, so that the index of a conflict names one. */
+  #failure(error: unknown, writes: readonly TableWrite[]): unknown {
+    if (!(error instanceof MeshError)) return error;
+    if (error.code === "conflict") {
+      const { key, expect } = writes[error.index ?? 0] ?? writes[0]!;
+      return mismatch(key, expect);
+    }
+    if (error.code !== "too-large") return error;
+    const sizes = writes.map((write) => (write.kind === "put" ? write.value.length : 0));
+    const largest = sizes.indexOf(Math.max(...sizes));
+    return new Error(
+      `the value of key '${userKey(writes[largest]!.key)}' takes ${sizes[largest]} bytes and does not fit into ` +
+        `the NATS server's max_payload of ${this.#mesh.maxPayloadBytes()} bytes, headers included; ` +
+        "raise max_payload in the server's configuration or store a smaller value",
+      { cause: error },
+    );
+  }
+}
+
+/**
+ * Writes of a transaction with each key once: all checks of a key hold for the state before the transaction, its
+ * last write is what is stored.
+ */
+function oncePerKey(writes: readonly StateWrite[]): TableWrite[] {
+  const byKey = new Map<string, { expect: Expect | undefined; last: StateWrite }>();
+  for (const write of writes) {
+    const expect = expectOf(write);
+    const earlier = byKey.get(write.key)?.expect;
+    if (earlier !== undefined && expect !== undefined && expect !== earlier) {
+      throw mismatch(tableKey(write.key), expect);
+    }
+    byKey.set(write.key, { expect: expect ?? earlier, last: write });
+  }
+  return [...byKey.values()].map(({ expect, last }) => toTableWrite(last, expect));
+}
+
+function toTableWrite(write: StateWrite, expect: Expect | undefined): TableWrite {
+  const guard = expect === undefined ? {} : { expect };
+  const key = tableKey(write.key);
+  if (write.kind === "delete") return { kind: "delete", key, ...guard };
+  const ttlSeconds = ttlOf(write);
+  return {
+    kind: "put",
+    key,
+    value: write.value,
+    ...guard,
+    ...(ttlSeconds === undefined ? {} : { ttlSeconds }),
+  };
+}
+
+/** Only the first separator parts prefix and key: a prefix never holds one, an actor's key does. */
+function tableKey(key: string): TableKey {
+  const at = key.indexOf("||");
+  return at < 0 ? [key] : [key.slice(0, at), key.slice(at + 2)];
+}
+
+function userKey(key: TableKey): string {
+  return key.at(-1)!.slice(0, 100);
+}
+
+function readOptions({ consistency, signal }: StateReadOptions): TableReadOptions {
+  return consistency === "strong" ? { strong: true, signal } : { signal };
+}
+
+function toRecord(entry: TableEntry | undefined): StateRecord | undefined {
+  if (entry === undefined) return undefined;
+  const { value, revision, expiresAtMs } = entry;
+  const record = { value, etag: String(revision) };
+  return expiresAtMs === undefined ? record : { ...record, expiresAtMs };
+}
+
+/** The guard that a write asks for. Throws EtagInvalid for text that is no revision of any key. */
+function expectOf(write: StateWrite): Expect | undefined {
+  const { etag, createOnly } = write;
+  if (etag === undefined) return createOnly ? "absent" : undefined;
+  if (!/^\d+$/.test(etag))
+    throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+  const revision = Number(etag);
+  // No revision is written like this, so it cannot be the current one; 0 would even mean "absent" to JetStream.
+  if (revision === 0 || String(revision) !== etag || !Number.isSafeInteger(revision)) {
+    throw mismatch(tableKey(write.key), revision);
+  }
+  return revision;
+}
+
+function mismatch(key: TableKey, expect: Expect | undefined): EtagMismatch {
+  const what = expect === "absent" ? "exists" : "was changed or deleted since that ETag was read";
+  return new EtagMismatch(`key '${userKey(key)}' ${what}`);
+}
+
+function ttlOf({ ttlSeconds }: StateSet): number | undefined {
+  if (ttlSeconds === undefined || ttlSeconds <= 0) return undefined;
+  if (ttlSeconds <= maxTtlSeconds) return ttlSeconds;
+  throw new Error(
+    `incorrect value for metadata 'ttlInSeconds': ${ttlSeconds} is above the largest value, ${maxTtlSeconds}`,
+  );
+}

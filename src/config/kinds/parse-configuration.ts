@@ -1,0 +1,278 @@
+/**
+ * Reads Configuration documents and merges them: mappings field by field, lists and scalars as a whole.
+ */
+import { DurationError, parseGoDuration } from "../../lib/duration.ts";
+import { deepFreeze } from "../../lib/freeze.ts";
+import { goQuote } from "../../lib/go-quote.ts";
+import { parseYaml, type YamlDocument, type YamlEntry, type YamlMap } from "../../lib/yaml.ts";
+import { formatProblem, type Problem } from "../problem.ts";
+import { describe, ProblemList, Section } from "../section.ts";
+import { SettingError } from "../setting-error.ts";
+import {
+  type ApiRule,
+  type ConfigurationResource,
+  DEFAULT_CONFIGURATION,
+  type MetricSettings,
+  type PipelineHandler,
+  type SecretScope,
+  type TracingSettings,
+} from "./configuration.ts";
+
+/** A file's text after variables were replaced. */
+export interface ConfigurationSource {
+  readonly text: string;
+  readonly file: string;
+}
+
+const SPEC_KEYS = [
+  "tracing",
+  "metric",
+  "metrics",
+  "httpPipeline",
+  "appHttpPipeline",
+  "api",
+  "accessControl",
+  "secrets",
+  "components",
+  "features",
+  "logging",
+  "mtls",
+  "nameResolution",
+  "workflow",
+  "wasm",
+];
+
+/**
+ * Merges the files in their order over the defaults.
+ * @throws {SettingError} naming file and line for the first value that cannot be used.
+ */
+export function parseConfiguration(sources: readonly ConfigurationSource[]): ConfigurationResource {
+  const problems: Problem[] = [];
+  let merged: YamlMap | undefined;
+  for (const { text, file } of sources) {
+    const list = new ProblemList(file);
+    const root = readRoot(parseYaml(text), list);
+    // Each file is also read alone, so that a fault is reported in its own file.
+    if (root !== undefined) readConfiguration(new Section(list, "", root));
+    const fault = list.all.find((problem) => problem.severity === "error");
+    if (fault !== undefined) throw new SettingError(`error loading configuration: ${formatProblem(fault)}`);
+    problems.push(...list.all);
+    if (root !== undefined) merged = merged === undefined ? root : merge(merged, root);
+  }
+  if (merged === undefined) return deepFreeze({ ...DEFAULT_CONFIGURATION, problems });
+  const whole = new ProblemList("");
+  const configuration = readConfiguration(new Section(whole, "", merged));
+  return deepFreeze({ ...configuration, problems });
+}
+
+/** The first document that holds anything; the others are not read. */
+function readRoot(documents: readonly YamlDocument[], problems: ProblemList): YamlMap | undefined {
+  const [first, second] = documents.filter(({ root, error }) => root !== undefined || error !== undefined);
+  if (first?.error !== undefined) problems.error(first.error, first.error.message);
+  const root = first?.root;
+  if (first === undefined || root === undefined) return undefined;
+  for (const warning of first.warnings) problems.warn(warning, warning.message);
+  if (second?.root !== undefined) {
+    problems.warn(
+      second.root,
+      "only the first document of a configuration file is read, use a file for each",
+    );
+  }
+  if (root.kind === "map") return root;
+  problems.error(root, `a Configuration must be a mapping, not ${describe(root)}`);
+  return undefined;
+}
+
+function merge(under: YamlMap, over: YamlMap): YamlMap {
+  const entries = new Map<string, YamlEntry>(under.entries);
+  for (const [key, entry] of over.entries) {
+    const below = entries.get(key)?.value;
+    const { value } = entry;
+    if (below !== undefined && value.kind === "scalar" && value.value === null) continue;
+    const both = below?.kind === "map" && value.kind === "map";
+    entries.set(key, both ? { ...entry, value: merge(below, value) } : entry);
+  }
+  return { ...over, entries };
+}
+
+function readConfiguration(root: Section): ConfigurationResource {
+  root.warnUnknown(["apiVersion", "kind", "metadata", "spec"]);
+  const kind = root.text("kind");
+  if (kind !== undefined && kind !== "Configuration") {
+    root.problems.warn(
+      root.positionOf("kind"),
+      `kind is ${JSON.stringify(kind)}, a --config file holds a Configuration`,
+    );
+  }
+  const name = root.section("metadata")?.text("name") ?? "";
+  const spec = root.section("spec");
+  if (spec === undefined) return { ...DEFAULT_CONFIGURATION, name };
+  spec.warnUnknown(SPEC_KEYS);
+  const api = spec.section("api");
+  api?.warnUnknown(["allowed", "denied"]);
+  return {
+    name,
+    tracing: readTracing(spec.section("tracing")),
+    metrics: readMetrics([spec.section("metric"), spec.section("metrics")]),
+    api: { allowed: readApiRules(api, "allowed"), denied: readApiRules(api, "denied") },
+    apiLogging: readApiLogging(spec.section("logging")),
+    features: spec.sections("features").map((feature) => ({
+      name: feature.requiredText("name", "HotReload"),
+      enabled: feature.boolean("enabled") ?? false,
+    })),
+    httpPipeline: readPipeline(spec.section("httpPipeline")),
+    appHttpPipeline: readPipeline(spec.section("appHttpPipeline")),
+    deniedComponents: spec.section("components")?.texts("deny") ?? [],
+    secretScopes: readSecretScopes(spec.section("secrets")),
+    wasmStrictSandbox: spec.section("wasm")?.boolean("strictSandbox") ?? false,
+    accessControl: spec.json("accessControl"),
+    nameResolution: spec.json("nameResolution"),
+    workflow: spec.json("workflow"),
+    mtls: spec.json("mtls"),
+    problems: [],
+  };
+}
+
+function readTracing(tracing: Section | undefined): TracingSettings {
+  const defaults = DEFAULT_CONFIGURATION.tracing;
+  if (tracing === undefined) return defaults;
+  tracing.warnUnknown(["samplingRate", "stdout", "zipkin", "otel"]);
+  const zipkin = tracing.section("zipkin");
+  zipkin?.warnUnknown(["endpointAddress"]);
+  const otel = tracing.section("otel");
+  otel?.warnUnknown(["protocol", "endpointAddress", "isSecure", "headers", "timeout"]);
+  const protocol = otel?.text("protocol") ?? "";
+  const endpoint = otel?.text("endpointAddress") ?? "";
+  if (otel !== undefined && endpoint !== "" && !["", "http", "grpc"].includes(protocol)) {
+    const text = `invalid protocol ${protocol} provided for Otel endpoint, write http or grpc`;
+    otel.problems.error(otel.positionOf("protocol"), text);
+  }
+  return {
+    samplingRate: tracing.text("samplingRate") ?? "",
+    stdout: tracing.boolean("stdout") ?? false,
+    zipkinEndpoint: zipkin?.text("endpointAddress") ?? "",
+    otel: {
+      protocol,
+      endpoint,
+      isSecure: otel?.boolean("isSecure") ?? true,
+      headers: otel?.texts("headers") ?? [],
+      timeoutMs: readDuration(otel, "timeout"),
+    },
+  };
+}
+
+/** Later sections win, field by field. */
+function readMetrics(sections: readonly (Section | undefined)[]): MetricSettings {
+  let metrics = DEFAULT_CONFIGURATION.metrics;
+  for (const section of sections) {
+    if (section === undefined) continue;
+    section.warnUnknown(["enabled", "recordErrorCodes", "http", "latencyDistributionBuckets", "rules"]);
+    const http = section.section("http");
+    http?.warnUnknown(["increasedCardinality", "pathMatching", "excludeVerbs"]);
+    const rules = section.json("rules");
+    metrics = {
+      enabled: section.boolean("enabled") ?? metrics.enabled,
+      recordErrorCodes: section.boolean("recordErrorCodes") ?? metrics.recordErrorCodes,
+      http:
+        http === undefined
+          ? metrics.http
+          : {
+              increasedCardinality: http.boolean("increasedCardinality") ?? true,
+              pathMatching: http.texts("pathMatching") ?? [],
+              excludeVerbs: http.boolean("excludeVerbs") ?? false,
+            },
+      latencyBuckets: readBuckets(section) ?? metrics.latencyBuckets,
+      rules: Array.isArray(rules) ? rules : metrics.rules,
+    };
+  }
+  return metrics;
+}
+
+function readBuckets(section: Section): readonly number[] | undefined {
+  const texts = section.texts("latencyDistributionBuckets");
+  if (texts === undefined) return undefined;
+  const buckets = texts.map(Number);
+  if (buckets.every(Number.isFinite) && !texts.includes("")) return buckets;
+  const at = section.positionOf("latencyDistributionBuckets");
+  section.problems.error(
+    at,
+    `${section.nameOf("latencyDistributionBuckets")} must be a list of numbers (milliseconds)`,
+  );
+  return undefined;
+}
+
+function readApiRules(api: Section | undefined, key: "allowed" | "denied"): readonly ApiRule[] {
+  return (api?.sections(key) ?? []).map((rule) => {
+    rule.warnUnknown(["name", "version", "protocol"]);
+    return {
+      name: rule.text("name") ?? "",
+      version: rule.text("version") ?? "",
+      protocol: rule.text("protocol") ?? "",
+    };
+  });
+}
+
+function readApiLogging(logging: Section | undefined): ConfigurationResource["apiLogging"] {
+  logging?.warnUnknown(["apiLogging"]);
+  const section = logging?.section("apiLogging");
+  section?.warnUnknown(["enabled", "obfuscateURLs", "omitHealthChecks"]);
+  return {
+    enabled: section?.boolean("enabled") ?? false,
+    obfuscateUrls: section?.boolean("obfuscateURLs") ?? false,
+    omitHealthChecks: section?.boolean("omitHealthChecks") ?? false,
+  };
+}
+
+function readPipeline(pipeline: Section | undefined): readonly PipelineHandler[] {
+  pipeline?.warnUnknown(["handlers"]);
+  return (pipeline?.sections("handlers") ?? []).map((handler) => {
+    handler.warnUnknown(["name", "type", "version", "selector"]);
+    return {
+      name: handler.requiredText("name", "ratelimit"),
+      type: handler.requiredText("type", "middleware.http.ratelimit"),
+      version: handler.text("version") || "v1",
+    };
+  });
+}
+
+function readSecretScopes(secrets: Section | undefined): readonly SecretScope[] {
+  secrets?.warnUnknown(["scopes"]);
+  const stores = new Set<string>();
+  return (secrets?.sections("scopes") ?? []).map((scope): SecretScope => {
+    scope.warnUnknown(["storeName", "defaultAccess", "allowedSecrets", "deniedSecrets"]);
+    const storeName = scope.requiredText("storeName", "my-secret-store");
+    if (storeName !== "" && stores.has(storeName)) {
+      scope.problems.error(
+        scope.positionOf("storeName"),
+        `${storeName} storeName is repeated in secrets configuration`,
+      );
+    }
+    stores.add(storeName);
+    const access = (scope.text("defaultAccess") || "allow").toLowerCase();
+    if (access !== "allow" && access !== "deny") {
+      const text = `defaultAccess ${goQuote(access)} can be either allow or deny`;
+      scope.problems.error(scope.positionOf("defaultAccess"), text);
+    }
+    return {
+      storeName,
+      defaultAccess: access === "deny" ? "deny" : "allow",
+      allowedSecrets: scope.texts("allowedSecrets") ?? [],
+      deniedSecrets: scope.texts("deniedSecrets") ?? [],
+    };
+  });
+}
+
+function readDuration(section: Section | undefined, key: string): number {
+  const text = section?.text(key) ?? "";
+  if (section === undefined || text === "") return 0;
+  try {
+    return parseGoDuration(text);
+  } catch (error) {
+    if (!(error instanceof DurationError)) throw error;
+    section.problems.error(
+      section.positionOf(key),
+      `${section.nameOf(key)}: ${error.message}, write for example 30s`,
+    );
+    return 0;
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * Turns the text of one resource file into typed resources and problems. Pure; nothing is filtered by app here.
+ */
+import { didYouMean } from "../lib/nearest.ts";
+import { deepFreeze } from "../lib/freeze.ts";
+import { parseYaml, type YamlDocument } from "../lib/yaml.ts";
+import type { ComponentResource } from "./kinds/component.ts";
+import type { GenericResource } from "./kinds/generic.ts";
+import { parseHeader } from "./kinds/header.ts";
+import { parseComponent } from "./kinds/parse-component.ts";
+import { parseSubscription } from "./kinds/parse-subscription.ts";
+import type { SubscriptionResource } from "./kinds/subscription.ts";
+import type { Problem } from "./problem.ts";
+import { describe, ProblemList, Section } from "./section.ts";
+
+export type Resource = ComponentResource | SubscriptionResource | GenericResource;
+
+/** What one file holds, in document order. */
+export interface ParsedResources {
+  readonly resources: readonly Resource[];
+  readonly problems: readonly Problem[];
+}
+
+/** API versions by kind. Configurations are read from `--config` and only recognised here. */
+const KINDS: ReadonlyMap<string, readonly string[]> = new Map([
+  ["Component", ["dapr.io/v1alpha1"]],
+  ["Subscription", ["dapr.io/v1alpha1", "dapr.io/v2alpha1"]],
+  ["Configuration", ["dapr.io/v1alpha1"]],
+  ["Resiliency", ["dapr.io/v1alpha1"]],
+  ["HTTPEndpoint", ["dapr.io/v1alpha1"]],
+  ["MCPServer", ["dapr.io/v1alpha1"]],
+  ["WorkflowAccessPolicy", ["dapr.io/v1alpha1"]],
+]);
+
+/** Reads every document of a file. A document that cannot be used becomes a problem and never stops the others. */
+export function parseResources(text: string, file: string): ParsedResources {
+  const resources: Resource[] = [];
+  const problems: Problem[] = [];
+  for (const document of parseYaml(text)) {
+    const list = new ProblemList(file);
+    const resource = parseDocument(document, list);
+    if (resource !== undefined) resources.push(resource);
+    problems.push(...list.all);
+  }
+  return deepFreeze({ resources, problems });
+}
+
+function parseDocument({ root, error, warnings }: YamlDocument, problems: ProblemList): Resource | undefined {
+  if (error !== undefined) {
+    problems.error(error, error.message);
+    return undefined;
+  }
+  if (root === undefined) return undefined;
+  if (root.kind !== "map") {
+    const fix = 'write apiVersion:, kind:, metadata: and spec: with a blank after each ":"';
+    problems.error(root, `a resource must be a mapping, not ${describe(root)}; ${fix}`);
+    return undefined;
+  }
+  const section = new Section(problems, "", root);
+  const kind = section.text("kind") ?? "";
+  const apiVersion = section.text("apiVersion") ?? "";
+  if (problems.failed || !isOurs(section, kind, apiVersion)) return undefined;
+  for (const warning of warnings) problems.warn(warning, warning.message);
+  const header = parseHeader(section, kind);
+  if (header === undefined) return undefined;
+  if (kind === "Component") return parseComponent(section, header);
+  if (kind === "Subscription") {
+    return parseSubscription(section, header, apiVersion === "dapr.io/v1alpha1" ? "v1alpha1" : "v2alpha1");
+  }
+  return { kind, apiVersion, ...header, spec: section.json("spec") };
+}
+
+/** Other programs' manifests are passed over silently; what only looks wrong is named. */
+function isOurs(section: Section, kind: string, apiVersion: string): boolean {
+  const versions = KINDS.get(kind);
+  if (versions?.includes(apiVersion)) return true;
+  if (versions === undefined) {
+    if (!apiVersion.startsWith("dapr.io/")) return false;
+    const hint = didYouMean(kind, KINDS.keys());
+    const known = [...KINDS.keys()].join(", ");
+    section.problems.warn(
+      section.positionOf("kind"),
+      `kind ${JSON.stringify(kind)} is not known${hint} (known: ${known})`,
+    );
+    return false;
+  }
+  // Other systems have kinds of these names too, so only a near miss of ours is worth a line.
+  if (apiVersion === "" || /dapr/i.test(apiVersion)) {
+    const state =
+      apiVersion === "" ? "is missing" : `${JSON.stringify(apiVersion)} is not known for kind ${kind}`;
+    const fix = `write apiVersion: ${versions.join(" or ")}`;
+    section.problems.warn(section.positionOf("apiVersion"), `apiVersion ${state}, ${fix}`);
+  }
+  return false;
+}

@@ -1,0 +1,71 @@
+/** Binding of API ports: TCP addresses and socket files, with Dapr's patience for a port that is still taken. */
+import { rmSync } from "node:fs";
+import type { Server } from "node:net";
+import type { Clock } from "../../mesh/index.ts";
+
+/** An empty host means all addresses of this machine. */
+export type ListenTarget = { readonly host: string; readonly port: number } | { readonly socketPath: string };
+
+/** A taken API port is tried again this often, ms. */
+const retryMs = 250;
+
+/** Listens once. Resolves with the bound port, 0 for a socket file. */
+export function listenOn(server: Server, target: ListenTarget): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    const done = (): void => {
+      server.off("error", reject);
+      const address = server.address();
+      resolve(typeof address === "object" && address !== null ? address.port : 0);
+    };
+    if ("socketPath" in target) {
+      // A socket file of a killed sidecar would make the address look taken.
+      rmSync(target.socketPath, { force: true });
+      server.listen(target.socketPath, done);
+    } else server.listen({ port: target.port, ...(target.host === "" ? {} : { host: target.host }) }, done);
+  });
+}
+
+/**
+ * Listens on every address, each tried for `patienceMs` while its port is taken. One success is enough.
+ * Rejects with Dapr's text when none succeeds.
+ */
+export async function listenOnAny(
+  listen: (target: ListenTarget) => Promise<number>,
+  targets: readonly ListenTarget[],
+  patienceMs: number,
+  clock: Clock,
+  onProblem: (text: string) => void,
+): Promise<number> {
+  const attempts = await Promise.allSettled(targets.map((target) => listenPatiently(listen, target, patienceMs, clock)));
+  for (const [i, attempt] of attempts.entries()) {
+    if (attempt.status === "rejected") onProblem(`could not listen on ${describe(targets[i]!)}: ${String(attempt.reason)}`);
+  }
+  const success = attempts.find((attempt) => attempt.status === "fulfilled");
+  if (success === undefined) {
+    throw new Error(`could not listen on any endpoint (${targets.map(describe).join(", ")}); is the port taken by another program?`);
+  }
+  return success.value;
+}
+
+async function listenPatiently(
+  listen: (target: ListenTarget) => Promise<number>,
+  target: ListenTarget,
+  patienceMs: number,
+  clock: Clock,
+): Promise<number> {
+  const endMs = clock.monotonicMs() + patienceMs;
+  for (;;) {
+    try {
+      return await listen(target);
+    } catch (error) {
+      const taken = (error as NodeJS.ErrnoException).code === "EADDRINUSE";
+      if (!taken || clock.monotonicMs() >= endMs) throw error;
+      await clock.sleep(retryMs);
+    }
+  }
+}
+
+function describe(target: ListenTarget): string {
+  return "socketPath" in target ? target.socketPath : `${target.host}:${target.port}`;
+}

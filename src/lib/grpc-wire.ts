@@ -1,0 +1,153 @@
+/**
+ * Header forms of gRPC over HTTP/2: timeouts, percent-encoded status messages, metadata and its binary values.
+ * Three forms of metadata: `raw` is the flat header list of node:http2; `pairs` are its metadata as on the wire
+ * (flat, `-bin` in base64); a `Metadata` map holds decoded values (`-bin` as latin1 text of the raw bytes).
+ */
+export * from "./grpc-frames.ts";
+
+export type Metadata = ReadonlyMap<string, readonly string[]>;
+
+/** Longest delay a timer takes, ms. */
+export const maxTimerMs = 2_147_483_647;
+
+const unitMs: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
+const timeoutForm = /^(\d{1,8})([HMSmun])$/;
+
+/** `grpc-timeout` in ms; undefined when it is malformed. */
+export function parseTimeout(text: string): number | undefined {
+  const match = timeoutForm.exec(text);
+  return match === null ? undefined : Number(match[1]) * unitMs[match[2]!]!;
+}
+
+/** Milliseconds as `grpc-timeout`, rounded up to what eight digits can say. */
+export function formatTimeout(timeoutMs: number): string {
+  const ms = Math.max(0, Math.ceil(timeoutMs));
+  if (ms < 1e8) return `${ms}m`;
+  const seconds = Math.ceil(ms / 1000);
+  if (seconds < 1e8) return `${seconds}S`;
+  return `${Math.min(Math.ceil(seconds / 3600), 99_999_999)}H`;
+}
+
+/** Text that needs no encoding; a space at either end would be taken for padding of the header. */
+const plainText = /^(?! )[ -$&-~]*(?<! )$/;
+const oddByte = /^ | $|[^ -$&-~]/g;
+
+/** A status message as `grpc-message`. */
+export function percentEncode(text: string): string {
+  if (plainText.test(text)) return text;
+  return Buffer.from(text, "utf8").toString("latin1").replace(oddByte, percentByte);
+}
+
+function percentByte(character: string): string {
+  return `%${character.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`;
+}
+
+/** `grpc-message` as text. Broken escapes stay as they are; bytes that are not UTF-8 become U+FFFD. */
+export function percentDecode(text: string): string {
+  if (!text.includes("%")) return text;
+  const bytes = text.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) =>
+    String.fromCharCode(parseInt(hex, 16)),
+  );
+  return Buffer.from(bytes, "latin1").toString("utf8");
+}
+
+/** Names that the transport owns; metadata of these names is never sent. */
+const reserved = new Set([
+  "content-type",
+  "te",
+  "user-agent",
+  "grpc-timeout",
+  "grpc-encoding",
+  "grpc-accept-encoding",
+  "grpc-message-type",
+  "grpc-message",
+  "grpc-status",
+  "grpc-status-details-bin",
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "transfer-encoding",
+  "upgrade",
+  "http2-settings",
+  "host",
+  "content-length",
+]);
+const legalName = /^[0-9a-z!#$%&'*+\-.^_`|~]+$/;
+const controls = /[\0-\x08\x0a-\x1f\x7f]/;
+const aboveLatin1 = /[^\0-\xff]/;
+
+/** Whether metadata of this lower-case name may be sent: not a pseudo header, not the transport's own, legal. */
+export function sendableName(name: string): boolean {
+  return !reserved.has(name) && legalName.test(name);
+}
+
+/** A header value that HTTP/2 takes: trimmed, non-latin1 text as UTF-8 bytes; undefined when it cannot be sent. */
+export function headerText(value: string): string | undefined {
+  if (controls.test(value)) return undefined;
+  const text = aboveLatin1.test(value) ? Buffer.from(value, "utf8").toString("latin1") : value;
+  return text.trim();
+}
+
+/** Request names that a server gives to its handlers beside plain metadata (as Go's server does). */
+const handedOn = new Set([":authority", "content-type", "user-agent", "grpc-accept-encoding"]);
+
+/** Metadata of a request from its raw headers. */
+export function readMetadata(raw: readonly string[]): Map<string, string[]> {
+  const metadata = new Map<string, string[]>();
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = raw[i]!.toLowerCase();
+    if (!handedOn.has(name) && (reserved.has(name) || name.startsWith(":"))) continue;
+    const values = decodeValues(name, raw[i + 1]!);
+    const known = metadata.get(name);
+    if (known === undefined) metadata.set(name, values);
+    else known.push(...values);
+  }
+  return metadata;
+}
+
+/** Values of one header: binary ones are split at commas and decoded, padded or not. */
+export function decodeValues(name: string, value: string): string[] {
+  if (!name.endsWith("-bin")) return [value];
+  return value.split(",").map((part) => Buffer.from(part.trim(), "base64").toString("latin1"));
+}
+
+/** One decoded value as it goes on the wire; undefined when it cannot be sent. */
+export function encodeValue(name: string, value: string): string | undefined {
+  return name.endsWith("-bin") ? encodeBinary(Buffer.from(value, "latin1")) : headerText(value);
+}
+
+/** Unpadded base64. */
+export function encodeBinary(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64").replace(/=+$/, "");
+}
+
+/** Wire pairs of decoded metadata, without what cannot be sent. */
+export function writeMetadata(metadata: Metadata): string[] {
+  const pairs: string[] = [];
+  for (const [name, values] of metadata) {
+    if (!sendableName(name)) continue;
+    for (const value of values) {
+      const text = encodeValue(name, value);
+      if (text !== undefined) pairs.push(name, text);
+    }
+  }
+  return pairs;
+}
+
+/** The sendable wire pairs of a flat list: raw headers received, or pairs about to be sent. Names in lower case. */
+export function sendablePairs(raw: readonly string[]): string[] {
+  const pairs: string[] = [];
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = raw[i]!.toLowerCase();
+    const text = sendableName(name) ? headerText(raw[i + 1]!) : undefined;
+    if (text !== undefined) pairs.push(name, text);
+  }
+  return pairs;
+}
+
+/** `application/grpc`, alone or followed by `+format` or `;parameters`. */
+export function isGrpcContentType(value: string | undefined): boolean {
+  if (value === undefined) return false;
+  if (value === "application/grpc") return true;
+  return /^application\/grpc(?:$|[+;])/i.test(value.trim());
+}

@@ -1,0 +1,23 @@
+/** The components that the SDK programs use, as a user would write them. */
+
+/** A state store and a message bus, both on NATS. */
+export const resources: Readonly<Record<string, string>> = {
+  "statestore.yaml": `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata:
+  name: statestore
+spec:
+  type: state.nats
+  version: v1
+`,
+  "bus.yaml": `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata:
+  name: bus
+spec:
+  type: pubsub.nats
+  version: v1
+`,
+};
