@@ -6,7 +6,7 @@ import { closeSync, openSync, readFileSync, statSync, unlinkSync, writeFileSync 
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { codeOf, FindNatsError } from "./errors.ts";
-import { isAlive, processStart } from "./process.ts";
+import { hasEnded, processStart } from "./process.ts";
 
 /** Longest time that one holder may need: a build of nats-server from source with room to spare. */
 const maxHoldMs = 15 * 60_000;
@@ -89,10 +89,8 @@ function lockOf(path: string, content: string): Lock {
 function isStale(path: string, content: string, clock: Clock): boolean {
   const holder = parse(content);
   if (holder === undefined) return ageMs(path, clock) > unfinishedMs;
-  if (!isAlive(holder.pid)) return true;
-  const start = processStart(holder.pid);
-  // The id of a dead holder may be in use again, most of all in a container, where ids start at 1 each time.
-  if (start !== undefined && holder.start !== undefined && start !== holder.start) return true;
+  // Looks beyond the id, which may be in use again, most of all in a container, where ids start at 1 each time.
+  if (hasEnded(holder.pid, holder.start)) return true;
   return clock.nowMs() - holder.atMs > maxHoldMs;
 }
 

@@ -40,12 +40,12 @@ const grpcByHttp: Readonly<Record<number, GrpcCode>> = {
 const shownBodyBytes = 63;
 
 /** HTTP status of a gRPC code; 500 for Unknown, Internal, DataLoss and unknown numbers. */
-export function httpStatusOfGrpc(code: number): number {
+export function httpFromCode(code: number): number {
   return httpByGrpc[code] ?? 500;
 }
 
 /** gRPC code of an app's HTTP status. 2xx is OK; whatever has no own row (3xx too) is Unknown. */
-export function grpcCodeOfHttp(status: number): GrpcCode {
+export function codeFromHttp(status: number): GrpcCode {
   if (status >= 200 && status < 300) return GrpcCode.OK;
   return grpcByHttp[status] ?? GrpcCode.Unknown;
 }
@@ -79,7 +79,7 @@ export function grpcErrorOfHttp(status: number, body: Uint8Array | string): ApiE
   return new ApiError({
     code: "ERROR",
     httpStatus: status,
-    grpcCode: grpcCodeOfHttp(status),
+    grpcCode: codeFromHttp(status),
     message: text,
     grpcDetails: [errorInfo(text, metadata)],
   });

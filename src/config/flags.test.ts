@@ -196,6 +196,6 @@ describe("parseFlags", () => {
     const text = usage();
     for (const group of FLAG_GROUPS) for (const row of group.flags) expect(text).toContain(`  --${row.name}`);
     expect(text).toMatch(/--actors-disseminate-timeout duration +\S.* \(default 30s\)/);
-    expect(Math.max(...text.split("\n").map((line) => line.length))).toBeLessThanOrEqual(160);
+    expect(Math.max(...text.split("\n").map((line) => line.length))).toBeLessThanOrEqual(150);
   });
 });

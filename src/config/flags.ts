@@ -178,7 +178,7 @@ function describe(row: FlagRow): string {
   const fallback = describeFallback(row);
   const notes = [
     ...(fallback === undefined ? [] : [`default ${fallback}`]),
-    ...(row.env === undefined ? [] : [`environment ${row.env}`]),
+    ...(row.env === undefined ? [] : [`or $${row.env}`]),
   ];
   return `  --${row.name}${type}`.padEnd(45) + row.about + (notes.length > 0 ? ` (${notes.join(", ")})` : "");
 }

@@ -157,7 +157,7 @@ export class ServerCall implements GrpcCall {
           }
         } catch (error) {
           stream.off("data", take);
-          reject(error as GrpcWireError);
+          reject(error);
         }
       };
       stream.on("data", take);

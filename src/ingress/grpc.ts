@@ -324,6 +324,9 @@ async function statusOf(thrown: unknown): Promise<GrpcStatus> {
   if (thrown instanceof GrpcStatusError && thrown.details !== undefined) {
     return { ...status, details: encodeBinary(thrown.details) };
   }
+  if (thrown instanceof ApiError && thrown.grpcStatus !== undefined) {
+    return { ...status, details: encodeBinary(thrown.grpcStatus) };
+  }
   if (!(thrown instanceof ApiError) || thrown.grpcDetails.length === 0) return status;
   const { encodeStatus } = await import("../api/status-proto.ts");
   return {

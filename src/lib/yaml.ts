@@ -77,7 +77,7 @@ const HINTS: ReadonlyMap<string, string> = new Map([
   ["TAB_AS_INDENT", "indent with spaces"],
   ["BLOCK_AS_IMPLICIT_KEY", 'put the value in quotes if it contains ": ", else check the indentation'],
   ["MULTILINE_IMPLICIT_KEY", 'check the indentation and look for a missing ":"'],
-  ["MISSING_CHAR", "add the missing character or quotes"],
+  ["MISSING_CHAR", 'add what is missing, such as ":" after a key or a closing quote'],
   ["BAD_INDENT", "check the indentation and the closing brackets"],
   ["UNEXPECTED_TOKEN", "check the indentation and the quotes"],
   ["BAD_SCALAR_START", "put the value in quotes"],

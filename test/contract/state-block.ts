@@ -107,7 +107,7 @@ function component(
   properties: Readonly<Record<string, string>>,
 ): OpenComponent<StateStore> {
   const resource = { name } as OpenComponent["resource"];
-  return { resource, port, properties, file: inMemory };
+  return { resource, port, properties, file: inMemory, capabilities: inMemory.capabilities };
 }
 
 async function callHttp(

@@ -1,0 +1,171 @@
+/**
+ * The way to a gRPC app: bytes in, bytes out, on node:http2 (docs/decisions: no grpc-js). One shared connection
+ * (grpc-session.ts); unary callbacks (grpc-exchange.ts); raw streams for the proxy; service invocation
+ * (grpc-invoke.ts).
+ */
+import type { ClientHttp2Session, ClientHttp2Stream } from "node:http2";
+import type { Clock } from "../../mesh/index.ts";
+import { GrpcCode } from "../api/errors.ts";
+import { sendablePairs, sentTooLarge } from "../lib/grpc-wire.ts";
+import type { Log } from "../telemetry/log.ts";
+import { type AppGrpcRequest, type AppGrpcResponse, GrpcStatusError } from "./channel.ts";
+import { abortStatus, exchange, RefusedError } from "./grpc-exchange.ts";
+import { authorityOf, type GrpcAddress, GrpcSession, unavailable } from "./grpc-session.ts";
+
+export { abortStatus, codeOfReset } from "./grpc-exchange.ts";
+export { invokeGrpcApp } from "./grpc-invoke.ts";
+
+export type GrpcAppClientOptions = GrpcAddress & {
+  /** Both ways. */
+  readonly maxMessageBytes: number;
+  /** APP_API_TOKEN: sent as `dapr-api-token` with every call, in place of a caller's own. */
+  readonly apiToken?: string | undefined;
+  readonly clock: Clock;
+  readonly log: Log;
+};
+
+export type GrpcAppClient = {
+  readonly maxMessageBytes: number;
+  /**
+   * One message out, one back; `metadata` in wire form (`-bin` in base64). Rejects with GrpcStatusError: the app's own
+   * status, Unavailable when it cannot be reached, Canceled or DeadlineExceeded when the signal is aborted (the latter
+   * for a TimeoutError). A call that the app surely did not begin is sent once more.
+   */
+  unary(request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse>;
+  /**
+   * A stream of any kind, with its request headers sent and nothing else: the caller moves frames, reads headers and
+   * trailers and must listen for `error`. `extra` are transport headers such as `grpc-timeout` or `grpc-encoding`.
+   * Rejects with GrpcStatusError Unavailable; aborting `signal` ends the wait for a connection and resets the stream.
+   */
+  open(
+    path: string,
+    metadata: readonly string[],
+    signal: AbortSignal,
+    extra?: readonly string[],
+  ): Promise<ClientHttp2Stream>;
+  /** Ends everything at once. */
+  close(): void;
+};
+
+export function createGrpcAppClient(options: GrpcAppClientOptions): GrpcAppClient {
+  const sessions = new GrpcSession(options, options.clock, options.log);
+  const head = new RequestHead(options);
+
+  const begin = async (
+    path: string,
+    metadata: readonly string[],
+    signal: AbortSignal | undefined,
+    extra: readonly string[] = [],
+  ): Promise<ClientHttp2Stream> => {
+    const session = sessions.get();
+    const ready = session instanceof Promise ? await unlessAborted(session, signal) : session;
+    return request(ready, head.of(path, metadata, extra), sessions, signal);
+  };
+
+  return {
+    maxMessageBytes: options.maxMessageBytes,
+    async unary({ path, metadata, message }, signal) {
+      if (signal.aborted) throw abortStatus(signal.reason);
+      if (message.length > options.maxMessageBytes) {
+        const { code, message: text } = sentTooLarge(message.length, options.maxMessageBytes);
+        throw new GrpcStatusError(code, text);
+      }
+      for (let first = true; ; first = false) {
+        try {
+          const stream = await begin(path, metadata, undefined);
+          return await exchange(stream, message, options.maxMessageBytes, signal);
+        } catch (error) {
+          if (!(first && error instanceof RefusedError)) throw error;
+        }
+      }
+    },
+    async open(path, metadata, signal, extra) {
+      if (signal.aborted) throw abortStatus(signal.reason);
+      try {
+        return await begin(path, metadata, signal, extra);
+      } catch (error) {
+        if (!(error instanceof RefusedError)) throw error;
+        return begin(path, metadata, signal, extra);
+      }
+    },
+    close: () => sessions.close(),
+  };
+}
+
+/** Builds the header block; what is the same for all calls is made once. */
+class RequestHead {
+  readonly #before: readonly string[];
+  readonly #token: string | undefined;
+
+  constructor(options: GrpcAppClientOptions) {
+    const scheme = options.tls ? "https" : "http";
+    this.#before = [":method", "POST", ":scheme", scheme, ":authority", authorityOf(options)];
+    this.#token = options.apiToken;
+  }
+
+  of(path: string, metadata: readonly string[], extra: readonly string[]): string[] {
+    const headers = [...this.#before, ":path", path, ...fixedHeaders, ...extra];
+    const pairs = sendablePairs(metadata);
+    for (let i = 0; i + 1 < pairs.length; i += 2) {
+      if (this.#token === undefined || pairs[i] !== "dapr-api-token") headers.push(pairs[i]!, pairs[i + 1]!);
+    }
+    if (this.#token !== undefined) headers.push("dapr-api-token", this.#token);
+    return headers;
+  }
+}
+
+const fixedHeaders: readonly string[] = [
+  "te",
+  "trailers",
+  "content-type",
+  "application/grpc",
+  "user-agent",
+  "weft",
+  "grpc-accept-encoding",
+  "identity,gzip",
+];
+
+/** Opens the stream; a session that can take no more is put aside, so that the next try dials anew. */
+function request(
+  session: ClientHttp2Session,
+  headers: readonly string[],
+  sessions: GrpcSession,
+  signal: AbortSignal | undefined,
+): ClientHttp2Stream {
+  try {
+    return session.request(
+      headers,
+      signal === undefined ? { endStream: false } : { endStream: false, signal },
+    );
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    if (!sessionIsOver.has(code)) {
+      throw new GrpcStatusError(
+        GrpcCode.Internal,
+        `the call cannot be sent to the app: ${(error as Error).message}`,
+      );
+    }
+    sessions.retire(session);
+    throw new RefusedError(`error reading from server: ${(error as Error).message}`);
+  }
+}
+
+const sessionIsOver = new Set([
+  "ERR_HTTP2_INVALID_SESSION",
+  "ERR_HTTP2_GOAWAY_SESSION",
+  "ERR_HTTP2_OUT_OF_STREAMS",
+]);
+
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  if (signal.aborted) throw abortStatus(signal.reason);
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(abortStatus(signal.reason));
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise
+      .then(resolve, (error: unknown) =>
+        reject(error instanceof GrpcStatusError ? error : unavailable(String(error))),
+      )
+      .finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}
