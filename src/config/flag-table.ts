@@ -255,7 +255,7 @@ export const FLAG_GROUPS = [
         kind: "string",
         fallback: "weft",
         env: "WEFT_MESH_ROOT",
-        about: "First token of every NATS subject; meshes of different roots can share a server",
+        about: "First token of all NATS subjects; keeps meshes on one server apart",
       },
     ],
   },

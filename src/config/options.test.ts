@@ -237,7 +237,8 @@ describe("resolveOptions", () => {
     ],
     [
       ["--app-id=a", "--max-body-size=4MB"],
-      "error parsing max-body-size: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$' (write for example 512Ki or 16Mi)",
+      "error parsing max-body-size: quantities must match the regular expression " +
+        "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$' (write for example 512Ki or 16Mi)",
     ],
     [
       ["--app-id=a", "--max-body-size=4K"],

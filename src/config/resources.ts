@@ -75,7 +75,10 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
     // A duplicate is one even when the later resource is out of scope; one out of scope takes no name.
     if (isComponent(resource)) {
       const existing = components.get(resource.name);
-      if (existing !== undefined) duplicates.push(describeDuplicate(resource, existing));
+      if (existing !== undefined) {
+        duplicates.push(describeDuplicate(resource, existing));
+        continue;
+      }
     }
     if (resource.scopes.length > 0 && !resource.scopes.includes(audience.appId)) continue;
     if (isComponent(resource)) {

@@ -65,7 +65,7 @@ export interface YamlDocument {
 
 const MAX_DEPTH = 100;
 /** Bounds what aliases can expand to. */
-const MAX_NODES = 200_000;
+const MAX_NODES = 50_000;
 const NULLS = new Set(["", "~", "null", "Null", "NULL"]);
 const TRUES = new Set(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"]);
 const FALSES = new Set(["n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"]);

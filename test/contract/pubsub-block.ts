@@ -112,7 +112,8 @@ export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub 
     options: { appId: "app", namespace: "prod", app: { skipSubscribe: false } },
     subscriptions: (options.subscriptions ?? []).map(resource),
     components: {
-      get: (category: string, name: string) => (category === "pubsub" && name === "pubsub" ? open : undefined),
+      get: (category: string, name: string) =>
+        category === "pubsub" && name === "pubsub" ? open : undefined,
       all: () => [open],
     },
     log: recordingLog(logged),
@@ -138,7 +139,9 @@ export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub 
       const mounted = (await block.grpc()).find((candidate) => candidate.method === method);
       const message = create(method.input, request as MessageInitShape<typeof method.input>);
       try {
-        return (await mounted!.unary!(message, grpcCall(metadata, never))) as MessageInitShape<(typeof method)["output"]>;
+        return (await mounted!.unary!(message, grpcCall(metadata, never))) as MessageInitShape<
+          (typeof method)["output"]
+        >;
       } catch (thrown) {
         throw toApiError(thrown);
       }
@@ -150,9 +153,10 @@ export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub 
   };
 }
 
-function grpcCall(metadata: Readonly<Record<string, string>>, signal: AbortSignal): Parameters<
-  NonNullable<Awaited<ReturnType<Block["grpc"]>>[number]["unary"]>
->[1] {
+function grpcCall(
+  metadata: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+): Parameters<NonNullable<Awaited<ReturnType<Block["grpc"]>>[number]["unary"]>>[1] {
   const lists = new Map(Object.entries(metadata).map(([name, value]) => [name, [value]]));
   return { metadata: lists, signal, setHeader: () => {}, setTrailer: () => {} };
 }

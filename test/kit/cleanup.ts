@@ -72,6 +72,7 @@ export type Witness = {
 const witnesses = new Set<Witness>();
 const MAX_WITNESSES = 256;
 const SHOWN_LINES = 60;
+const SHOWN_WIDTH = 600;
 
 /** Adds something whose logs `showLogs` prints. */
 export function addWitness(witness: Witness): void {
@@ -87,11 +88,19 @@ export function forgetDisposed(): void {
 /** The last lines of everything that ran in this test, as one text. */
 export function collectLogs(): string {
   const parts = [...witnesses].map((witness) => {
-    const lines = witness.logs().trimEnd().split("\n");
-    const cut = lines.length > SHOWN_LINES ? [`... ${lines.length - SHOWN_LINES} lines before`] : [];
-    return [`--- ${witness.name}`, ...cut, ...lines.slice(-SHOWN_LINES)].join("\n");
+    return `--- ${witness.name}\n${lastLines(witness.logs(), SHOWN_LINES)}`;
   });
   return parts.join("\n");
+}
+
+/** The last lines of a log, overlong ones cut. */
+export function lastLines(log: string, count: number): string {
+  const lines = log.trimEnd().split("\n");
+  const cut = lines.length > count ? [`... ${lines.length - count} lines before`] : [];
+  const shown = lines
+    .slice(-count)
+    .map((line) => (line.length > SHOWN_WIDTH ? `${line.slice(0, SHOWN_WIDTH)}...` : line));
+  return [...cut, ...shown].join("\n");
 }
 
 /**

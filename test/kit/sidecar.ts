@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { lastLines } from "./cleanup.ts";
 import { eventually } from "./eventually.ts";
 import { httpClient } from "./http.ts";
 import type { HttpClient } from "./http.ts";
@@ -263,7 +264,7 @@ async function writeFiles(options: SidecarOptions, folder: TempDir): Promise<voi
 }
 
 function tail(running: RunningProcess): string {
-  return running.logs().trimEnd().split("\n").slice(-40).join("\n");
+  return lastLines(running.logs(), 40);
 }
 
 /** Ends the shared nats-server that sidecars started in this home; it outlives them on purpose. */

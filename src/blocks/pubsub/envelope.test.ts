@@ -9,7 +9,10 @@ const now = localTime(clock.nowMs());
 const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 function wrap(input: Partial<Omit<EventInput, "data">> & { data?: string | Buffer } = {}): Envelope {
-  return createWrapEvent("app", clock)({
+  return createWrapEvent(
+    "app",
+    clock,
+  )({
     pubsub: "pubsub",
     topic: "orders",
     contentType: "application/json",
@@ -37,7 +40,11 @@ describe("an envelope", () => {
   });
 
   it.each([
-    ["application/json", ' { "b" : 1.0, "a" : [1e5, 12345678901234567890] } trailing', '"data":{"a":[1e5,12345678901234567890],"b":1.0}'],
+    [
+      "application/json",
+      ' { "b" : 1.0, "a" : [1e5, 12345678901234567890] } trailing',
+      '"data":{"a":[1e5,12345678901234567890],"b":1.0}',
+    ],
     ["application/json; charset=utf-8", "[]", '"data":[]'],
     ["APPLICATION/JSON", "null", '"data":null'],
     ["application/json", "{broken", '"data":"{broken"'],
@@ -60,7 +67,9 @@ describe("an envelope", () => {
   });
 
   it("keeps the content type as it was declared", () => {
-    expect(parsed({ contentType: "Application/JSON; charset=UTF-8" })["datacontenttype"]).toBe("Application/JSON; charset=UTF-8");
+    expect(parsed({ contentType: "Application/JSON; charset=UTF-8" })["datacontenttype"]).toBe(
+      "Application/JSON; charset=UTF-8",
+    );
     expect(parsed({ contentType: "" })["datacontenttype"]).toBe("text/plain");
   });
 
@@ -74,14 +83,24 @@ describe("an envelope", () => {
   });
 
   it("takes overrides in any case, where empty means default", () => {
-    const metadata = { "cloudevent.ID": "7", "CLOUDEVENT.source": "s", "cloudevent.Type": "t", "cloudevent.subject": "x<y" };
+    const metadata = {
+      "cloudevent.ID": "7",
+      "CLOUDEVENT.source": "s",
+      "cloudevent.Type": "t",
+      "cloudevent.subject": "x<y",
+    };
     expect(parsed({ metadata })).toMatchObject({ id: "7", source: "s", type: "t", subject: "x<y" });
-    const empty = parsed({ metadata: { "cloudevent.id": "", "cloudevent.type": "", "cloudevent.subject": "" } });
+    const empty = parsed({
+      metadata: { "cloudevent.id": "", "cloudevent.type": "", "cloudevent.subject": "" },
+    });
     expect(empty["id"]).toMatch(/^[0-9a-f-]{36}$/);
     expect(empty).toMatchObject({ type: "com.dapr.event.sent", source: "app" });
     expect(empty).not.toHaveProperty("subject");
     expect(parsed({ metadata: { "cloudevent.source": "" } })["source"]).toBe("Dapr");
-    expect(parsed({ metadata: { "cloudevent.topic": "z", "cloudevent.data": "z" } })).toMatchObject({ topic: "orders", data: { a: 1 } });
+    expect(parsed({ metadata: { "cloudevent.topic": "z", "cloudevent.data": "z" } })).toMatchObject({
+      topic: "orders",
+      data: { a: 1 },
+    });
   });
 
   it.each([
@@ -95,16 +114,22 @@ describe("an envelope", () => {
     [{ ttl: "abc" }, undefined],
     [{}, undefined],
   ])("of metadata %j expires after %s seconds", (metadata, seconds) => {
-    const at = seconds === undefined ? undefined : new Date(clock.nowMs() + seconds * 1000).toISOString().replace(".000", "");
+    const at =
+      seconds === undefined
+        ? undefined
+        : new Date(clock.nowMs() + seconds * 1000).toISOString().replace(".000", "");
     expect(parsed({ metadata: metadata as Record<string, string> })["expiration"]).toBe(at);
-    expect(parsed({ metadata: metadata as Record<string, string>, expires: false })["expiration"]).toBeUndefined();
+    expect(
+      parsed({ metadata: metadata as Record<string, string>, expires: false })["expiration"],
+    ).toBeUndefined();
   });
 
   it("tells events apart by source and id when the app names them", () => {
     const first = wrap({ metadata: { "cloudevent.id": "1" } }).id;
     expect(wrap({ metadata: { "cloudevent.id": "1" } }).id).toBe(first);
     expect(wrap({ metadata: { "cloudevent.id": "1", "cloudevent.source": "other" } }).id).not.toBe(first);
-    const own = (data: string): string | undefined => wrap({ contentType: "application/cloudevents+json", data }).id;
+    const own = (data: string): string | undefined =>
+      wrap({ contentType: "application/cloudevents+json", data }).id;
     expect(own('{"id":"1","source":"app"}')).toBe(first);
     expect(own('{"source":"app"}')).toBeUndefined();
     expect(own('{"id":1,"source":"app"}')).toBeUndefined();
@@ -126,9 +151,15 @@ describe("an event that already is a CloudEvent", () => {
 
   it.each([
     ["{}", { source: "Dapr", type: "com.dapr.event.sent", specversion: "1.0", traceid: parent }],
-    ['{"source":null,"type":null,"specversion":null}', { source: "Dapr", type: "com.dapr.event.sent", specversion: "1.0" }],
+    [
+      '{"source":null,"type":null,"specversion":null}',
+      { source: "Dapr", type: "com.dapr.event.sent", specversion: "1.0" },
+    ],
     ['{"source":"","type":"","specversion":""}', { source: "", type: "", specversion: "" }],
-    ['{"time":null,"traceid":null,"tracestate":null}', { time: null, traceid: null, tracestate: null, traceparent: undefined }],
+    [
+      '{"time":null,"traceid":null,"tracestate":null}',
+      { time: null, traceid: null, tracestate: null, traceparent: undefined },
+    ],
     ['{"traceparent":"mine"}', { traceid: parent, traceparent: parent }],
     ['{"traceid":"mine","traceparent":"own"}', { traceid: "mine", traceparent: "own", tracestate: "a=1" }],
   ])("%s becomes %j", (data, expected) => {
@@ -137,7 +168,9 @@ describe("an event that already is a CloudEvent", () => {
   });
 
   it("expires by ttl as well", () => {
-    expect(parsed({ contentType, data: "{}", metadata: { ttlInSeconds: "1" } })["expiration"]).toBe("2025-01-01T00:00:01Z");
+    expect(parsed({ contentType, data: "{}", metadata: { ttlInSeconds: "1" } })["expiration"]).toBe(
+      "2025-01-01T00:00:01Z",
+    );
   });
 
   it.each([
@@ -157,7 +190,19 @@ describe("the time of an envelope", () => {
     const moving = manualClock();
     const wrapEvent = createWrapEvent("app", moving);
     const time = (): unknown =>
-      (JSON.parse(wrapEvent({ pubsub: "p", topic: "t", contentType: "", data: Buffer.from(""), metadata: {}, trace: noTrace, expires: true }).data.toString()) as { time: string }).time;
+      (
+        JSON.parse(
+          wrapEvent({
+            pubsub: "p",
+            topic: "t",
+            contentType: "",
+            data: Buffer.from(""),
+            metadata: {},
+            trace: noTrace,
+            expires: true,
+          }).data.toString(),
+        ) as { time: string }
+      ).time;
     const first = time();
     moving.advance(999);
     expect(time()).toBe(first);

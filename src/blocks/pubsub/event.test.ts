@@ -3,10 +3,17 @@ import { eventTrace, hasExpired, readEvent } from "./event.ts";
 import type { AppEvent } from "./event.ts";
 import type { BrokerMessage } from "./port.ts";
 
-function read(message: Omit<Partial<BrokerMessage>, "data"> & { data?: string | Buffer }, raw?: boolean | "bad"): AppEvent {
+function read(
+  message: Omit<Partial<BrokerMessage>, "data"> & { data?: string | Buffer },
+  raw?: boolean | "bad",
+): AppEvent {
   const data = Buffer.from(message.data ?? "{}");
   const whole = { topic: "orders", metadata: {}, contentType: undefined, ...message, data };
-  return readEvent(whole, { pubsub: "pubsub", topic: "orders", raw: raw === "bad" ? undefined : (raw ?? false) });
+  return readEvent(whole, {
+    pubsub: "pubsub",
+    topic: "orders",
+    raw: raw === "bad" ? undefined : (raw ?? false),
+  });
 }
 
 describe("an envelope from the broker", () => {
@@ -38,7 +45,10 @@ describe("an envelope from the broker", () => {
 
 describe("a raw subscription", () => {
   it("gets an envelope made for the bytes", () => {
-    const event = read({ data: Buffer.from([0, 1]), metadata: { traceid: "t", traceparent: "p", tracestate: "s" } }, true);
+    const event = read(
+      { data: Buffer.from([0, 1]), metadata: { traceid: "t", traceparent: "p", tracestate: "s" } },
+      true,
+    );
     const { id, ...rest } = JSON.parse(Buffer.from(event.body).toString()) as Record<string, unknown>;
     expect(id).toMatch(/^[0-9a-f-]{36}$/);
     expect(rest).toEqual({
@@ -60,15 +70,15 @@ describe("a raw subscription", () => {
 });
 
 describe("a message whose attributes are in metadata", () => {
-  it.each([{ contentType: "application/octet-stream" }, { metadata: { "Content-Type": "application/octet-stream" } }])(
-    "is rebuilt (%j)",
-    (where) => {
-      const metadata = { ...where.metadata, CE_id: "1", ce_Source: "s" };
-      const event = read({ data: Buffer.from([1]), contentType: where.contentType, metadata });
-      expect(event.attributes).toEqual({ id: "1", source: "s", data: Buffer.from([1]) });
-      expect(Buffer.from(event.body)).toEqual(Buffer.from([1]));
-    },
-  );
+  it.each([
+    { contentType: "application/octet-stream" },
+    { metadata: { "Content-Type": "application/octet-stream" } },
+  ])("is rebuilt (%j)", (where) => {
+    const metadata = { ...where.metadata, CE_id: "1", ce_Source: "s" };
+    const event = read({ data: Buffer.from([1]), contentType: where.contentType, metadata });
+    expect(event.attributes).toEqual({ id: "1", source: "s", data: Buffer.from([1]) });
+    expect(Buffer.from(event.body)).toEqual(Buffer.from([1]));
+  });
 });
 
 describe("expiration", () => {

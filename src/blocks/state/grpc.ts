@@ -4,7 +4,7 @@ import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { type GrpcMethod, unary } from "../../api/grpc.ts";
 import { goJson, unmarshalJson } from "../../lib/go-json.ts";
 import { malformedRequest, queryNotSupported } from "./errors.ts";
-import { readMetadata } from "./http-body.ts";
+import { readMetadata } from "./read-metadata.ts";
 import type { BulkEntry, Operation, SaveItem, WriteItem } from "./state.ts";
 import type { StateStores } from "./stores.ts";
 

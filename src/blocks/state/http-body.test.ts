@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
-import { embeddedJson, encodeBulkGet, rfc3339Seconds } from "./http-body.ts";
+import { embeddedJson, encodeBulkGet } from "./http-body.ts";
+import { rfc3339Seconds } from "./read-metadata.ts";
 
 it.each([
   [`{"b": 1, "a": [1, 2]}`, `{"b":1,"a":[1,2]}`],

@@ -4,7 +4,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import { compactGoJson, decodeJson, goJson } from "../../lib/go-json.ts";
-import type { StateRecord } from "./port.ts";
+import { readMetadata } from "./read-metadata.ts";
 import type { BulkEntry, Metadata, Operation, SaveItem } from "./state.ts";
 
 export type BulkGetBody = {
@@ -18,7 +18,7 @@ export type TransactionBody = { readonly operations: readonly Operation[]; reado
 /** No metadata, shared so that the common request allocates none. */
 export const noMetadata: Metadata = Object.freeze({});
 
-/** Items of a save; `shared` (from the URL) wins over each item's own metadata. Throws an Error saying what is wrong. */
+/** Items of a save; `shared` (from the URL) wins over each item's metadata. Throws an Error saying what is wrong. */
 export function decodeSave(body: Buffer, shared: Metadata): SaveItem[] {
   const list = arrayOf(decodeJson(body.toString()), "the body");
   return list.map((raw, index) => decodeItem(raw, `item ${index}`, shared));
@@ -163,16 +163,6 @@ function encodeEntry({ key, record, error }: BulkEntry): string {
   }
   if (error !== undefined) text += `,"error":${goJson(error)}`;
   return `${text}}`;
-}
-
-/** What a read tells about a record beside value and ETag, under the names clients know. */
-export function readMetadata(record: StateRecord): Record<string, string> {
-  return record.expiresAtMs === undefined ? {} : { ttlExpireTime: rfc3339Seconds(record.expiresAtMs) };
-}
-
-/** UTC, fraction cut. */
-export function rfc3339Seconds(unixMs: number): string {
-  return `${new Date(unixMs).toISOString().slice(0, -5)}Z`;
 }
 
 /**

@@ -2,14 +2,8 @@
 import { ApiError } from "../../api/errors.ts";
 import { type HttpCall, type HttpReply, type HttpRoute, jsonReply, noContent } from "../../api/http.ts";
 import { malformedRequest, queryNotSupported, withoutAppId } from "./errors.ts";
-import {
-  decodeBulkGet,
-  decodeSave,
-  decodeTransaction,
-  encodeBulkGet,
-  noMetadata,
-  rfc3339Seconds,
-} from "./http-body.ts";
+import { decodeBulkGet, decodeSave, decodeTransaction, encodeBulkGet, noMetadata } from "./http-body.ts";
+import { rfc3339Seconds } from "./read-metadata.ts";
 import type { Metadata } from "./state.ts";
 import type { StateStores } from "./stores.ts";
 
@@ -84,13 +78,13 @@ async function transaction(stores: StateStores, call: HttpCall): Promise<HttpRep
 }
 
 async function query(stores: StateStores, call: HttpCall): Promise<HttpReply> {
+  const name = call.params[0]!;
   try {
-    throw queryNotSupported(stores.store(call.params[0]!).name);
+    stores.store(name);
   } catch (error) {
-    throw error instanceof ApiError && error.code !== "ERR_STATE_STORE_NOT_SUPPORTED"
-      ? withoutAppId(error)
-      : error;
+    throw error instanceof ApiError ? withoutAppId(error) : error;
   }
+  throw queryNotSupported(name);
 }
 
 const deserializing = "failed deserializing HTTP body: ";

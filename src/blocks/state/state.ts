@@ -195,14 +195,15 @@ export class NamedStore {
 
   async #writeAll(writes: readonly StateWrite[], signal: AbortSignal): Promise<void> {
     if (writes.length === 1) return this.#write(writes[0]!, signal);
-    const failures: Error[] = [];
-    await each(writes, maxParallel, async (write) => {
+    const outcomes = new Array<Error | undefined>(writes.length);
+    await each(writes, maxParallel, async (write, index) => {
       try {
         await this.#write(write, signal);
       } catch (failure) {
-        failures.push(asError(failure));
+        outcomes[index] = asError(failure);
       }
     });
+    const failures = outcomes.filter((outcome) => outcome !== undefined);
     if (failures.length > 0) throw errors.joinFailures(failures);
   }
 

@@ -68,7 +68,7 @@ export interface MetadataSurroundings {
   readonly uuid: () => string;
   /** Store for references without `auth.secretStore`; `kubernetes` in Kubernetes mode. */
   readonly defaultSecretStore: string | undefined;
-  /** The secret's keys and texts. Rejects when the lookup fails; resolves with undefined when the store is not loaded. */
+  /** The secret's keys and texts; undefined when the store is not loaded. Rejects when the lookup fails. */
   readonly readSecret: (
     store: string,
     secret: string,

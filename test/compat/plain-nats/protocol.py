@@ -1,0 +1,92 @@
+"""
+The Weft mesh protocol as mesh/README.md describes it, for programs that have only nats-py and msgpack: names, frames
+and the two forms of a call. Knows nothing of Weft's own code.
+"""
+
+import hashlib
+import re
+import struct
+
+import msgpack
+
+PREFIX = struct.Struct(">BBI")
+VERSION = 1
+REQUEST, RESPONSE, ERROR, PROGRESS, CANCEL = 1, 2, 3, 4, 5
+MAX_HEAD = 512 * 1024
+MAX_NAME_PART = 180
+MAX_KEY = 2800
+
+
+def escape(text, kept, mark):
+    return "".join(chr(byte) if kept.match(chr(byte)) else f"{mark}{byte:02X}" for byte in text.encode())
+
+
+def token(text):
+    """One subject token for any text."""
+    return "=" if text == "" else escape(text, re.compile(r"[A-Za-z0-9_-]"), "=")
+
+
+def text_of(encoded):
+    """The text of a token."""
+    if encoded == "=":
+        return ""
+    return re.sub(rb"=([0-9A-F]{2})", lambda hit: bytes([int(hit[1], 16)]), encoded.encode()).decode()
+
+
+def name(*parts):
+    """Name of a stream, bucket or group."""
+    encoded = []
+    for part in parts:
+        short = "_" if part == "" else escape(part, re.compile(r"[A-Za-z0-9-]"), "_")
+        encoded.append(short if len(short) <= MAX_NAME_PART else "_h" + hashlib.sha256(part.encode()).hexdigest())
+    return "__".join(encoded)
+
+
+def key(*parts):
+    """Key of a table as KV clients write it."""
+    encoded = ".".join(token(part) for part in parts)
+    return encoded if len(encoded) <= MAX_KEY else "=h" + hashlib.sha256(encoded.encode()).hexdigest()
+
+
+def topic_subject(base, topic):
+    return base + "." + ".".join(token(part) for part in topic.split("."))
+
+
+def topic_filter(base, topic):
+    """As topic_subject; parts that are `*`, and a last part `>`, stay wildcards."""
+    parts = topic.split(".")
+    wild = lambda n, part: part == "*" or (part == ">" and n == len(parts) - 1)
+    return base + "." + ".".join(part if wild(n, part) else token(part) for n, part in enumerate(parts))
+
+
+def call_subject(form, app, caller, namespace="default", caller_namespace="default", root="weft"):
+    """`form` is rpc, call or cancel."""
+    return ".".join([token(root), token(namespace), form, token(app), token(caller_namespace), token(caller)])
+
+
+def frame(kind, head, body=b""):
+    packed = msgpack.packb(head)
+    return PREFIX.pack(VERSION, kind, len(packed)) + packed + body
+
+
+def read_frame(data):
+    """Gives kind, head, body. Raises ValueError for anything that is no frame of this version."""
+    if len(data) < PREFIX.size:
+        raise ValueError("shorter than the prefix")
+    version, kind, length = PREFIX.unpack_from(data)
+    if version != VERSION:
+        raise ValueError(f"version {version}")
+    if length > MAX_HEAD or PREFIX.size + length > len(data):
+        raise ValueError("the head does not fit")
+    try:
+        head = msgpack.unpackb(data[PREFIX.size : PREFIX.size + length])
+    except Exception as error:
+        raise ValueError("the head is not msgpack") from error
+    if not isinstance(head, dict):
+        raise ValueError("the head is no map")
+    return kind, head, data[PREFIX.size + length :]
+
+
+def pairs(flat):
+    """A flat list of names and values as a dictionary with lower-case names."""
+    return {flat[n].lower(): flat[n + 1] for n in range(0, len(flat or []), 2)}

@@ -1,0 +1,205 @@
+/**
+ * `npm run bench`: our jobs beside the ceilings of the same machine, in one run, as ratios to a bare node:http echo.
+ * Rounds alternate between the echo and every job, so that a noisy neighbour hits all alike; the median round counts.
+ * `-- --seconds N` and `-- --rounds N` make it longer or shorter. Nothing here asserts.
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { freePort } from "../kit/ports.ts";
+import { checkout, nodeBinary } from "../kit/paths.ts";
+import { startNats, startProcess, startSidecar, eventually } from "../kit/index.ts";
+import type { Sidecar } from "../kit/sidecar.ts";
+import { httpLoad, type HttpJob, type LoadResult } from "./http-load.ts";
+import { natsCeilings, natsLoad } from "./nats-load.ts";
+import { cpuMs, residentMb } from "./process-usage.ts";
+
+const connections = 32;
+const components = `apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: statestore }
+spec: { type: state.nats, version: v1 }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: pubsub }
+spec: { type: pubsub.nats, version: v1 }
+`;
+
+/** Smallest ratio that the trunk asks for (issue A). */
+const floors: Readonly<Record<string, number>> = { invoke: 0.1, "state get": 0.4, "state save": 0.36, publish: 0.38 };
+
+type Row = {
+  readonly name: string;
+  readonly perSecond: number;
+  readonly ratio: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  /** CPU of all sidecars per request, microseconds. */
+  readonly cpuUs: number;
+};
+
+type Report = {
+  readonly commit: string;
+  readonly rows: readonly Row[];
+  readonly ceilings: Readonly<Record<string, number>>;
+  readonly readyMs: number;
+  readonly idleMb: number;
+  readonly singleInvokeP50Ms: number;
+};
+
+const { values } = parseArgs({
+  options: { seconds: { type: "string", default: "3" }, rounds: { type: "string", default: "3" } },
+});
+const seconds = Number(values.seconds);
+const rounds = Number(values.rounds);
+const report = await run();
+print(report);
+save(report);
+
+async function run(): Promise<Report> {
+  const command = sidecarBinary();
+  await using nats = await startNats();
+  const echoPort = await freePort();
+  await using echo = await startProcess({
+    name: "echo",
+    command: nodeBinary(),
+    args: [join(checkout, "test", "load", "echo.mjs"), String(echoPort)],
+  });
+  const echoUrl = `http://127.0.0.1:${echoPort}/`;
+  await eventually(() => fetch(echoUrl));
+  const readyMs = await measureReady(command, nats);
+  const resources = { "components.yaml": components };
+  await using caller = await startSidecar({ appId: "caller", nats, resources, command });
+  await using callee = await startSidecar({ appId: "callee", appPort: echoPort, nats, resources, command });
+  const idleMb = residentMb(caller.pid);
+  const jobs = makeJobs(caller, echoUrl);
+  for (const job of Object.values(jobs)) await httpLoad(job, connections, 1);
+  const pids = [caller.pid, callee.pid];
+  const results = await measure(jobs, pids);
+  const single = await httpLoad(jobs["invoke"]!, 1, 2);
+  const ceilings = await measureCeilings(nats.url);
+  void echo;
+  return {
+    commit: execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: checkout, encoding: "utf8" }).trim(),
+    rows: results,
+    ceilings,
+    readyMs,
+    idleMb,
+    singleInvokeP50Ms: single.p50Ms,
+  };
+}
+
+/** The built executable when it is there, as users run it; else the source. */
+function sidecarBinary(): [string, ...string[]] {
+  const built = join(checkout, "dist", "weftd");
+  if (existsSync(built)) return [built];
+  console.log("dist/weftd is not there (npm run build): measuring from source");
+  return [nodeBinary(), join(checkout, "src", "main.ts")];
+}
+
+function makeJobs(sidecar: Sidecar, echoUrl: string): Record<string, HttpJob> {
+  const text = "x".repeat(256);
+  const json = { "content-type": "application/json" };
+  const state = `${sidecar.httpUrl}/v1.0/state/statestore`;
+  const save = JSON.stringify([{ key: "bench", value: text }]);
+  return {
+    echo: { url: echoUrl, method: "POST", body: text },
+    invoke: { url: `${sidecar.httpUrl}/v1.0/invoke/callee/method/echo`, method: "POST", body: text },
+    "state save": { url: state, method: "POST", body: save, headers: json },
+    "state get": { url: `${state}/bench`, method: "GET" },
+    publish: {
+      url: `${sidecar.httpUrl}/v1.0/publish/pubsub/bench`,
+      method: "POST",
+      body: JSON.stringify({ text: "x".repeat(245) }),
+      headers: json,
+    },
+  };
+}
+
+async function measure(jobs: Record<string, HttpJob>, pids: readonly number[]): Promise<Row[]> {
+  const taken = new Map<string, { load: LoadResult; ratio: number; cpuUs: number }[]>();
+  for (let round = 1; round <= rounds; round++) {
+    const echo = await httpLoad(jobs["echo"]!, connections, seconds);
+    for (const [name, job] of Object.entries(jobs)) {
+      const before = totalCpuMs(pids);
+      const load = name === "echo" ? echo : await httpLoad(job, connections, seconds);
+      const cpuUs = name === "echo" ? 0 : ((totalCpuMs(pids) - before) * 1000) / load.requests;
+      const ratio = load.perSecond / echo.perSecond;
+      console.log(`round ${round}  ${name.padEnd(12)} ${load.perSecond.toFixed(0).padStart(7)}/s  ${ratio.toFixed(3)}`);
+      taken.set(name, [...(taken.get(name) ?? []), { load, ratio, cpuUs }]);
+    }
+  }
+  return [...taken].map(([name, samples]) => {
+    const { load, ratio, cpuUs } = samples.sort((a, b) => a.ratio - b.ratio)[samples.length >> 1]!;
+    return { name, ratio, cpuUs, perSecond: load.perSecond, p50Ms: load.p50Ms, p99Ms: load.p99Ms };
+  });
+}
+
+function totalCpuMs(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => sum + cpuMs(pid), 0);
+}
+
+async function measureCeilings(url: string): Promise<Record<string, number>> {
+  const { ceilings, close } = await natsCeilings(url);
+  const measured: Record<string, number> = {};
+  for (const { name, run: once } of ceilings) {
+    await natsLoad(once, connections, 0.5);
+    measured[name] = await natsLoad(once, connections, seconds);
+  }
+  await close();
+  return measured;
+}
+
+/** From the start of the process to outbound health, with NATS up; the best of five, ms. */
+async function measureReady(command: [string, ...string[]], nats: Awaited<ReturnType<typeof startNats>>): Promise<number> {
+  const times: number[] = [];
+  for (let i = 0; i < 5; i++) {
+    const startMs = performance.now();
+    const resources = { "components.yaml": components };
+    await using sidecar = await startSidecar({ appId: `ready${i}`, nats, resources, command, wait: "outbound" });
+    times.push(performance.now() - startMs);
+    void sidecar;
+  }
+  return Math.min(...times);
+}
+
+function print({ rows, ceilings, readyMs, idleMb, singleInvokeP50Ms }: Report): void {
+  const last = lastReport();
+  console.log(`\n${connections} connections, 256-byte bodies, metrics on; ratio to a bare node:http echo of the same round`);
+  console.log("job             req/s   ratio  floor   p50 ms  p99 ms  sidecar CPU us  last ratio");
+  for (const row of rows) {
+    const before = last?.rows.find((candidate) => candidate.name === row.name);
+    console.log(
+      [
+        row.name.padEnd(13),
+        row.perSecond.toFixed(0).padStart(7),
+        row.ratio.toFixed(3).padStart(7),
+        (floors[row.name]?.toFixed(2) ?? "").padStart(6),
+        String(row.p50Ms).padStart(8),
+        String(row.p99Ms).padStart(7),
+        row.cpuUs.toFixed(0).padStart(15),
+        (before === undefined ? "" : `${before.ratio.toFixed(3)} (${last?.commit})`).padStart(16),
+      ].join(" "),
+    );
+  }
+  console.log(`\nceilings of one NATS client, ${connections} under way, 256 bytes`);
+  for (const [name, perSecond] of Object.entries(ceilings)) console.log(`${name.padEnd(18)} ${perSecond.toFixed(0)}/s`);
+  console.log(`\nready (process start to outbound health, NATS up): ${readyMs.toFixed(0)} ms, limit 200`);
+  console.log(`idle memory: ${idleMb.toFixed(0)} MB, limit 90`);
+  console.log(`invocation at one connection: p50 ${singleInvokeP50Ms} ms`);
+}
+
+function reportFile(): string {
+  return join(checkout, ".cache", "bench", "last.json");
+}
+
+function lastReport(): Report | undefined {
+  return existsSync(reportFile()) ? (JSON.parse(readFileSync(reportFile(), "utf8")) as Report) : undefined;
+}
+
+function save(made: Report): void {
+  mkdirSync(join(checkout, ".cache", "bench"), { recursive: true });
+  writeFileSync(reportFile(), `${JSON.stringify(made, null, 2)}\n`);
+}

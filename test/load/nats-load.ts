@@ -1,0 +1,54 @@
+/** What this machine's NATS can do for one client with our own multiplexer and nothing else: the ceilings of our jobs. */
+import { systemClock } from "../../mesh/index.ts";
+import { MeshConnection } from "../../mesh/connection.ts";
+import { JetStream } from "../../mesh/jetstream.ts";
+import { Mux } from "../../mesh/mux.ts";
+import { findNats } from "../../mesh/server/index.ts";
+import { bucketConfig, Topology, topicsConfig } from "../../mesh/topology.ts";
+
+export type NatsCeiling = { readonly name: string; readonly run: () => Promise<unknown> };
+
+const payload = Buffer.alloc(256, "x");
+const options = { timeoutMs: 5_000, idempotent: true };
+
+/** Connects and prepares; each ceiling is one operation to be repeated. */
+export async function natsCeilings(url: string): Promise<{ ceilings: NatsCeiling[]; close(): Promise<void> }> {
+  const clock = systemClock;
+  const inbox = `_INBOX.bench${process.pid}`;
+  const settings = { clientName: "weft bench", inbox, access: {}, clock, log: () => {}, random: Math.random };
+  const connection = new MeshConnection(settings, () => findNats({ urls: [url], env: {}, clock, progress: () => {} }));
+  const mux = new Mux(connection);
+  const js = new JetStream(connection, mux);
+  const topology = new Topology(js, () => {});
+  connection.start();
+  await connection.ready();
+  await topology.ensure(bucketConfig("bench", "file"));
+  await topology.ensure(topicsConfig("bench", "bench.topic", 3_600_000, -1));
+  connection.subscribe("bench.echo", (message) => message.respond(message.data));
+  await js.publish("$KV.bench.key", payload, undefined, options);
+  const read = (message: { data: Uint8Array }): { done: Uint8Array } => ({ done: message.data });
+  return {
+    ceilings: [
+      { name: "NATS request", run: () => mux.request("bench.echo", payload, { timeoutMs: 5_000, read }) },
+      { name: "JetStream publish", run: () => js.publish("bench.topic.a", payload, undefined, options) },
+      { name: "KV put", run: () => js.publish("$KV.bench.key", payload, undefined, options) },
+      { name: "KV direct get", run: () => js.directGet("KV_bench", "$KV.bench.key", options) },
+    ],
+    close: () => connection.close(),
+  };
+}
+
+/** Closed loop with so many operations under way. */
+export async function natsLoad(run: () => Promise<unknown>, parallel: number, seconds: number): Promise<number> {
+  const startMs = systemClock.monotonicMs();
+  const endMs = startMs + seconds * 1000;
+  let count = 0;
+  const worker = async (): Promise<void> => {
+    while (systemClock.monotonicMs() < endMs) {
+      await run();
+      count++;
+    }
+  };
+  await Promise.all(Array.from({ length: parallel }, worker));
+  return count / ((systemClock.monotonicMs() - startMs) / 1000);
+}
