@@ -168,8 +168,19 @@ async function runScript(node, script, args) {
       child.kill(signal);
     });
   }
+  if (process.env.npm_lifecycle_event !== undefined) onParentGone(() => child.kill("SIGTERM"));
   const { code, signal } = await ended(child);
   process.exit(signal === null ? code : 128 + (constants.signals[signal] ?? 0));
+}
+
+/** npm killed outright tells nobody; without it there is no reader of our output and nobody to press Ctrl-C. */
+function onParentGone(act) {
+  const parent = process.ppid;
+  const watch = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(watch);
+    act();
+  }, 500);
 }
 
 function say(line) {

@@ -26,7 +26,10 @@ export type FindOptions = {
   readonly signal?: AbortSignal | undefined;
   /** A server that asks for credentials or TLS can be used. */
   readonly credentialsGiven?: boolean | undefined;
-  /** The port that is looked at and that a started server gets when it is free. 4222; tests use another. */
+  /**
+   * The port that is looked at and that a started server gets when it is free; goes before WEFT_NATS_PORT.
+   * 4222; tests use another.
+   */
   readonly defaultPort?: number | undefined;
 };
 
@@ -57,14 +60,14 @@ export type FoundNats = {
  */
 export async function findNats(options: FindOptions): Promise<FoundNats> {
   const { env, clock, signal } = options;
-  const port = options.defaultPort ?? natsPort;
+  const port = options.defaultPort ?? readPort(env["WEFT_NATS_PORT"]);
   const urls = readUrls(options.urls ?? [], env["WEFT_NATS_URL"]);
   if (urls.length > 0) return fixed("given", urls, `using ${urls.map(hidePassword).join(", ")} as given`);
 
   // Our own server first, also on another port: all sidecars of a user must meet on one server.
   const home = locateHome(options);
   const running = await findShared(home, clock, signal);
-  if (running !== undefined) return shared({ server: running, startedHere: false }, "", options);
+  if (running !== undefined) return shared({ server: running, startedHere: false }, "", port, options);
 
   const answer = await probe(port, clock, signal);
   const where = `127.0.0.1:${port}`;
@@ -79,14 +82,14 @@ export async function findNats(options: FindOptions): Promise<FoundNats> {
   } else if (answer.kind === "foreign") {
     passed = `; what listens on ${where} was not used: ${answer.detail}`;
   }
-  return shared(await ensureShared({ ...options, usualPort: port }), passed, options);
+  return shared(await ensureShared({ ...options, usualPort: port }), passed, port, options);
 }
 
 function fixed(way: "given" | "found", urls: string[], detail: string): FoundNats {
   return { urls, way, detail, ensure: () => Promise.resolve({ urls, restarted: false, moved: false }) };
 }
 
-function shared(result: SharedResult, note: string, options: FindOptions): FoundNats {
+function shared(result: SharedResult, note: string, usualPort: number, options: FindOptions): FoundNats {
   let known = result.server;
   const way = result.startedHere ? "started" : "joined";
   const { version, port, pid, dataDir } = known;
@@ -97,7 +100,6 @@ function shared(result: SharedResult, note: string, options: FindOptions): Found
       `${way} the shared nats-server ${version} on 127.0.0.1:${port} ` +
       `(process ${pid}, data in ${dataDir}; "weft down" stops it)${note}`,
     async ensure(signal = options.signal) {
-      const usualPort = options.defaultPort ?? natsPort;
       const { server } = await ensureShared({ ...options, usualPort, signal });
       const change = compare(known, server);
       known = server;
@@ -108,6 +110,13 @@ function shared(result: SharedResult, note: string, options: FindOptions): Found
 
 function compare(before: SharedServer, now: SharedServer): { restarted: boolean; moved: boolean } {
   return { restarted: before.serverId !== now.serverId, moved: before.url !== now.url };
+}
+
+function readPort(text: string | undefined): number {
+  if (text === undefined || text === "") return natsPort;
+  const port = Number(text);
+  if (Number.isInteger(port) && port > 0 && port < 65536) return port;
+  throw new FindNatsError(`WEFT_NATS_PORT is "${text}"; write a port number, such as ${natsPort}.`);
 }
 
 function readUrls(given: readonly string[], fromEnv: string | undefined): string[] {

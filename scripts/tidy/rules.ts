@@ -126,7 +126,7 @@ export function wordFailures(path: string, text: string): string[] {
 export function unrunTestFailures(source: Source): string[] {
   return [...source.code.matchAll(unrunTest)].map(
     (match) =>
-      `${source.path}:${lineAt(source.text, match.index)} has ${match[0]}. Fix: make the test run, or remove it`,
+      `${source.path}:${lineAt(source.text, match.index)} has ${match[0]}. Fix: make it run; a case for some capability goes under an if`,
   );
 }
 

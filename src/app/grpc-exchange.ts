@@ -4,6 +4,7 @@ import { ApiError, GrpcCode } from "../api/errors.ts";
 import {
   encodeFrame,
   FrameReader,
+  type GrpcFrame,
   GrpcWireError,
   isGrpcContentType,
   openFrame,
@@ -41,12 +42,14 @@ class Exchange {
   readonly #reject: (error: GrpcStatusError) => void;
   readonly #frames: FrameReader;
   readonly #onAbort = (): void => this.#fail(abortStatus(this.#signal.reason));
-  #message: Uint8Array | Promise<Uint8Array> | undefined;
+  #message: GrpcFrame | undefined;
   #headers: IncomingHttpHeaders | undefined;
   #rawHeaders: readonly string[] = [];
   #trailers: IncomingHttpHeaders | undefined;
   #rawTrailers: readonly string[] = [];
   #error: Error | undefined;
+  /** The status has come; a compressed message may still be opened. */
+  #completed = false;
   #settled = false;
 
   constructor(
@@ -91,8 +94,7 @@ class Exchange {
         if (this.#message !== undefined) {
           throw new GrpcWireError(GrpcCode.Internal, "a unary call was answered with more than one message");
         }
-        const encoding = this.#headers?.["grpc-encoding"] as string | undefined;
-        this.#message = frame.compressed ? openFrame(frame, encoding, this.#maxMessageBytes) : frame.bytes;
+        this.#message = frame;
       }
     } catch (error) {
       this.#fail(asStatus(error));
@@ -103,7 +105,8 @@ class Exchange {
   #complete(): void {
     const fields = this.#trailers ?? this.#headers;
     const code = fields?.["grpc-status"];
-    if (fields === undefined || typeof code !== "string") return;
+    if (this.#completed || fields === undefined || typeof code !== "string") return;
+    this.#completed = true;
     const trailers = this.#trailers === undefined ? this.#rawHeaders : this.#rawTrailers;
     this.#finish(Number(code), fields, sendablePairs(trailers));
   }
@@ -116,14 +119,17 @@ class Exchange {
         new GrpcStatusError(known ? code : GrpcCode.Unknown, text, detailsOf(fields), trailers),
       );
     }
-    if (this.#frames.partial || this.#message === undefined) {
+    const frame = this.#message;
+    if (this.#frames.partial || frame === undefined) {
       const text = this.#frames.partial
         ? "the app's answer ended inside a message"
         : "the app answered OK without a message";
       return this.#fail(new GrpcStatusError(GrpcCode.Internal, text, undefined, trailers));
     }
     const headers = this.#trailers === undefined ? [] : sendablePairs(this.#rawHeaders);
-    Promise.resolve(this.#message).then(
+    if (!frame.compressed)
+      return this.#settle(() => this.#resolve({ message: frame.bytes, headers, trailers }));
+    openFrame(frame, this.#headers?.["grpc-encoding"] as string | undefined, this.#maxMessageBytes).then(
       (message) => this.#settle(() => this.#resolve({ message, headers, trailers })),
       (error: unknown) => this.#fail(asStatus(error)),
     );

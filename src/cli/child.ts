@@ -102,7 +102,10 @@ async function endOf(child: ChildProcess, options: ChildOptions): Promise<ChildE
     // A failed start is told by `start`; nobody waits for this end then.
     child.once("error", () => resolve({ code: 127, signal: undefined }));
     child.once("exit", (code, signal) => {
-      resolve({ code: code ?? 128 + (signal === null ? 0 : constants.signals[signal]), signal: signal ?? undefined });
+      resolve({
+        code: code ?? 128 + (signal === null ? 0 : constants.signals[signal]),
+        signal: signal ?? undefined,
+      });
     });
   });
   const late = options.clock.setTimeout(() => outputs.forEach((stream) => stream.destroy()), outputGraceMs);

@@ -16,7 +16,8 @@ export async function freePorts(count: number, avoid: ReadonlySet<number> = new 
     const port = randomInt(firstPort, lastPort + 1);
     if (!avoid.has(port) && (await isFree(port))) chosen.add(port);
   }
-  if (chosen.size < count) throw new Error(`no free port between ${firstPort} and ${lastPort}; give the ports as flags`);
+  if (chosen.size < count)
+    throw new Error(`no free port between ${firstPort} and ${lastPort}; give the ports as flags`);
   return [...chosen];
 }
 

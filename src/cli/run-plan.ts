@@ -26,35 +26,38 @@ export type RunPorts = { readonly http: number; readonly grpc: number; readonly 
 const slackMs = 5_000;
 /** The API is for the app beside the sidecar; whoever wants more says so. */
 const loopback = "127.0.0.1";
+export const portFlags: ReadonlySet<string> = new Set([
+  "app-port",
+  "dapr-http-port",
+  "dapr-grpc-port",
+  "metrics-port",
+]);
 
-/** Ports the user gave as flags; undefined where a free one is wanted. Dapr's `-1` and `0` mean the same. */
-export function givenPorts(flags: GivenFlags): { [K in keyof RunPorts]: number | undefined } {
-  const port = (name: string): number | undefined => {
-    const text = flags.get(name)?.at(-1) ?? "";
-    return ["", "0", "-1"].includes(text) ? undefined : Number(text);
-  };
-  return { http: port("dapr-http-port"), grpc: port("dapr-grpc-port"), metrics: port("metrics-port") };
-}
+/** Where the user gave no port; Dapr's `-1` and `0` mean the same. */
+const noPort: ReadonlySet<string> = new Set(["", "0", "-1"]);
 
-/** The flags of the sidecar: the user's, and ours where the user gave none. `made` are the values of our own. */
+/**
+ * The flags of the sidecar: the user's, and where the user gave none those of `made`. Faults of the user's values are
+ * left to who reads them.
+ */
 export function completeFlags(
-  flags: GivenFlags,
+  given: GivenFlags,
   made: { appId: string; ports: RunPorts; resources: readonly string[]; config: readonly string[] },
 ): GivenFlags {
-  const complete = new Map(flags);
-  const fallback = (name: string, texts: readonly string[]): void => {
+  const complete = new Map(
+    [...given].filter(([name, texts]) => !portFlags.has(name) || !noPort.has(texts.at(-1) ?? "")),
+  );
+  const add = (name: string, texts: readonly string[]): void => {
     if (!complete.has(name) && texts.length > 0) complete.set(name, texts);
   };
-  fallback("app-id", [made.appId]);
-  complete.set("dapr-http-port", [String(made.ports.http)]);
-  complete.set("dapr-grpc-port", [String(made.ports.grpc)]);
-  complete.set("metrics-port", [String(made.ports.metrics)]);
-  fallback("dapr-listen-addresses", [loopback]);
-  fallback("metrics-listen-address", [loopback]);
-  if (!complete.has("components-path")) fallback("resources-path", made.resources);
-  fallback("config", made.config);
-  // Dapr's sign for "no app port" on the command line of its CLI.
-  if (["0", "-1"].includes(complete.get("app-port")?.at(-1) ?? "")) complete.delete("app-port");
+  add("app-id", [made.appId]);
+  add("dapr-http-port", [String(made.ports.http)]);
+  add("dapr-grpc-port", [String(made.ports.grpc)]);
+  add("metrics-port", [String(made.ports.metrics)]);
+  add("dapr-listen-addresses", [loopback]);
+  add("metrics-listen-address", [loopback]);
+  if (!complete.has("components-path")) add("resources-path", made.resources);
+  add("config", made.config);
   return complete;
 }
 

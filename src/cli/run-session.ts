@@ -131,7 +131,9 @@ class Session {
       await this.#api.healthy("outbound", AbortSignal.any([late.signal, this.#over.signal]));
     } catch (error) {
       if (!late.signal.aborted) throw error;
-      terminal.warn("the sidecar is not ready after 60 s, its log above says why; starting the app all the same");
+      terminal.warn(
+        "the sidecar is not ready after 60 s, its log above says why; starting the app all the same",
+      );
     } finally {
       timer.cancel();
     }
@@ -156,16 +158,24 @@ class Session {
 
   #whatIsMissing(): string {
     const { appPort } = this.#options.plan;
-    const forApp = this.#app !== undefined && appPort > 0 ? `, or the app does not listen on port ${appPort}` : "";
+    const forApp =
+      this.#app !== undefined && appPort > 0 ? `, or the app does not listen on port ${appPort}` : "";
     return `still not ready after 60 s: the sidecar cannot reach NATS${forApp}. Waiting on`;
   }
 
   /** Tools find the processes that belong together by these. */
   async #attachNotes(): Promise<void> {
     const { plan, terminal } = this.#options;
-    const app = this.#app === undefined ? [] : [["appCommand", plan.command.join(" ")], ["appPID", String(this.#app.pid)]];
+    const app =
+      this.#app === undefined
+        ? []
+        : [
+            ["appCommand", plan.command.join(" ")],
+            ["appPID", String(this.#app.pid)],
+          ];
     try {
-      for (const [key = "", value = ""] of [["cliPID", String(process.pid)], ...app]) await this.#api.note(key, value);
+      for (const [key = "", value = ""] of [["cliPID", String(process.pid)], ...app])
+        await this.#api.note(key, value);
     } catch (error) {
       terminal.warn(`could not write down the process ids in the sidecar's metadata: ${textOf(error)}`);
     }

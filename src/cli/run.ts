@@ -7,9 +7,15 @@ import { defaultConfigFile, ensureDefaultComponents } from "./default-resources.
 import { findCommand } from "./find-command.ts";
 import { freePorts } from "./free-port.ts";
 import type { CommandHost } from "./host.ts";
-import { completeFlags, givenPorts, makeAppId, planRun, type RunPlan, type RunPorts } from "./run-plan.ts";
+import { completeFlags, makeAppId, planRun, portFlags, type RunPlan, type RunPorts } from "./run-plan.ts";
 import { runSession } from "./run-session.ts";
-import { addSidecarOptions, checkFlags, flagArguments, givenFlags, type GivenFlags } from "./sidecar-flags.ts";
+import {
+  addSidecarOptions,
+  checkFlags,
+  flagArguments,
+  givenFlags,
+  type GivenFlags,
+} from "./sidecar-flags.ts";
 import { listenForStop } from "./stop-request.ts";
 
 const examples = `
@@ -52,35 +58,31 @@ async function run(command: Command, words: readonly string[], host: CommandHost
 function refuseUnsupported(command: Command): void {
   const { runFile, kubernetes } = command.opts<{ runFile?: string; kubernetes?: boolean }>();
   if (runFile !== undefined) {
-    throw new CliError("run files are not there yet: start each app with a `weft run` of its own", exitCodes.usage);
+    throw new CliError(
+      "run files are not there yet: start each app with a `weft run` of its own",
+      exitCodes.usage,
+    );
   }
   if (kubernetes === true) throw new CliError("`weft run` starts apps on this machine only", exitCodes.usage);
 }
 
-async function makePlan(given: GivenFlags, words: readonly string[], env: NodeJS.ProcessEnv): Promise<RunPlan> {
+async function makePlan(
+  given: GivenFlags,
+  words: readonly string[],
+  env: NodeJS.ProcessEnv,
+): Promise<RunPlan> {
   const appId = makeAppId(words, randomBytes(2).toString("hex"));
-  // Checked before our own values go in: those need folders and ports, which bad flags must not leave behind.
-  const draft = completeFlags(given, { appId, ports: { http: 1, grpc: 2, metrics: 3 }, resources: [], config: [] });
-  checkFlags(flagArguments(overlay(draft, given)), env);
-  const made = { appId, ports: await choosePorts(given), ...findDefaults(given, env) };
-  const flags = completeFlags(given, made);
+  const ports = await choosePorts(given);
+  // Checked once before the defaults go in, so that a bad flag leaves no new folder behind.
+  checkFlags(flagArguments(completeFlags(given, { appId, ports, resources: [], config: [] })), env);
+  const flags = completeFlags(given, { appId, ports, ...findDefaults(given, env) });
   return planRun(flags, checkFlags(flagArguments(flags), env), words);
 }
 
-/** The user's own ports stay in the draft, so that a bad one is told. */
-function overlay(draft: GivenFlags, given: GivenFlags): GivenFlags {
-  const wanted = ["dapr-http-port", "dapr-grpc-port", "metrics-port"].flatMap((name) => {
-    const texts = given.get(name);
-    return texts === undefined || ["", "-1"].includes(texts.at(-1) ?? "") ? [] : [[name, texts] as const];
-  });
-  return new Map([...draft, ...wanted]);
-}
-
 async function choosePorts(given: GivenFlags): Promise<RunPorts> {
-  const { http, grpc, metrics } = givenPorts(given);
-  const taken = [http, grpc, metrics, Number(given.get("app-port")?.at(-1))].filter((port) => port !== undefined);
-  const [a, b, c] = await freePorts(3, new Set(taken));
-  return { http: http ?? a!, grpc: grpc ?? b!, metrics: metrics ?? c! };
+  const taken = [...portFlags].map((name) => Number(given.get(name)?.at(-1)));
+  const [http = 0, grpc = 0, metrics = 0] = await freePorts(3, new Set(taken));
+  return { http, grpc, metrics };
 }
 
 function findDefaults(given: GivenFlags, env: NodeJS.ProcessEnv): { resources: string[]; config: string[] } {

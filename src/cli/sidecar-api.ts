@@ -21,10 +21,13 @@ export function sidecarApi(address: SidecarAddress, apiToken: string | undefined
   const headers: Record<string, string> = apiToken === undefined ? {} : { "dapr-api-token": apiToken };
   const call = (method: string, path: string, body = ""): Promise<number> =>
     new Promise((resolve, reject) => {
-      const sent = request({ ...address, method, path, headers, timeout: tryMs, agent: false }, (response) => {
-        response.resume();
-        resolve(response.statusCode ?? 0);
-      });
+      const sent = request(
+        { ...address, method, path, headers, timeout: tryMs, agent: false },
+        (response) => {
+          response.resume();
+          resolve(response.statusCode ?? 0);
+        },
+      );
       sent.once("timeout", () => sent.destroy(new Error(`no answer within ${tryMs} ms`)));
       sent.once("error", reject);
       sent.end(body);

@@ -88,7 +88,8 @@ export function flagArguments(flags: GivenFlags): string[] {
 export function checkFlags(args: readonly string[], env: Environment): SidecarOptions {
   const outcome = parseFlags(args, env, { version: "", commit: "" });
   // The text is the usage and then the fault; here the fault alone says enough.
-  if (outcome.kind !== "run") throw usage(outcome.kind === "print" ? lastLine(outcome.text) : "nothing to run");
+  if (outcome.kind !== "run")
+    throw usage(outcome.kind === "print" ? lastLine(outcome.text) : "nothing to run");
   try {
     return resolveOptions(outcome.flags, env);
   } catch (error) {
@@ -127,7 +128,8 @@ export function spellOutBooleans(argv: readonly string[]): string[] {
 
 /** Whether the flag needs a value from the next argument. */
 function kindOf(argument: string): "bool" | "value" | "complete" {
-  if (!argument.startsWith("--")) return /^-[A-Za-z]$/.test(argument) && argument !== "-h" ? "value" : "complete";
+  if (!argument.startsWith("--"))
+    return /^-[A-Za-z]$/.test(argument) && argument !== "-h" ? "value" : "complete";
   const row = rows.find(({ name }) => `--${name}` === argument);
   if (row === undefined) return "complete";
   return row.kind === "bool" ? "bool" : "value";

@@ -382,7 +382,8 @@ describe("a file", () => {
 
   it("keeps the kinds that are not used yet as data", () => {
     const text =
-      "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\nscopes: [a]\nspec: {policies: {timeouts: {fast: 5s}}}\n";
+      "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\nscopes: [a]\n" +
+      "spec: {policies: {timeouts: {fast: 5s}}}\n";
     expect(parseResources(text, "f").resources).toEqual([
       {
         kind: "Resiliency",

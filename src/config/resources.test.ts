@@ -73,7 +73,8 @@ describe("loadResources", () => {
     const { components, problems } = await loadResources([path], shop);
     expect(components.map(({ name }) => name)).toEqual(["ok"]);
     expect(problems.map(formatProblem)).toEqual([
-      `${path}/bad.yaml:1:5: not valid YAML: Flow sequence in block collection must be sufficiently indented and end with a ]; check the indentation and the closing brackets`,
+      `${path}/bad.yaml:1:5: not valid YAML: Flow sequence in block collection must be sufficiently ` +
+        "indented and end with a ]; check the indentation and the closing brackets",
       `${path}/notes.txt:1:1: the file is not loaded: the name of a resource file must end in .yaml or .yml`,
     ]);
   });
@@ -82,7 +83,8 @@ describe("loadResources", () => {
     const path = join(directory({}), "none");
     await expect(loadResources([path], shop)).rejects.toThrow(
       new SettingError(
-        `failed to load components: open ${path}: no such file or directory (create the directory or correct --resources-path)`,
+        `failed to load components: open ${path}: no such file or directory ` +
+          "(create the directory or correct --resources-path)",
       ),
     );
     const file = join(directory({ "a.yaml": "" }), "a.yaml");

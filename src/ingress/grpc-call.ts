@@ -15,6 +15,7 @@ import {
   encodeFrame,
   encodeValue,
   FrameReader,
+  type GrpcFrame,
   GrpcWireError,
   headerText,
   knownEncoding,
@@ -142,18 +143,17 @@ export class ServerCall implements GrpcCall {
   /** The whole request of a unary call. Rejects with GrpcWireError; never settles when the client goes away. */
   readUnary(): Promise<Uint8Array> {
     const { stream } = this;
-    const frames = new FrameReader(this.#host.maxMessageBytes);
-    let message: Uint8Array | Promise<Uint8Array> | undefined;
+    const { maxMessageBytes } = this.#host;
+    const frames = new FrameReader(maxMessageBytes);
+    let first: GrpcFrame | undefined;
     return new Promise((resolve, reject) => {
       const take = (chunk: Buffer): void => {
         frames.push(chunk);
         try {
           for (let frame = frames.next(); frame !== undefined; frame = frames.next()) {
-            if (message !== undefined)
+            if (first !== undefined)
               throw new GrpcWireError(GrpcCode.Internal, "a unary call got a second message");
-            message = frame.compressed
-              ? openFrame(frame, this.encoding, this.#host.maxMessageBytes)
-              : frame.bytes;
+            first = frame;
           }
         } catch (error) {
           stream.off("data", take);
@@ -162,10 +162,12 @@ export class ServerCall implements GrpcCall {
       };
       stream.on("data", take);
       stream.once("end", () => {
+        // A reset ends the readable side too; `close` follows.
+        if (stream.closed) return;
         if (frames.partial) reject(truncated());
-        else if (message === undefined) {
+        else if (first === undefined) {
           reject(new GrpcWireError(GrpcCode.Internal, "a unary call got no message"));
-        } else resolve(message);
+        } else resolve(first.compressed ? openFrame(first, this.encoding, maxMessageBytes) : first.bytes);
       });
     });
   }
@@ -301,7 +303,8 @@ class Arrivals {
       this.#wake?.();
     };
     const ended = (): void => {
-      this.#complete = true;
+      // A reset ends the readable side too; `close` follows.
+      if (!stream.closed) this.#complete = true;
       arrived();
     };
     stream.on("readable", arrived);

@@ -1,6 +1,7 @@
 /**
  * Says what is wrong with a JSON text in the words of Go's encoding/json, which Dapr's clients see in error
- * messages. Only run after JSON.parse has refused a text, so it is written for exactness and not for speed.
+ * messages. Only run after JSON.parse has refused a text, so it is written for exactness; it still has to be
+ * linear, because anyone may send a long wrong body.
  */
 import { goQuote } from "./go-quote.ts";
 
@@ -17,8 +18,16 @@ export type GoJsonScan =
 
 /** Go refuses deeper nesting. */
 const MAX_DEPTH = 10_000;
-const SPACE = /[ \t\r\n]/;
+const DIGIT = /[0-9]/;
 const HEX = /[0-9a-fA-F]/;
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+/** First letters of the words that are values. */
+const WORDS: ReadonlyMap<string, string> = new Map([
+  ["t", "true"],
+  ["f", "false"],
+  ["n", "null"],
+]);
 const OBJECT = "}";
 const ARRAY = "]";
 
@@ -67,7 +76,7 @@ class Scanner {
   scan(): GoJsonScan | "incomplete" {
     let expected: Expectation = "value";
     for (;;) {
-      while (SPACE.test(this.#text.charAt(this.#at))) this.#at++;
+      while (isSpace(this.#text.charCodeAt(this.#at))) this.#at++;
       const char = this.#text.charAt(this.#at);
       if (char === "") return "incomplete";
       const next = this.#step(char, expected);
@@ -131,8 +140,8 @@ class Scanner {
       return char === "{" ? "key or }" : "value or ]";
     }
     if (char === '"') return this.#string() ? "comma or end" : undefined;
-    if (char === "-" || /[0-9]/.test(char)) return this.#number() ? "comma or end" : undefined;
-    const word = { t: "true", f: "false", n: "null" }[char];
+    if (char === "-" || isDigit(char.charCodeAt(0))) return this.#number() ? "comma or end" : undefined;
+    const word = WORDS.get(char);
     if (word === undefined) return this.#fail(char, "looking for beginning of value");
     return this.#literal(word) ? "comma or end" : undefined;
   }
@@ -147,12 +156,12 @@ class Scanner {
   #string(): boolean {
     this.#at++;
     for (;;) {
-      const char = this.#text.charAt(this.#at);
-      if (char === "") return false;
-      if (char < " ") return this.#fail(char, "in string literal") !== undefined;
+      const code = this.#text.charCodeAt(this.#at);
+      if (Number.isNaN(code)) return false;
+      if (code < 0x20) return this.#fail(this.#text.charAt(this.#at), "in string literal") !== undefined;
       this.#at++;
-      if (char === '"') return true;
-      if (char === "\\" && !this.#escape()) return false;
+      if (code === QUOTE) return true;
+      if (code === BACKSLASH && !this.#escape()) return false;
     }
   }
 
@@ -166,26 +175,30 @@ class Scanner {
   }
 
   #number(): boolean {
-    if (this.#text.charAt(this.#at) === "-") this.#at++;
-    const zero = this.#text.charAt(this.#at) === "0";
-    if (!this.#take(/[0-9]/, "in numeric literal")) return false;
+    if (this.#next() === "-") this.#at++;
+    const zero = this.#next() === "0";
+    if (!this.#take(DIGIT, "in numeric literal")) return false;
     if (!zero) this.#skipDigits();
-    if (this.#text.charAt(this.#at) === ".") {
+    if (this.#next() === ".") {
       this.#at++;
-      if (!this.#take(/[0-9]/, "after decimal point in numeric literal")) return false;
+      if (!this.#take(DIGIT, "after decimal point in numeric literal")) return false;
       this.#skipDigits();
     }
-    if (/^[eE]$/.test(this.#text.charAt(this.#at))) {
+    if (this.#next() === "e" || this.#next() === "E") {
       this.#at++;
-      if (/^[-+]$/.test(this.#text.charAt(this.#at))) this.#at++;
-      if (!this.#take(/[0-9]/, "in exponent of numeric literal")) return false;
+      if (this.#next() === "-" || this.#next() === "+") this.#at++;
+      if (!this.#take(DIGIT, "in exponent of numeric literal")) return false;
       this.#skipDigits();
     }
     return true;
   }
 
   #skipDigits(): void {
-    while (/^[0-9]$/.test(this.#text.charAt(this.#at))) this.#at++;
+    while (isDigit(this.#text.charCodeAt(this.#at))) this.#at++;
+  }
+
+  #next(): string {
+    return this.#text.charAt(this.#at);
   }
 
   /** Consumes one character that fits, else fails; false without a failure at the end of the text. */
@@ -203,6 +216,14 @@ class Scanner {
     this.#failure = `invalid character ${quoteByte(char)} ${context}`;
     return undefined;
   }
+}
+
+function isSpace(code: number): boolean {
+  return code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09;
+}
+
+function isDigit(code: number): boolean {
+  return code >= 0x30 && code <= 0x39;
 }
 
 function quoteByte(char: string): string {

@@ -38,7 +38,7 @@ describe("goJson", () => {
   it("writes what JSON.parse reads back as the same value", () => {
     fc.assert(
       fc.property(fc.jsonValue(), (value) => {
-        expect(JSON.parse(goJson(value))).toEqual(JSON.parse(JSON.stringify(value)));
+        expect(JSON.parse(goJson(value))).toEqual(value);
       }),
     );
   });

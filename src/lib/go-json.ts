@@ -20,6 +20,8 @@ const sourceTextJson = JSON as unknown as SourceTextJson;
 const MAX_DEPTH = 2_000;
 const MARKUP = /[<>&\u2028\u2029]/;
 const EACH_MARKUP = /[<>&\u2028\u2029]/g;
+const BLANK = /[ \t\r\n]/;
+const EACH_BLANK = /[ \t\r\n]+/g;
 /** The engine's way to write half of a surrogate pair. */
 const HALF_PAIR = /\\ud[89a-f]/;
 /** Where both are present, UTF-16 order, which the engine compares by, may not be the order of the UTF-8 bytes. */
@@ -61,10 +63,28 @@ export function goJsonInOrder(value: unknown): string {
  * `goJson`, while key order and the spelling of numbers and strings stay.
  */
 export function compactGoJson(text: string): string {
-  const compact = /[ \t\r\n]/.test(text)
-    ? text.replace(/"(?:[^"\\]|\\.)*"|[ \t\r\n]+/g, (part) => (part.startsWith('"') ? part : ""))
-    : text;
-  return escapeMarkup(compact);
+  return escapeMarkup(BLANK.test(text) ? removeBlanks(text) : text);
+}
+
+function removeBlanks(text: string): string {
+  let out = "";
+  let rest = 0;
+  for (let quote = text.indexOf('"'); quote >= 0; quote = text.indexOf('"', rest)) {
+    const end = endOfString(text, quote);
+    out += text.slice(rest, quote).replace(EACH_BLANK, "") + text.slice(quote, end);
+    rest = end;
+  }
+  return out + text.slice(rest).replace(EACH_BLANK, "");
+}
+
+/** Index after the closing quote of the string that starts at `start`. */
+function endOfString(text: string, start: number): number {
+  for (let quote = text.indexOf('"', start + 1); quote >= 0; quote = text.indexOf('"', quote + 1)) {
+    let slashes = 0;
+    while (text[quote - 1 - slashes] === "\\") slashes++;
+    if (slashes % 2 === 0) return quote + 1;
+  }
+  return text.length;
 }
 
 /**
@@ -125,6 +145,7 @@ function parseWith(text: string, reader: GoJsonReader, read: (text: string) => u
   try {
     return read(text);
   } catch (error) {
+    if (error instanceof GoJsonError) throw error;
     if (error instanceof RangeError) throw new GoJsonError("exceeded max depth", { cause: error });
     const scan = scanGoJson(text, reader);
     if (!scan.ok) throw new GoJsonError(scan.message, { cause: error });

@@ -47,11 +47,13 @@ function decodeId(text: string): string {
 
 function decodeMethod(escaped: string): string {
   if (!escaped.includes("%")) return normalizeMethod(escaped);
+  let decoded: string;
   try {
-    return normalizeMethod(decodeURIComponent(escaped));
+    decoded = decodeURIComponent(escaped);
   } catch {
     throw invalidRequest(`invalid method: ${JSON.stringify(escaped)} is not a valid percent-encoded UTF-8 path`);
   }
+  return normalizeMethod(decoded);
 }
 
 const needsNormalizing = /\/\/|(^|\/)\.|\/$|^\//;

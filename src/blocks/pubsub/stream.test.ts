@@ -5,6 +5,7 @@ import { testPubSubBlock } from "../../../test/contract/pubsub-block.ts";
 import type { PubSubBlockOptions, TestedPubSub } from "../../../test/contract/pubsub-block.ts";
 import { eventually } from "../../../test/kit/eventually.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
+import { TopicEventResponse_TopicEventResponseStatus as Status } from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
 import { SubscribeTopicEventsRequestAlpha1Schema as RequestSchema } from "../../../proto/gen/dapr/proto/runtime/v1/pubsub_pb.ts";
 import { toApiError } from "../../api/errors.ts";
 
@@ -41,9 +42,11 @@ class Client implements AsyncIterable<unknown> {
     this.#wake();
   }
 
-  processed(id: string, status?: number): void {
-    const value = status === undefined ? { id } : { id, status: { status } };
-    this.send({ case: "eventProcessed", value });
+  processed(id: string, status?: Status): void {
+    this.send({
+      case: "eventProcessed",
+      value: { id, ...(status === undefined ? {} : { status: { status } }) },
+    });
   }
 
   /** The next answer; `error` is the text of the status that ended the stream. */
@@ -125,7 +128,7 @@ describe("a streaming subscription", () => {
     });
     expect(await client.next()).toMatchObject({ value: { id: "2" } });
     client.processed("unknown");
-    client.processed("2", 1);
+    client.processed("2", Status.RETRY);
     client.processed("1");
     await first;
     await expect(second).rejects.toThrow("RETRY");
@@ -143,7 +146,7 @@ describe("a streaming subscription", () => {
       client.tested.broker.deliver("orders", { data }),
     ];
     client.processed("1");
-    client.processed("1", 2);
+    client.processed("1", Status.DROP);
     await Promise.all(both);
     expect(client.tested.counted.length).toBe(2);
   });
@@ -152,7 +155,7 @@ describe("a streaming subscription", () => {
     const client = await opened({ deadLetterTopic: "dead" });
     const { broker } = client.tested;
     const dropped = broker.deliver("orders", { data: Buffer.from('{"id":"1"}') });
-    client.processed("1", 2);
+    client.processed("1", Status.DROP);
     await dropped;
     expect(broker.published.map((it) => it.topic)).toEqual(["dead"]);
     const unanswered = broker.deliver("orders", { data: Buffer.from('{"id":"2"}') });

@@ -52,8 +52,8 @@ export function createStreams(parts: StreamParts): Streams {
     live.add(stream);
     try {
       stream.subscription = await openStream(parts, spec, stream.deliver);
-      yield { subscribeTopicEventsResponseType: { case: "initialResponse", value: {} } };
       void readVerdicts(reader, stream);
+      yield { subscribeTopicEventsResponseType: { case: "initialResponse", value: {} } };
       yield* stream.outgoing();
     } finally {
       call.signal.removeEventListener("abort", onAbort);

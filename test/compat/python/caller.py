@@ -151,6 +151,7 @@ def publish_to_grpc(client):
     [own] = [it for it in over_grpc if it["id"] == "my-id"]
     same((own["type"], own["source"], own["topic"]), ("order.v1", "caller", "orders.created"))
     same((own["contentType"], json.loads(own["data"])), ("application/json", {"id": 4}))
+    assert any(it["data"] == "\x00\\xff" and it["contentType"] == "application/octet-stream" for it in over_grpc)
     assert any(it["data"] == "some text" and it["contentType"] == "text/plain" for it in over_grpc), over_grpc
 
 

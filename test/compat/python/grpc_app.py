@@ -16,7 +16,7 @@ seen = []
 @app.method("price")
 def price(request: InvokeMethodRequest) -> InvokeMethodResponse:
     order = json.loads(request.text())
-    caller = dict(request.metadata).get("dapr-caller-app-id", "")
+    caller = "".join(request.metadata.get("dapr-caller-app-id", []))
     answer = {"total": order["quantity"] * 5, "by": me, "caller": caller}
     return InvokeMethodResponse(json.dumps(answer), "application/json")
 
@@ -51,7 +51,7 @@ def remember(handler: str, event: v1.Event) -> None:
             "type": event.EventType(),
             "contentType": event.ContentType(),
             "topic": event.Subject(),
-            "data": data.decode() if isinstance(data, bytes) else data,
+            "data": data.decode(errors="backslashreplace") if isinstance(data, bytes) else data,
         }
     )
 
