@@ -17,6 +17,8 @@ export default defineConfig({
         test: {
           name: "unit",
           include: [...unitTests, "test/*.test.ts"],
+          // No module holds state (tidy sees to it), so files may share a process: three times as fast.
+          isolate: false,
           testTimeout: 10_000,
           sequence: { groupOrder: 0 },
         },

@@ -37,7 +37,7 @@ export async function listenOnAny(
   clock: Clock,
   onProblem: (text: string) => void,
 ): Promise<number> {
-  const attempts = await Promise.allSettled(targets.map((target) => listenPatiently(listen, target, patienceMs, clock)));
+  const attempts = await Promise.allSettled(targets.map((target) => listenPatiently(listen, target, patienceMs, clock, onProblem)));
   for (const [i, attempt] of attempts.entries()) {
     if (attempt.status === "rejected") onProblem(`could not listen on ${describe(targets[i]!)}: ${String(attempt.reason)}`);
   }
@@ -53,14 +53,16 @@ async function listenPatiently(
   target: ListenTarget,
   patienceMs: number,
   clock: Clock,
+  onProblem: (text: string) => void,
 ): Promise<number> {
   const endMs = clock.monotonicMs() + patienceMs;
-  for (;;) {
+  for (let tries = 1; ; tries++) {
     try {
       return await listen(target);
     } catch (error) {
       const taken = (error as NodeJS.ErrnoException).code === "EADDRINUSE";
       if (!taken || clock.monotonicMs() >= endMs) throw error;
+      if (tries === 1) onProblem(`${describe(target)} is taken; trying for ${patienceMs / 1000} s`);
       await clock.sleep(retryMs);
     }
   }

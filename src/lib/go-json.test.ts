@@ -25,6 +25,7 @@ describe("goJson", () => {
     [[0, -0, 1e21, 1e-7, 0.1, 100], "[0,-0,1e+21,1e-7,0.1,100]"],
     [{ a: undefined, b: [undefined] }, '{"b":[null]}'],
     [{ "\u{1f600}": 1, "\uff5e": 2 }, '{"\uff5e":2,"\u{1f600}":1}'],
+    [{ "\u{1f600}": 1, "\ud800": 2 }, '{"\ufffd":2,"\u{1f600}":1}'],
     [JSON.parse('{"b":1,"__proto__":2}'), '{"__proto__":2,"b":1}'],
     [undefined, "null"],
     [null, "null"],

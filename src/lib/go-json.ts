@@ -223,7 +223,7 @@ function writeCarefully(value: unknown, sorted: boolean, depth = 0): string {
     return `[${value.map((item) => writeCarefully(item, sorted, depth + 1)).join(",")}]`;
   }
   const entries = Object.entries(value).filter(([, item]) => item !== undefined);
-  if (sorted) entries.sort(([a], [b]) => compareUtf8(a, b));
+  if (sorted) entries.sort(([a], [b]) => compareUtf8(a.toWellFormed(), b.toWellFormed()));
   const member = ([key, item]: [string, unknown]): string =>
     `${writeCarefully(key, sorted)}:${writeCarefully(item, sorted, depth + 1)}`;
   return `{${entries.map(member).join(",")}}`;

@@ -19,6 +19,8 @@ export type { GrpcApp, GrpcAppHandlers, GrpcAppOptions, Recorded } from "./grpc-
 export { grpcClient } from "./grpc-client.ts";
 export type { GrpcAnswer, GrpcCallOptions, GrpcClient, GrpcStream } from "./grpc-client.ts";
 export { GrpcError } from "./grpc.ts";
+export { tempHome } from "./home.ts";
+export type { Home } from "./home.ts";
 export { httpClient } from "./http.ts";
 export type { HttpClient, HttpInit, HttpReply } from "./http.ts";
 export { natsServerBinary } from "./nats-binary.ts";
@@ -29,7 +31,7 @@ export { freePort } from "./ports.ts";
 export { inheritedEnv, startProcess } from "./process.ts";
 export type { ProcessOptions, RunningProcess } from "./process.ts";
 export { python, runPython, startPython } from "./python.ts";
-export { killHomeServer, startSidecar } from "./sidecar.ts";
+export { startSidecar } from "./sidecar.ts";
 export type { Sidecar, SidecarOptions } from "./sidecar.ts";
 export { tempDir } from "./temp-dir.ts";
 export type { TempDir } from "./temp-dir.ts";

@@ -2,11 +2,10 @@
  * A real sidecar process beside an app: free ports, a home of its own, resources written from text. Readiness is asked
  * for over HTTP, never slept for.
  */
-import { readFileSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { lastLines } from "./cleanup.ts";
 import { eventually } from "./eventually.ts";
+import { guardSharedServer, stopSharedServer } from "./home.ts";
 import { httpClient } from "./http.ts";
 import type { HttpClient } from "./http.ts";
 import { natsServerBinary } from "./nats-binary.ts";
@@ -24,7 +23,7 @@ export type SidecarOptions = {
   readonly appProtocol?: string;
   /**
    * The NATS server to use (or a proxy before it). `find` gives no address: the sidecar finds or starts a server by
-   * itself, as a user's would; pass `home` to share one between sidecars.
+   * itself, as a user's would; give several the `home` of one `tempHome()` to let them share it.
    */
   readonly nats: { readonly url: string } | { url(scheme: string): string } | "find";
   /** Resource files by name, e.g. `{"store.yaml": "apiVersion: ..."}`. */
@@ -118,6 +117,7 @@ export class Sidecar implements AsyncDisposable {
       cwd: this.#folder.path,
     });
     if (wait !== "none") await this.ready(wait);
+    if (nats === "find") await guardSharedServer(this.home);
   }
 
   /** Starts it again with the same ports, home and resources; ends it first (SIGTERM) when it runs. */
@@ -219,7 +219,8 @@ export class Sidecar implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#running?.[Symbol.asyncDispose]();
     await this.#client[Symbol.asyncDispose]();
-    if (this.#options.home === undefined) killHomeServer(this.home);
+    const own = this.#options.nats === "find" && this.#options.home === undefined;
+    if (own) await stopSharedServer(this.home);
     await this.#folder[Symbol.asyncDispose]();
   }
 
@@ -265,13 +266,4 @@ async function writeFiles(options: SidecarOptions, folder: TempDir): Promise<voi
 
 function tail(running: RunningProcess): string {
   return lastLines(running.logs(), 40);
-}
-
-/** Ends the shared nats-server that sidecars started in this home; it outlives them on purpose. */
-export function killHomeServer(home: string): void {
-  try {
-    process.kill(Number(readFileSync(join(home, "nats", "nats-server.pid"), "utf8")), "SIGKILL");
-  } catch {
-    // None was started, or it has gone already.
-  }
 }

@@ -91,9 +91,17 @@ export const metadataSchema = {
 
 type Settings = ComponentContext<typeof metadataSchema>["metadata"];
 
+/** Handlers report progress about once a second; a shorter deadline would pass while one works. */
+const minAckWaitMs = 2_000;
+
 /** Opens the stream; it is created with the first use and waits for NATS then. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<PubSub> {
   const { mesh, metadata, namespace, name, appId } = context;
+  if (metadata.ackWait < minAckWaitMs) throw new Error('metadata field "ackWait": use 2s or more');
+  if (metadata.publishTimeout <= 0)
+    throw new Error('metadata field "publishTimeout": use a time above 0, e.g. 30s');
+  if (metadata.maxAge < 0)
+    throw new Error('metadata field "maxAge": use 0 (no limit) or a time such as 168h');
   const stream = await mesh.topics({
     name: [namespace, name],
     maxAgeMs: metadata.maxAge,
@@ -154,7 +162,9 @@ class NatsPubSub implements PubSub {
 
 function readBackOff(text: string): number[] {
   try {
-    return text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()));
+    const waits = text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()));
+    if (waits.some((waitMs) => waitMs < 0)) throw new Error("a wait cannot be negative");
+    return waits;
   } catch (cause) {
     throw new Error(`metadata field "backOff": "${text}" is no list of durations; write e.g. 100ms,2s,10s`, {
       cause,
