@@ -41,6 +41,8 @@ export type JoinOptions = {
   readonly access?: NatsAccess;
   /** Folder of the shared server's data; see server/home.ts for its default. */
   readonly home?: string;
+  /** Port of this machine where a server is looked for and started; 4222. */
+  readonly natsPort?: number;
   /** nats-server program to start, when one must be started. */
   readonly natsServer?: string;
   readonly env?: NodeJS.ProcessEnv;
@@ -84,6 +86,7 @@ class NatsMesh implements Mesh {
           progress: (line) => log("info", line),
           credentialsGiven: options.access?.credsFile !== undefined || options.access?.user !== undefined,
           ...(options.natsUrls === undefined ? {} : { urls: [...options.natsUrls] }),
+          ...(options.natsPort === undefined ? {} : { defaultPort: options.natsPort }),
           ...(options.home === undefined ? {} : { home: options.home }),
           ...(options.natsServer === undefined ? {} : { binary: options.natsServer }),
         }),

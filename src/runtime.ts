@@ -163,6 +163,7 @@ function join(init: SidecarInit, clock: Clock): Mesh {
       tlsCert: mesh.tlsCertFile,
       tlsKey: mesh.tlsKeyFile,
     }),
+    natsPort: mesh.natsPort,
     ...(mesh.natsUrls.length === 0 ? {} : { natsUrls: mesh.natsUrls }),
     ...definedOnly({ home: mesh.home, natsServer: mesh.serverBinary }),
   });

@@ -244,6 +244,13 @@ export const FLAG_GROUPS = [
         about: "Program to start when no NATS server is found",
       },
       {
+        name: "nats-port",
+        kind: "string",
+        fallback: "4222",
+        env: "WEFT_NATS_PORT",
+        about: "Local port where NATS is looked for, and started when it is not there",
+      },
+      {
         name: "weft-home",
         kind: "string",
         fallback: "",

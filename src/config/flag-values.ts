@@ -16,6 +16,7 @@ export type PortFlag =
   | "dapr-internal-grpc-port"
   | "dapr-public-port"
   | "metrics-port"
+  | "nats-port"
   | "profile-port";
 /** daprd names these with the word flag. */
 const NAMED_AS_FLAG: ReadonlySet<string> = new Set(["dapr-http-port", "dapr-grpc-port", "profile-port"]);

@@ -18,6 +18,7 @@ describe("resolveOptions", () => {
     expect(withApp([])).toEqual({
       appId: "shop",
       namespace: "default",
+      namespaceEnv: undefined,
       mode: "standalone",
       app: {
         port: 0,
@@ -54,6 +55,7 @@ describe("resolveOptions", () => {
       },
       mesh: {
         natsUrls: [],
+        natsPort: 4222,
         credsFile: undefined,
         nkeyFile: undefined,
         user: undefined,

@@ -107,6 +107,8 @@ export interface MeshOptions {
   readonly tlsKeyFile: string | undefined;
   /** Program to start when no server is found. */
   readonly serverBinary: string | undefined;
+  /** Port of this machine where a server is looked for and started. */
+  readonly natsPort: number;
   /** Directory for a server that is started here; undefined for the default place. */
   readonly home: string | undefined;
   /** First token of every subject. */
@@ -313,7 +315,8 @@ function resolveResources(flags: Flags, env: Environment, warnings: string[]): R
   };
 }
 
-function resolveMesh({ values }: Flags): MeshOptions {
+function resolveMesh(flags: Flags): MeshOptions {
+  const { values } = flags;
   const root = values["mesh-root"];
   if (!/^[A-Za-z0-9_-]+$/.test(root)) {
     throw new SettingError(
@@ -340,6 +343,7 @@ function resolveMesh({ values }: Flags): MeshOptions {
     tlsCertFile: values["nats-tls-cert"] || undefined,
     tlsKeyFile: values["nats-tls-key"] || undefined,
     serverBinary: values["nats-server"] || undefined,
+    natsPort: readPort(flags, "nats-port"),
     home: values["weft-home"] || undefined,
     root,
   };

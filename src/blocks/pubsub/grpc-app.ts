@@ -50,7 +50,7 @@ function metadataOf(event: AppEvent): string[] {
   const parent = validTraceparent(trace) ? trace : zeroTraceparent;
   const binary = binaryTrace(parent);
   metadata.push("traceparent", parent);
-  if (binary !== undefined) metadata.push("grpc-trace-bin", binary);
+  if (binary !== undefined) metadata.push("grpc-trace-bin", binary.toString("base64"));
   return metadata;
 }
 

@@ -37,11 +37,11 @@ export function readBinaryTrace(latin1: string): TraceContext {
   return readTrace(`00-${trace}-${span}-${bytes.toString("hex", 28, 29)}`, undefined);
 }
 
-/** The same context in the binary form, as latin1 text; undefined for an invalid parent. */
-export function binaryTrace(traceparent: string): string | undefined {
+/** The same context in the binary form; undefined for an invalid parent. */
+export function binaryTrace(traceparent: string): Buffer | undefined {
   const [, trace, span, flags] = traceparent.split("-");
   if (trace?.length !== 32 || span?.length !== 16 || flags?.length !== 2) return undefined;
-  return Buffer.from(`0000${trace}01${span}02${flags}`, "hex").toString("latin1");
+  return Buffer.from(`0000${trace}01${span}02${flags}`, "hex");
 }
 
 function validTracestate(text: string): boolean {

@@ -124,7 +124,8 @@ async def call(client, form, app, path, body=""):
             continue
         if kind == weft.ERROR:
             return tell(error=head["code"], text=head["message"])
-        return tell(status=head["status"], headers=weft.pairs(head.get("headers")), body=shown(body), grpc=head.get("grpc"))
+        headers = weft.pairs(head.get("headers"))
+        return tell(status=head["status"], headers=headers, body=shown(body), grpc=head.get("grpc"))
 
 
 def tell_plain(headers, body):

@@ -377,14 +377,12 @@ describe("streams", () => {
     let ended: unknown = "running";
     await using server = await startServer([
       streaming(Dapr.method.subscribeTopicEventsAlpha1, async function* (requests, call) {
-        try {
-          for await (const request of requests) {
-            const isFirst = request.subscribeTopicEventsRequestType.case === "initialRequest";
-            yield isFirst ? first : event;
-          }
-        } finally {
-          ended = call.signal.reason;
+        const over = aborted(call);
+        for await (const request of requests) {
+          yield request.subscribeTopicEventsRequestType.case === "initialRequest" ? first : event;
         }
+        // grpc-js half-closes before it resets.
+        ended = await over;
       }),
     ]);
     const stream = server.client.stream(Dapr.method.subscribeTopicEventsAlpha1);

@@ -1,0 +1,199 @@
+/** Whatever arrives on the gRPC port, the server lives, answers others, and forgets the connection. */
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { connect as connectHttp2 } from "node:http2";
+import { expect, test } from "vitest";
+import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
+import { GrpcCode } from "../../../src/api/errors.ts";
+import { encodeFrame } from "../../../src/lib/grpc-wire.ts";
+import { eventually } from "../../kit/eventually.ts";
+import { aborted, echo, getState, type ServerFixture, startServer } from "./fixture.ts";
+
+const preface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+const FrameType = { data: 0, headers: 1, rst: 3, settings: 4, continuation: 9 } as const;
+const endStream = 1;
+const endHeaders = 4;
+
+function http2Frame(type: number, flags: number, stream: number, payload: Buffer): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head[3] = type;
+  head[4] = flags;
+  head.writeUInt32BE(stream, 5);
+  return Buffer.concat([head, payload]);
+}
+
+/** HPACK literals without indexing; names and values below 127 bytes. */
+function headerBlock(pairs: readonly string[]): Buffer {
+  const parts: Buffer[] = [];
+  for (let i = 0; i < pairs.length; i += 2) {
+    const [name, value] = [Buffer.from(pairs[i]!), Buffer.from(pairs[i + 1]!)];
+    parts.push(Buffer.from([0, name.length]), name, Buffer.from([value.length]), value);
+  }
+  return Buffer.concat(parts);
+}
+
+const callHeaders = (path: string): Buffer =>
+  headerBlock([
+    ":method",
+    "POST",
+    ":scheme",
+    "http",
+    ":path",
+    path,
+    "content-type",
+    "application/grpc",
+    "te",
+    "trailers",
+  ]);
+const settings = http2Frame(FrameType.settings, 0, 0, Buffer.alloc(0));
+
+async function dial(port: number): Promise<Socket> {
+  const socket = connect({ host: "127.0.0.1", port });
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  return socket;
+}
+
+/** Sends bytes and waits until the server has ended the connection; resolves with what it said. */
+async function sendUntilClosed(port: number, bytes: Buffer): Promise<Buffer> {
+  const socket = await dial(port);
+  const chunks: Buffer[] = [];
+  socket.on("data", (chunk) => chunks.push(chunk));
+  const closed = once(socket, "close");
+  socket.write(bytes);
+  await closed;
+  return Buffer.concat(chunks);
+}
+
+async function stillServes(server: ServerFixture): Promise<void> {
+  expect((await server.client.unary(Dapr.method.getState, { key: "alive" })).etag).toBe("alive");
+}
+
+function methods() {
+  return [getState(async ({ key }) => ({ etag: key })), echo()];
+}
+
+test("garbage, an HTTP/1 request and a broken preface end the connection only", async () => {
+  await using server = await startServer(methods());
+  await sendUntilClosed(server.port, Buffer.from("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+  await sendUntilClosed(server.port, Buffer.alloc(4096, 0xa5));
+  await sendUntilClosed(server.port, Buffer.concat([preface, Buffer.alloc(64, 0xff)]));
+  await sendUntilClosed(
+    server.port,
+    Buffer.concat([preface, settings, http2Frame(FrameType.continuation, 0, 1, Buffer.alloc(3))]),
+  );
+  // A header block that is no HPACK.
+  await sendUntilClosed(
+    server.port,
+    Buffer.concat([preface, settings, http2Frame(FrameType.headers, endHeaders, 1, Buffer.alloc(20, 0xff))]),
+  );
+  await stillServes(server);
+});
+
+test("a connection cut at every stage of a call leaves nothing behind", async () => {
+  await using server = await startServer(methods());
+  const path = "/dapr.proto.runtime.v1.Dapr/EncryptAlpha1";
+  const whole = Buffer.concat([
+    preface,
+    settings,
+    http2Frame(FrameType.headers, endHeaders, 1, callHeaders(path)),
+    http2Frame(FrameType.data, 0, 1, encodeFrame(Buffer.alloc(0))),
+    http2Frame(FrameType.data, 0, 1, Buffer.from([0, 0, 0, 1, 0, 1, 2, 3])),
+  ]);
+  for (let length = 1; length <= whole.length; length += 7) {
+    const socket = await dial(server.port);
+    await new Promise((resolve) => socket.write(whole.subarray(0, length), resolve));
+    socket.destroy();
+  }
+  await stillServes(server);
+  await eventually(() => expect(server.completed.length).toBeGreaterThan(1));
+  for (const line of server.completed.slice(0, -1)) expect(line).toMatch(/ (Canceled|OK|Internal)$/);
+});
+
+test("a reset in the middle of a message aborts a stream's handler", async () => {
+  const reasons: unknown[] = [];
+  const { streaming } = await import("../../../src/api/grpc.ts");
+  const method = streaming(Dapr.method.encryptAlpha1, async function* (requests, call) {
+    void aborted(call).then((reason) => reasons.push(reason));
+    for await (const request of requests) yield { payload: request.payload! };
+  });
+  await using server = await startServer([method, getState(async ({ key }) => ({ etag: key }))]);
+  const socket = await dial(server.port);
+  const path = "/dapr.proto.runtime.v1.Dapr/EncryptAlpha1";
+  socket.write(
+    Buffer.concat([
+      preface,
+      settings,
+      http2Frame(FrameType.headers, endHeaders, 1, callHeaders(path)),
+      http2Frame(FrameType.data, 0, 1, Buffer.from([0, 0, 0, 1, 0, 1, 2, 3])),
+      http2Frame(FrameType.rst, 0, 1, Buffer.from([0, 0, 0, 8])),
+    ]),
+  );
+  await eventually(() => expect(reasons).toMatchObject([{ grpcCode: GrpcCode.Canceled }]));
+  expect(server.completed).toEqual([`${path} Canceled`]);
+  socket.destroy();
+  await stillServes(server);
+});
+
+test("calls that are no gRPC calls get an HTTP status", async () => {
+  await using server = await startServer(methods());
+  const session = connectHttp2(`http://127.0.0.1:${server.port}`);
+  const ask = async (headers: Record<string, string>): Promise<unknown> => {
+    const stream = session.request({ ":path": "/x.Y/Z", ...headers }, { endStream: false });
+    stream.end("body");
+    const [response] = await once(stream, "response");
+    stream.resume();
+    return response[":status"];
+  };
+  expect(await ask({ ":method": "GET" })).toBe(405);
+  expect(await ask({ ":method": "POST", "content-type": "application/json" })).toBe(415);
+  expect(await ask({ ":method": "POST" })).toBe(415);
+  expect(await ask({ ":method": "POST", "content-type": "application/grpcx" })).toBe(415);
+  expect(server.completed).toEqual([]);
+  session.destroy();
+});
+
+test("odd paths are Unimplemented", async () => {
+  await using server = await startServer(methods());
+  for (const path of [
+    "/",
+    "/x",
+    "//",
+    "/a/b/c",
+    "/dapr.proto.runtime.v1.Dapr/",
+    "/dapr.proto.runtime.v1.Dapr/__proto__",
+  ]) {
+    const error = await server.client.raw(path, Buffer.alloc(0)).catch((reason: unknown) => reason);
+    expect(error, path).toMatchObject({ code: 12 });
+  }
+});
+
+test("headers above the limit are refused without hurting other calls", async () => {
+  await using server = await startServer(methods(), { maxHeaderBytes: 8 * 1024 });
+  const metadata = { "x-large": "x".repeat(20_000) };
+  const error = await server.client
+    .unary(Dapr.method.getState, {}, { metadata })
+    .catch((reason: unknown) => reason);
+  expect(error).toMatchObject({ code: expect.any(Number) });
+  await stillServes(server);
+});
+
+test("a client that never reads its answers is bounded, and others are served", async () => {
+  await using server = await startServer([
+    getState(async ({ key }) => (key === "alive" ? { etag: key } : { data: Buffer.alloc(64 * 1024) })),
+  ]);
+  const socket = await dial(server.port);
+  socket.pause();
+  const path = "/dapr.proto.runtime.v1.Dapr/GetState";
+  const calls: Buffer[] = [preface, settings];
+  for (let i = 0; i < 200; i++) {
+    const id = 2 * i + 1;
+    calls.push(http2Frame(FrameType.headers, endHeaders, id, callHeaders(path)));
+    calls.push(http2Frame(FrameType.data, endStream, id, encodeFrame(Buffer.alloc(0))));
+  }
+  socket.write(Buffer.concat(calls));
+  await eventually(() => expect(server.completed.length).toBe(200));
+  await stillServes(server);
+  socket.destroy();
+});
