@@ -36,9 +36,9 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     code = await tour(args.includes("--once"), cleanUp, stop.signal);
   } catch (error) {
-    if (!stop.signal.aborted) say(`\nquickstart: ${error instanceof Error ? error.message : String(error)}`);
-    if (!stop.signal.aborted) cleanUp.showLogs();
     code = stop.signal.aborted ? 130 : 1;
+    if (stop.signal.aborted) say("\nStopping before the round is complete ...");
+    else cleanUp.explain(error);
   }
   const clean = await cleanUp.run();
   return clean ? code : Math.max(code, 1);
@@ -78,7 +78,6 @@ async function tour(once: boolean, cleanUp: CleanUp, signal: AbortSignal): Promi
 }
 
 async function connectNats(cleanUp: CleanUp, signal: AbortSignal): Promise<FoundNats> {
-  const port = Number(process.env["WEFT_NATS_PORT"] ?? "");
   const { credsFile, user } = meshOptions();
   const nats = await findNats({
     env: process.env,
@@ -86,7 +85,6 @@ async function connectNats(cleanUp: CleanUp, signal: AbortSignal): Promise<Found
     signal,
     progress: (line) => say(`      ${line}`),
     credentialsGiven: credsFile !== undefined || user !== undefined,
-    ...(port > 0 ? { defaultPort: port } : {}),
   });
   if (nats.way === "started") cleanUp.ownServer = nats;
   return nats;
@@ -185,7 +183,9 @@ class CleanUp {
     return clean.every(Boolean);
   }
 
-  showLogs(): void {
+  /** Tells what failed, with the logs of everything that had a part in it. */
+  explain(error: unknown): void {
+    say(`\nquickstart: ${error instanceof Error ? error.message : String(error)}`);
     for (const { id, lines } of this.apps) {
       say(`\n--- ${id} and its sidecar, last lines\n${lines.slice(-shownLines).join("\n")}`);
     }

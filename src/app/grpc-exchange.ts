@@ -1,5 +1,5 @@
 /** One unary exchange on a client stream: request out, answer and status in, every other end mapped to a status. */
-import { type ClientHttp2Stream, constants, type IncomingHttpHeaders } from "node:http2";
+import { type ClientHttp2Stream, constants, type Http2Session, type IncomingHttpHeaders } from "node:http2";
 import { ApiError, GrpcCode } from "../api/errors.ts";
 import {
   encodeFrame,
@@ -41,13 +41,13 @@ class Exchange {
   readonly #resolve: (answer: AppGrpcResponse) => void;
   readonly #reject: (error: GrpcStatusError) => void;
   readonly #frames: FrameReader;
+  readonly #session: Http2Session | undefined;
   readonly #onAbort = (): void => this.#fail(abortStatus(this.#signal.reason));
   #message: GrpcFrame | undefined;
   #headers: IncomingHttpHeaders | undefined;
   #rawHeaders: readonly string[] = [];
   #trailers: IncomingHttpHeaders | undefined;
   #rawTrailers: readonly string[] = [];
-  #error: Error | undefined;
   /** The status has come; a compressed message may still be opened. */
   #completed = false;
   #settled = false;
@@ -60,6 +60,7 @@ class Exchange {
     reject: (error: GrpcStatusError) => void,
   ) {
     this.#stream = stream;
+    this.#session = stream.session;
     this.#maxMessageBytes = maxMessageBytes;
     this.#signal = signal;
     this.#resolve = resolve;
@@ -69,7 +70,8 @@ class Exchange {
 
   send(message: Uint8Array): void {
     const stream = this.#stream;
-    stream.on("error", (error) => (this.#error = error));
+    // `close` follows and maps the end.
+    stream.on("error", () => {});
     stream.once("response", (headers, _flags, raw) => {
       this.#headers = headers;
       this.#rawHeaders = raw;
@@ -149,13 +151,13 @@ class Exchange {
       const refused = httpStatusError(this.#headers);
       if (refused !== undefined) return refused;
     }
-    if (this.#error !== undefined || rstCode === undefined || rstCode === constants.NGHTTP2_NO_ERROR) {
-      const code = (this.#error as { readonly code?: string } | undefined)?.code;
-      if (code !== "ERR_HTTP2_STREAM_ERROR") {
-        const reason =
-          this.#error === undefined || code === "ERR_HTTP2_SESSION_ERROR" ? "EOF" : this.#error.message;
-        return new GrpcStatusError(GrpcCode.Unavailable, `error reading from server: ${reason}`);
-      }
+    // node reports a lost connection as a cancel of its streams.
+    if (
+      this.#session?.destroyed === true ||
+      rstCode === undefined ||
+      rstCode === constants.NGHTTP2_NO_ERROR
+    ) {
+      return new GrpcStatusError(GrpcCode.Unavailable, "error reading from server: EOF");
     }
     return new GrpcStatusError(codeOfReset(rstCode), resetText(rstCode));
   }

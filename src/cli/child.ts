@@ -37,11 +37,13 @@ export class Child {
   readonly ended: Promise<ChildEnd>;
   readonly #guard: Guard;
   readonly #clock: Clock;
+  readonly #process: ChildProcess;
   readonly #forced = new AbortController();
 
-  private constructor(pid: number, ended: Promise<ChildEnd>, options: ChildOptions) {
+  private constructor(pid: number, started: ChildProcess, ended: Promise<ChildEnd>, options: ChildOptions) {
     this.pid = pid;
     this.ended = ended;
+    this.#process = started;
     this.#guard = options.guard;
     this.#clock = options.clock;
   }
@@ -58,7 +60,7 @@ export class Child {
     await once(child, "spawn");
     const pid = child.pid ?? 0;
     options.guard.add(pid);
-    return new Child(pid, ended, options);
+    return new Child(pid, child, ended, options);
   }
 
   /**
@@ -87,11 +89,16 @@ export class Child {
 
   async #groupGone(waitMs: number, forced?: AbortSignal): Promise<boolean> {
     const endMs = this.#clock.monotonicMs() + waitMs;
-    while (isGroupAlive(this.pid)) {
+    while (this.#isAlive()) {
       if (this.#clock.monotonicMs() >= endMs || forced?.aborted) return false;
       await this.#clock.sleep(pollMs);
     }
     return true;
+  }
+
+  #isAlive(): boolean {
+    const leaderEnded = this.#process.exitCode !== null || this.#process.signalCode !== null;
+    return !leaderEnded || isGroupAlive(this.pid);
   }
 }
 

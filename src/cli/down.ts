@@ -37,5 +37,8 @@ async function down(command: Command, { env, clock, terminal }: CommandHost): Pr
 function stillThere(sidecars: readonly PresenceEntry[]): string {
   const named = sidecars.slice(0, maxNamed).map(({ app, pid }) => `${app} (process ${pid})`);
   const more = sidecars.length > maxNamed ? ` and ${sidecars.length - maxNamed} more` : "";
-  return `sidecars are still running: ${named.join(", ")}${more}. They start a server again; stop them first to be rid of it`;
+  return (
+    `sidecars are still running: ${named.join(", ")}${more}. ` +
+    "They start a server again; stop them first to be rid of it"
+  );
 }

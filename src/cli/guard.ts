@@ -33,7 +33,7 @@ export type Guard = {
 
 /** Starts the guard. Where there is no shell, the CLI works without it. */
 export function startGuard(): Guard {
-  const child = spawn("/bin/sh", ["-c", script, "weft-guard"], {
+  const child = spawn("/bin/sh", ["-c", script, "weft-guard", String(process.pid)], {
     stdio: ["pipe", "ignore", "ignore"],
     // A group of its own, so that a Ctrl-C at the terminal does not end it first.
     detached: true,

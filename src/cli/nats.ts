@@ -23,7 +23,6 @@ export type NatsSighting = {
   readonly detail: string;
 };
 
-const usualPort = 4222;
 const connectMs = 2_000;
 
 /** Looks in the order in which a sidecar looks. */
@@ -44,15 +43,15 @@ export async function lookForNats(
     const pid = shared.pid === undefined ? {} : { pid: shared.pid };
     return { way: "shared", urls: answers && server ? [server.url] : [], ...known, ...pid, detail };
   }
-  const answer = await probe(usualPort, clock);
+  const port = mesh.natsPort;
+  const answer = await probe(port, clock);
   const home = locateHome({ home: mesh.home, env });
   if (answer.kind !== "nats" || answer.info.serverName === home.serverName) return none("");
   const problem = whyUnusable(answer.info, mesh.credsFile !== undefined || mesh.user !== undefined);
   const { version } = answer.info;
-  if (problem !== undefined)
-    return none(`; the nats-server on 127.0.0.1:${usualPort} is not used: ${problem}`);
-  const detail = `nats-server ${version} found on 127.0.0.1:${usualPort}`;
-  return { way: "found", urls: [`nats://127.0.0.1:${usualPort}`], version, port: usualPort, detail };
+  if (problem !== undefined) return none(`; the nats-server on 127.0.0.1:${port} is not used: ${problem}`);
+  const detail = `nats-server ${version} found on 127.0.0.1:${port}`;
+  return { way: "found", urls: [`nats://127.0.0.1:${port}`], version, port, detail };
 }
 
 function none(note: string): NatsSighting {

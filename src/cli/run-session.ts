@@ -222,7 +222,7 @@ class Session {
     const { terminal } = this.#options;
     const clean = await app.stop(appGraceMs);
     const { code, signal } = await app.ended;
-    if (!clean) terminal.fail(`the app did not end within ${appGraceMs / 1000} s and was killed`);
+    if (!clean) terminal.fail("the app did not end in time and was killed");
     else if (code === 0 || signal === "SIGTERM") terminal.success("Exited App successfully");
     else terminal.fail(`The App process exited with error code: ${signal ?? `exit status ${code}`}`);
     return clean;

@@ -62,7 +62,8 @@ function optionOf(row: FlagRow, group: string): Option {
     ...(otherDefaults[row.name] === undefined ? [] : [`default: ${otherDefaults[row.name]}`]),
     ...(row.env === undefined ? [] : [`environment ${row.env}`]),
   ];
-  const option = new Option(terms, notes.length === 0 ? row.about : `${row.about} (${notes.join("; ")})`);
+  const about = row.about.replace(" (required)", "");
+  const option = new Option(terms, notes.length === 0 ? about : `${about} (${notes.join("; ")})`);
   const collect = (text: string, earlier: readonly string[] = []): string[] => [...earlier, text];
   return option.argParser<readonly string[]>(collect).helpGroup(`${group}:`);
 }

@@ -27,6 +27,8 @@ const appPrefix = "== APP == ";
 export function openTerminal(out: Output, err: Output, env: NodeJS.ProcessEnv): Terminal {
   const coloured = (output: Output): boolean => output.isTTY === true && !env["NO_COLOR"];
   const colors = createColors(coloured(out));
+  // A reader that has gone (`weft run | head`) must not end us before we have cleaned up.
+  for (const output of [out, err]) output.on("error", () => {});
   const status = (output: Output, symbol: string, plain: string) => (text: string) => {
     output.write(`${output.isTTY === true ? `${symbol}  ` : plain}${text}\n`);
   };

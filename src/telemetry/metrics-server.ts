@@ -8,10 +8,7 @@ export async function createMetricsServer(
   where: { readonly address: string; readonly port: number },
 ): Promise<{ close(): Promise<void> }> {
   const server = createServer((_request, response) => {
-    metrics.render().then(
-      (text) => response.writeHead(200, { "Content-Type": metrics.contentType }).end(text),
-      () => response.writeHead(500).end(),
-    );
+    response.writeHead(200, { "Content-Type": metrics.contentType }).end(metrics.render());
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) =>

@@ -1,56 +1,56 @@
 /**
- * Prometheus metrics under Dapr's names. Blocks ask for a family once, at boot, and record through it;
- * label children are held by prom-client, so recording allocates little.
+ * Prometheus metrics under Dapr's names. Recording stands on the hot path of every call, so it is a map look-up and an
+ * addition on plain numbers (docs/decisions/0013): families are made once at boot, series hold their label text ready.
  */
-import { Counter, Histogram, Registry, collectDefaultMetrics } from "prom-client";
+import { processMetrics } from "./process-metrics.ts";
 
 /** Upper bounds of latency buckets, ms. */
-const latencyBuckets = [
+const latencyBucketsMs: readonly number[] = [
   1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 650, 800, 1000,
   2000, 5000, 10000, 20000, 50000, 100000,
 ];
 
-/** Series kept per family; further label sets are counted in the series whose labels are all `overflow`. */
-const maxSeries = 2000;
+/** Series kept per family; further label sets are counted in one series whose labels are all `overflow`. */
+const maxSeries = 2_000;
 
-/** Records one event: label values in the order of the family's label names, and for latencies its ms. */
+/** Records one event. Label values in the order of the family's label names. */
 export type CountFamily = (...labels: string[]) => void;
 export type LatencyFamily = (latencyMs: number, ...labels: string[]) => void;
 
 export type Metrics = {
-  /** Family `dapr_<name>` with `app_id` and these labels. */
+  /** Family `dapr_<name>` with `app_id` and these labels. Asking again for a name gives the same family. */
   count(name: string, help: string, labels: readonly string[]): CountFamily;
   latency(name: string, help: string, labels: readonly string[]): LatencyFamily;
-  /** Text exposition. */
-  render(): Promise<string>;
+  /** Text exposition; a family appears after its first record. */
+  render(): string;
   readonly contentType: string;
 };
 
-/** Metrics of one sidecar, with its own registry. */
+/** Metrics of one sidecar. */
 export function createMetrics(appId: string): Metrics {
-  const registry = new Registry();
-  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 });
+  const families = new Map<string, Family<Series>>();
+  const family = <S extends Series>(name: string, make: () => Family<S>): Family<S> => {
+    const found = (families.get(name) as Family<S> | undefined) ?? make();
+    families.set(name, found as unknown as Family<Series>);
+    return found;
+  };
   return {
     count(name, help, labels) {
-      const labelNames = ["app_id", ...labels];
-      const counter = new Counter({ name: `dapr_${name}`, help, labelNames, registers: [registry] });
-      const child = childCache(labels.length, (values) => counter.labels(appId, ...values));
-      return (...values) => child(values).inc();
+      const counters = family(name, () => new Family(`dapr_${name}`, "counter", help, appId, labels, newCounter));
+      return (...values) => {
+        counters.series(values).value++;
+      };
     },
     latency(name, help, labels) {
-      const labelNames = ["app_id", ...labels];
-      const histogram = new Histogram({
-        name: `dapr_${name}`,
-        help,
-        labelNames,
-        buckets: latencyBuckets,
-        registers: [registry],
-      });
-      const child = childCache(labels.length, (values) => histogram.labels(appId, ...values));
-      return (latencyMs, ...values) => child(values).observe(latencyMs);
+      const latencies = family(name, () => new Family(`dapr_${name}`, "histogram", help, appId, labels, newHistogram));
+      return (latencyMs, ...values) => {
+        const series = latencies.series(values);
+        series.sum += latencyMs;
+        series.buckets[bucketOf(latencyMs)]!++;
+      };
     },
-    render: () => registry.metrics(),
-    contentType: registry.contentType,
+    render: () => [...families.values()].map((each) => each.render()).join("") + processMetrics(),
+    contentType: "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
   };
 }
 
@@ -58,21 +58,99 @@ export function createMetrics(appId: string): Metrics {
 export const noMetrics: Metrics = Object.freeze({
   count: () => () => {},
   latency: () => () => {},
-  render: () => Promise.resolve(""),
+  render: () => "",
   contentType: "text/plain",
 });
 
-function childCache<C>(labelCount: number, make: (values: string[]) => C): (values: string[]) => C {
-  const children = new Map<string, C>();
-  return (values) => {
+type Series = { readonly labels: string; render(name: string): string };
+type Counter = Series & { value: number };
+type Histogram = Series & { sum: number; readonly buckets: Float64Array };
+
+class Family<S extends Series> {
+  readonly #name: string;
+  readonly #head: string;
+  readonly #appId: string;
+  readonly #labelNames: readonly string[];
+  readonly #make: (labels: string) => S;
+  readonly #series = new Map<string, S>();
+
+  constructor(
+    name: string,
+    type: "counter" | "histogram",
+    help: string,
+    appId: string,
+    labelNames: readonly string[],
+    make: (labels: string) => S,
+  ) {
+    this.#name = name;
+    this.#head = `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
+    this.#appId = appId;
+    this.#labelNames = labelNames;
+    this.#make = make;
+  }
+
+  series(values: readonly string[]): S {
     const key = values.length === 1 ? values[0]! : values.join("\u0000");
-    let child = children.get(key);
-    if (child === undefined) {
-      const full = children.size >= maxSeries;
-      const labels = full ? new Array<string>(labelCount).fill("overflow") : values;
-      child = make(labels);
-      if (!full) children.set(key, child);
+    return this.#series.get(key) ?? this.#add(key, values);
+  }
+
+  render(): string {
+    if (this.#series.size === 0) return "";
+    let text = this.#head;
+    for (const series of this.#series.values()) text += series.render(this.#name);
+    return text;
+  }
+
+  #add(key: string, values: readonly string[]): S {
+    if (this.#series.size >= maxSeries) {
+      return this.#series.get("overflow") ?? this.#keep("overflow", new Array<string>(values.length).fill("overflow"));
     }
-    return child;
-  };
+    return this.#keep(key, values);
+  }
+
+  #keep(key: string, values: readonly string[]): S {
+    const pairs = [["app_id", this.#appId] as const, ...this.#labelNames.map((name, i) => [name, values[i] ?? ""] as const)];
+    const sorted = pairs.sort(([a], [b]) => (a < b ? -1 : 1));
+    const made = this.#make(sorted.map(([name, value]) => `${name}="${escapeLabel(value)}"`).join(","));
+    this.#series.set(key, made);
+    return made;
+  }
+}
+
+function newCounter(labels: string): Counter {
+  return { labels, value: 0, render: renderCounter };
+}
+
+function renderCounter(this: Counter, name: string): string {
+  return `${name}{${this.labels}} ${this.value}\n`;
+}
+
+function newHistogram(labels: string): Histogram {
+  return { labels, sum: 0, buckets: new Float64Array(latencyBucketsMs.length + 1), render: renderHistogram };
+}
+
+function renderHistogram(this: Histogram, name: string): string {
+  let text = "";
+  let count = 0;
+  for (const [i, bucket] of this.buckets.entries()) {
+    count += bucket;
+    text += `${name}_bucket{${this.labels},le="${latencyBucketsMs[i] ?? "+Inf"}"} ${count}\n`;
+  }
+  return `${text}${name}_sum{${this.labels}} ${this.sum}\n${name}_count{${this.labels}} ${count}\n`;
+}
+
+/** Index of the first bucket whose bound is not below the value; the last one is +Inf. */
+function bucketOf(valueMs: number): number {
+  let low = 0;
+  let high = latencyBucketsMs.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (latencyBucketsMs[middle]! >= valueMs) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+function escapeLabel(value: string): string {
+  return value.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
 }

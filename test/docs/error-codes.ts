@@ -34,7 +34,7 @@ export function rowKey({ code, httpStatus, grpc }: ErrorRow): string {
 
 /** Every API error code that stands as a literal in `src`, in a comment or not. */
 export function codeLiterals(root: string): Set<string> {
-  const paths = globSync("src/{api,blocks,ingress,runtime.ts}/**/*.ts", { cwd: root });
+  const paths = globSync(["src/runtime.ts", "src/{api,blocks,ingress}/**/*.ts"], { cwd: root });
   const texts = paths.filter((path) => !path.endsWith(".test.ts")).map((path) => readFileSync(join(root, path), "utf8"));
   return new Set(texts.flatMap((text) => [...text.matchAll(/"(ERR_[A-Z_]+)"/g)].map((match) => match[1] ?? "")));
 }
@@ -51,7 +51,7 @@ function* probe(catalogue: Exports, port: Exports): Generator<ApiError> {
     if (typeof make !== "function" || isErrorClass(make)) continue;
     for (const value of probes) {
       const made = attempt(make as (...values: unknown[]) => unknown, value);
-      if (made instanceof ApiError && typeof made.code === "string" && made.code.startsWith("ERR_")) yield made;
+      if (made instanceof ApiError && isComplete(made)) yield made;
     }
   }
 }
@@ -63,6 +63,11 @@ function attempt(make: (...values: unknown[]) => unknown, value: unknown): unkno
   } catch {
     return undefined;
   }
+}
+
+/** What passes an app's own code on, or copies another error, makes no row of its own. */
+function isComplete({ code, grpcCode }: ApiError): boolean {
+  return typeof code === "string" && typeof grpcCode === "number";
 }
 
 function isErrorClass(value: unknown): boolean {

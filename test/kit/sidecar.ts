@@ -106,7 +106,11 @@ export class Sidecar implements AsyncDisposable {
     const { nats, bareEnv = false, wait = "ready" } = this.#options;
     const own: Record<string, string> = bareEnv ? {} : { WEFT_HOME: this.home, HOME: this.home };
     // Else every new home would fetch a nats-server of its own.
-    if (nats === "find" && !bareEnv) own["WEFT_NATS_SERVER"] = await natsServerBinary();
+    if (nats === "find" && !bareEnv) {
+      own["WEFT_NATS_SERVER"] = await natsServerBinary();
+      // Never a server of the user's on the usual port.
+      own["WEFT_NATS_PORT"] = String(await freePort());
+    }
     const [command, ...first] = this.#options.command ?? sidecarCommand();
     this.#running = await startProcess({
       name: `sidecar ${this.appId}`,

@@ -20,7 +20,7 @@ export function openStateStores(host: BlockHost): StateStores {
   const labels = ["component", "namespace", "operation", "success"];
   const recorder: Recorder = {
     clock: host.clock,
-    namespace: host.options.namespace,
+    namespace: host.options.namespaceEnv ?? "",
     count: host.metrics.count("component_state_count", "Calls of state stores.", labels),
     latency: host.metrics.latency("component_state_latencies", "Time of calls of state stores, ms.", labels),
   };
@@ -64,12 +64,7 @@ function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string
   if (strategy !== undefined && holdsSeparator(strategy)) {
     throw new Error(`state store ${name}: ${errors.illegalKeyText(strategy)}`);
   }
-  return keyPrefix(strategy, { appId: host.options.appId, store: name, namespace: givenNamespace(host) });
-}
-
-/** Outside Kubernetes `default` stands for a NAMESPACE that was not set, and then keys have no namespace. */
-function givenNamespace({ options }: BlockHost): string | undefined {
-  return options.namespace === "default" && options.mode === "standalone" ? undefined : options.namespace;
+  return keyPrefix(strategy, { appId: host.options.appId, store: name, namespace: host.options.namespaceEnv });
 }
 
 function warnOutbox(component: OpenComponent<StateStore>, host: BlockHost): void {

@@ -3,7 +3,7 @@ import { gzipSync } from "node:zlib";
 import { connect as connectHttp2 } from "node:http2";
 import { once } from "node:events";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { Client, credentials, status } from "@grpc/grpc-js";
+import { Client, compressionAlgorithms, credentials, status } from "@grpc/grpc-js";
 import { describe, expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { GetStateRequestSchema } from "../../../proto/gen/dapr/proto/runtime/v1/state_pb.ts";
@@ -236,7 +236,7 @@ describe("unary calls", () => {
   test("a gzip request is read; unknown encodings are Unimplemented", async () => {
     await using server = await startServer([getState(async ({ key }) => ({ etag: key }))]);
     const client = new Client(`127.0.0.1:${server.port}`, credentials.createInsecure(), {
-      "grpc.default_compression_algorithm": 2,
+      "grpc.default_compression_algorithm": compressionAlgorithms.gzip,
     });
     const request = toBinary(GetStateRequestSchema, create(GetStateRequestSchema, { key: "k".repeat(5000) }));
     const same = (bytes: Buffer): Buffer => bytes;

@@ -1,0 +1,55 @@
+import { describe, expect, it } from "vitest";
+import { createMetrics } from "./metrics.ts";
+
+/** The lines of one family. */
+function lines(text: string, name: string): string[] {
+  return text.split("\n").filter((line) => line.includes(name));
+}
+
+describe("metrics", () => {
+  it("counts by labels, sorted by name, and shows a family after its first record only", () => {
+    const metrics = createMetrics("my-app");
+    const count = metrics.count("calls_total", "Calls.", ["status", "method"]);
+    expect(metrics.render()).not.toContain("calls_total");
+    count("200", "GET");
+    count("200", "GET");
+    count("500", 'P"\\\n');
+    expect(lines(metrics.render(), "dapr_calls_total")).toEqual([
+      "# HELP dapr_calls_total Calls.",
+      "# TYPE dapr_calls_total counter",
+      'dapr_calls_total{app_id="my-app",method="GET",status="200"} 2',
+      'dapr_calls_total{app_id="my-app",method="P\\"\\\\\\n",status="500"} 1',
+    ]);
+  });
+
+  it("puts a latency into the first bucket that holds it; buckets are cumulative", () => {
+    const metrics = createMetrics("a");
+    const latency = metrics.latency("wait", "Wait.", []);
+    for (const ms of [0, 1, 1.5, 100_000, 100_001]) latency(ms);
+    const found = lines(metrics.render(), "dapr_wait");
+    expect(found).toContain('dapr_wait_bucket{app_id="a",le="1"} 2');
+    expect(found).toContain('dapr_wait_bucket{app_id="a",le="2"} 3');
+    expect(found).toContain('dapr_wait_bucket{app_id="a",le="100000"} 4');
+    expect(found).toContain('dapr_wait_bucket{app_id="a",le="+Inf"} 5');
+    expect(found).toContain('dapr_wait_sum{app_id="a"} 200003.5');
+    expect(found).toContain('dapr_wait_count{app_id="a"} 5');
+  });
+
+  it("bounds the series of a family; the rest is visible as overflow", () => {
+    const metrics = createMetrics("a");
+    const count = metrics.count("paths_total", "Paths.", ["path"]);
+    for (let i = 0; i < 2_500; i++) count(`/p${i}`);
+    const found = lines(metrics.render(), "dapr_paths_total{");
+    expect(found).toHaveLength(2_001);
+    expect(found.at(-1)).toBe('dapr_paths_total{app_id="a",path="overflow"} 500');
+  });
+
+  it("gives the same family for the same name", () => {
+    const metrics = createMetrics("a");
+    metrics.count("x_total", "X.", [])();
+    metrics.count("x_total", "X.", [])();
+    expect(lines(metrics.render(), "dapr_x_total{")).toEqual(['dapr_x_total{app_id="a"} 2']);
+  });
+
+  it("tells about the process", () => expect(createMetrics("a").render()).toMatch(/process_resident_memory_bytes \d+/));
+});
