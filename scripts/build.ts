@@ -29,11 +29,9 @@ const fuse = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2";
 /** Flags of Node and V8 that the executable always runs with; NODE_OPTIONS of the user's app does not reach it. */
 const nodeFlags: readonly string[] = [];
 
-const warmUpMs = 2_000;
 /** A sidecar on free ports that looks for NATS where nothing listens: enough to compile its way to serving. */
 const warmUpArgs = [
   ["--app-id", "warm-up"],
-  ["--dapr-http-port", "0"],
   ["--dapr-grpc-port", "0"],
   ["--dapr-internal-grpc-port", "0"],
   ["--metrics-port", "0"],
@@ -52,6 +50,8 @@ async function makeBundle(output: string): Promise<string[]> {
     outfile: output,
     absWorkingDir: root,
     bundle: true,
+    // What fails is printed once, by us.
+    logLevel: "silent",
     platform: "node",
     target: "node24",
     format: "cjs",
@@ -84,16 +84,11 @@ async function makeBundle(output: string): Promise<string[]> {
   return Object.keys(metafile.inputs);
 }
 
-/** Compiled code of the bundle, after it has run as a sidecar for a moment. */
+/** Compiled code of the bundle, after it has run as a sidecar and served a few calls. */
 async function makeCodeCache(bundleFile: string, output: string): Promise<void> {
-  const args = [...nodeFlags, join(root, "scripts", "sea", "warm-up.cjs")];
-  const result = await runCommand(
-    process.execPath,
-    [...args, bundleFile, output, String(warmUpMs), ...warmUpArgs],
-    { emptyEnv: true },
-  );
-  if (!existsSync(output))
-    throw new Error(`the warm-up run of the bundle wrote no code cache:\n${result.output}`);
+  const script = join(root, "scripts", "sea", "warm-up.cjs");
+  const args = [...nodeFlags, script, bundleFile, output, `${output}.components`, ...warmUpArgs];
+  await must("warm-up run of the bundle", runCommand(process.execPath, args, { emptyEnv: true }));
 }
 
 async function makeBlob(work: string): Promise<string> {
@@ -203,4 +198,7 @@ async function main(args: readonly string[]): Promise<void> {
   else await buildAll();
 }
 
-await main(process.argv.slice(2));
+await main(process.argv.slice(2)).catch((error: unknown) => {
+  say(`build: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
+});

@@ -35,7 +35,13 @@ async function run(flags: Flags, env: NodeJS.ProcessEnv): Promise<number> {
     process.stdout.write(`Fatal error from runtime: ${textOf(error)}\n`);
     return 1;
   }
-  const { log, close } = openLog({ ...options.log, appId: options.appId, instance: instanceName, version, clock: systemClock });
+  const { log, close } = openLog({
+    ...options.log,
+    appId: options.appId,
+    instance: instanceName,
+    version,
+    clock: systemClock,
+  });
   try {
     return await serve(options, env, log);
   } catch (error) {
@@ -52,12 +58,16 @@ async function serve(options: SidecarOptions, env: NodeJS.ProcessEnv, log: Log):
   const ending = Promise.withResolvers<"graceful" | "forced">();
   const stopListening = listenForSignals((forced) => ending.resolve(forced ? "forced" : "graceful"));
   try {
-    const configuration = await loadConfiguration(options.resources.configFiles, configurationEnv(options, env));
+    const configuration = await loadConfiguration(
+      options.resources.configFiles,
+      configurationEnv(options, env),
+    );
     const resources = await loadResources(options.resources.directories, {
       appId: options.appId,
       env,
     });
-    for (const problem of [...configuration.problems, ...resources.problems]) log.warn(formatProblem(problem));
+    for (const problem of [...configuration.problems, ...resources.problems])
+      log.warn(formatProblem(problem));
     const sidecar = await startSidecar({
       options,
       resources,
@@ -97,14 +107,22 @@ async function gracefulEnd(sidecar: Sidecar, options: SidecarOptions, log: Log):
   const overrun = Promise.withResolvers<"overrun">();
   // A little longer than the parts get, so that they can report what they gave up.
   const timer = systemClock.setTimeout(() => overrun.resolve("overrun"), graceMs + 1_000);
-  const how = await Promise.race([sidecar.stop(graceMs).then(() => "done" as const), second.promise, overrun.promise]);
+  const how = await Promise.race([
+    sidecar.stop(graceMs).then(() => "done" as const),
+    second.promise,
+    overrun.promise,
+  ]);
   timer.cancel();
   stopListening();
   if (how === "done") {
     log.info("Daprd shutdown gracefully");
     return 0;
   }
-  log.error(how === "overrun" ? "Graceful shutdown timeout exceeded, forcing shutdown" : "Second signal: ending at once");
+  log.error(
+    how === "overrun"
+      ? "Graceful shutdown timeout exceeded, forcing shutdown"
+      : "Second signal: ending at once",
+  );
   return 1;
 }
 

@@ -10,6 +10,7 @@ import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
 import { openApp } from "./app/open.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { Block, BlockHost } from "./blocks/block.ts";
+import type { InvocationBlock } from "./blocks/invocation/index.ts";
 import { openComponents } from "./components/open.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import type { LoadedResources } from "./config/resources.ts";
@@ -17,7 +18,7 @@ import { createGrpcServer } from "./ingress/grpc.ts";
 import { createHttpServer } from "./ingress/http.ts";
 import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
-import { createMetrics, noMetrics } from "./telemetry/metrics.ts";
+import { createMetrics, noMetrics, type Metrics } from "./telemetry/metrics.ts";
 import type { Log } from "./telemetry/log.ts";
 import { daprVersion, version } from "./version.ts";
 
@@ -60,13 +61,32 @@ export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
 
   // 2. What blocks stand on: metrics, the app, components.
   const metrics = init.metricsEnabled ? createMetrics(options.appId) : noMetrics;
-  const metricsServer = options.metrics.enabled ? await createMetricsServer(metrics, options.metrics) : undefined;
+  const metricsServer = options.metrics.enabled
+    ? await createMetricsServer(metrics, options.metrics)
+    : undefined;
   const app = openApp(options, clock, log);
-  const components = await openComponents({ options, resources: resources.components, mesh, clock, log, metrics, env: init.env });
+  const components = await openComponents({
+    options,
+    resources: resources.components,
+    mesh,
+    clock,
+    log,
+    metrics,
+    env: init.env,
+  });
   health.set("components", true);
 
   // 3. Building blocks and the small APIs beside them.
-  const host: BlockHost = { options, mesh, clock, app, components, subscriptions: resources.subscriptions, log, metrics };
+  const host: BlockHost = {
+    options,
+    mesh,
+    clock,
+    app,
+    components,
+    subscriptions: resources.subscriptions,
+    log,
+    metrics,
+  };
   const { blocks, invocation } = makeBlocks(host);
   const metadata = new Metadata({
     options,
@@ -77,14 +97,66 @@ export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
   });
 
   // 4. API servers: gRPC, then HTTP.
+  const apis = await startApis(init, { blocks, invocation, metadata, health, metrics, clock });
+
+  // 5. The app: wait for its port, then serve calls from the mesh and deliver to it.
+  let served: Served | undefined;
+  const running = (async () => {
+    await app.listening(stopping.signal);
+    served = await mesh.serve(invocation.receive);
+    await mesh.announce();
+    health.set("app", true);
+    log.info(
+      `dapr initialized. Status: Running. Init Elapsed ${Math.round(clock.monotonicMs() - startedMs)}ms`,
+    );
+    await Promise.all(blocks.map(async (block) => block.appReady?.()));
+  })().catch((error: unknown) => {
+    if (!stopping.signal.aborted) throw error;
+  });
+
+  return {
+    httpPort: apis.httpPort,
+    grpcPort: apis.grpcPort,
+    health,
+    running,
+    async stop(graceMs) {
+      stopping.abort(new Error("the sidecar stops"));
+      health.set("app", false);
+      await Promise.all([served?.drain(graceMs), ...blocks.map(async (block) => block.stop?.(graceMs))]);
+      await apis.close(graceMs);
+      await components.close();
+      await app.close();
+      await mesh.close();
+      await metricsServer?.close();
+    },
+  };
+}
+
+type ApiParts = {
+  readonly blocks: readonly Block[];
+  readonly invocation: InvocationBlock;
+  readonly metadata: Metadata;
+  readonly health: Health;
+  readonly metrics: Metrics;
+  readonly clock: Clock;
+};
+
+type Apis = { readonly httpPort: number; readonly grpcPort: number; close(graceMs: number): Promise<void> };
+
+/** Mounts the tables of all blocks on both protocols and listens. */
+async function startApis(init: SidecarInit, parts: ApiParts): Promise<Apis> {
+  const { options, log } = init;
+  const { blocks, metadata, health, metrics, clock } = parts;
+  const { apiToken, maxBodyBytes, readBufferBytes } = options.api;
   const grpc = createGrpcServer({
     methods: async () => [
       ...(await metadataMethods(metadata)),
       ...(await shutdownMethods(init.onShutdownRequest)),
       ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
     ],
-    maxMessageBytes: options.api.maxBodyBytes,
-    apiToken: options.api.apiToken,
+    maxMessageBytes: maxBodyBytes,
+    apiToken,
+    apiLogging: init.apiLogging,
     clock,
     log,
     metrics,
@@ -98,10 +170,10 @@ export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
       ...shutdownRoutes(init.onShutdownRequest),
       ...blocks.flatMap((block) => block.http),
     ],
-    fallback: invocation.fallback,
-    maxBodyBytes: options.api.maxBodyBytes,
-    readBufferBytes: options.api.readBufferBytes,
-    apiToken: options.api.apiToken,
+    fallback: parts.invocation.fallback,
+    maxBodyBytes,
+    readBufferBytes,
+    apiToken,
     apiLogging: init.apiLogging,
     clock,
     log,
@@ -110,35 +182,10 @@ export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
   const httpPort = await listen((target) => http.listen(target), targets(options, "http"), clock, log);
   health.set("http-api-server", true);
   log.info(`HTTP API on port ${httpPort}, gRPC API on port ${grpcPort}`);
-
-  // 5. The app: wait for its port, then serve calls from the mesh and deliver to it.
-  let served: Served | undefined;
-  const running = (async () => {
-    await app.listening(stopping.signal);
-    served = await mesh.serve(invocation.receive);
-    await mesh.announce();
-    health.set("app", true);
-    log.info(`dapr initialized. Status: Running. Init Elapsed ${Math.round(clock.monotonicMs() - startedMs)}ms`);
-    await Promise.all(blocks.map((block) => block.appReady?.()));
-  })().catch((error: unknown) => {
-    if (!stopping.signal.aborted) throw error;
-  });
-
   return {
     httpPort,
     grpcPort,
-    health,
-    running,
-    async stop(graceMs) {
-      stopping.abort(new Error("the sidecar stops"));
-      health.set("app", false);
-      await Promise.all([served?.drain(graceMs), ...blocks.map((block: Block) => block.stop?.(graceMs))]);
-      await Promise.all([http.close(graceMs), grpc.close(graceMs)]);
-      await components.close();
-      await app.close();
-      await mesh.close();
-      await metricsServer?.close();
-    },
+    close: async (graceMs) => void (await Promise.all([http.close(graceMs), grpc.close(graceMs)])),
   };
 }
 
@@ -170,13 +217,16 @@ function join(init: SidecarInit, clock: Clock): Mesh {
 }
 
 function definedOnly<T extends Record<string, string | undefined>>(members: T): { [K in keyof T]?: string } {
-  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as { [K in keyof T]?: string };
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: string;
+  };
 }
 
 /** Where an API listens: socket file, or its port on every listen address. */
 function targets(options: SidecarOptions, api: "http" | "grpc"): ListenTarget[] {
   const { socketDirectory, addresses, httpPort, grpcPort } = options.api;
-  if (socketDirectory !== undefined) return [{ socketPath: `${socketDirectory}/dapr-${options.appId}-${api}.socket` }];
+  if (socketDirectory !== undefined)
+    return [{ socketPath: `${socketDirectory}/dapr-${options.appId}-${api}.socket` }];
   const port = api === "http" ? httpPort : grpcPort;
   return addresses.map((host) => ({ host, port }));
 }

@@ -18,10 +18,13 @@ export async function waitForSidecar(httpPort: string): Promise<number> {
 
 function isReady(httpPort: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const request = get({ host: "localhost", port: httpPort, path: "/v1.0/healthz/outbound", timeout: tryMs }, (response) => {
-      response.resume();
-      resolve(response.statusCode === 204);
-    });
+    const request = get(
+      { host: "localhost", port: httpPort, path: "/v1.0/healthz/outbound", timeout: tryMs },
+      (response) => {
+        response.resume();
+        resolve(response.statusCode === 204);
+      },
+    );
     request.once("timeout", () => request.destroy());
     request.once("error", () => resolve(false));
   });

@@ -4,22 +4,7 @@ import { existsSync, globSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { endToolsOnSignal, root, runNode, say } from "../scripts/command.ts";
 import { ensurePython } from "../scripts/python.ts";
-
-/** What we read of vitest's JSON report. */
-interface Report {
-  readonly testResults: readonly {
-    readonly name: string;
-    readonly status: "passed" | "failed";
-    readonly message: string;
-    readonly assertionResults: readonly { readonly status: string }[];
-  }[];
-}
-
-interface Counts {
-  passed: number;
-  failed: number;
-  skipped: number;
-}
+import { closingLine, countTests, type Counts, type Report } from "../scripts/test-report.ts";
 
 const reportFile = join(root, ".cache", `test-report-${process.pid}.json`);
 
@@ -43,21 +28,6 @@ function aTestNeedsExecutables(): boolean {
   );
 }
 
-/** A file that failed without a failed test did not load, or its set-up failed: that counts as one failure. */
-function count(report: Report): Counts {
-  const counts = { passed: 0, failed: 0, skipped: 0 };
-  for (const file of report.testResults) {
-    const failedBefore = counts.failed;
-    for (const { status } of file.assertionResults) {
-      if (status === "passed") counts.passed += 1;
-      else if (status === "failed") counts.failed += 1;
-      else counts.skipped += 1;
-    }
-    if (file.status === "failed" && counts.failed === failedBefore) counts.failed += 1;
-  }
-  return counts;
-}
-
 function readReport(): Report | undefined {
   if (!existsSync(reportFile)) return undefined;
   const report = JSON.parse(readFileSync(reportFile, "utf8")) as Report;
@@ -66,8 +36,7 @@ function readReport(): Report | undefined {
 }
 
 function close(counts: Counts): number {
-  const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : "";
-  say(`\n${counts.passed} passed, ${counts.failed} failed${skipped}`);
+  say(`\n${closingLine(counts)}`);
   return counts.failed > 0 || counts.passed === 0 ? 1 : 0;
 }
 
@@ -88,9 +57,11 @@ async function main(args: readonly string[]): Promise<number> {
   });
   const report = readReport();
   if (report === undefined) say("vitest ended without a report, see above");
-  const counts = report === undefined ? { passed: 0, failed: 1, skipped: 0 } : count(report);
+  const counts = report === undefined ? { passed: 0, failed: 1, skipped: 0 } : countTests(report);
   if (ran.code !== 0 && counts.failed === 0) {
-    say(`vitest ended with exit code ${ran.code} though no test failed: counted as one failure, see above`);
+    const why =
+      counts.passed === 0 ? "no test ran" : `vitest ended with exit code ${ran.code} though no test failed`;
+    say(`${why}: counted as one failure, see above`);
     counts.failed = 1;
   }
   return close(counts);

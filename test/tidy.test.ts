@@ -22,7 +22,9 @@ import {
 import { listFiles, makeSource, readText, type Source } from "../scripts/tidy/source.ts";
 
 /** What may break a rule, and why. Each entry: the start of a failure as it is printed, without the line number. */
-const exceptions: readonly { readonly start: string; readonly why: string }[] = [];
+const exceptions: readonly { readonly start: string; readonly why: string }[] = [
+  { start: "src/cli/free-port.ts has a server", why: "listens for a moment, to learn which port is free" },
+];
 
 const entryPoints = ["src/main.ts", "src/cli/main.ts", "mesh/index.ts"];
 

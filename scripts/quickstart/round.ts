@@ -37,7 +37,7 @@ const cents = 750;
 
 const requestMs = 15_000;
 const arrivalMs = 20_000;
-const readyMs = 120_000;
+const readyMs = 60_000;
 const pollMs = 50;
 
 /** Resolves when both apps answer through their sidecars and both subscriptions are there. */

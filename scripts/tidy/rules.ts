@@ -124,10 +124,10 @@ export function wordFailures(path: string, text: string): string[] {
 
 /** Tests that do not run. */
 export function unrunTestFailures(source: Source): string[] {
-  return [...source.code.matchAll(unrunTest)].map(
-    (match) =>
-      `${source.path}:${lineAt(source.text, match.index)} has ${match[0]}. Fix: make it run; a case for some capability goes under an if`,
-  );
+  return [...source.code.matchAll(unrunTest)].map((match) => {
+    const at = `${source.path}:${lineAt(source.text, match.index)}`;
+    return `${at} has ${match[0]}. Fix: make it run; a case for some capability goes under an if`;
+  });
 }
 
 /** Versions that are not exact: in package.json every dependency, in requirements files every line. */

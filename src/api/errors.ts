@@ -39,11 +39,19 @@ export type ErrorDetail = {
   readonly fields: Readonly<Record<string, unknown>>;
 };
 
-export function errorInfo(reason: string, metadata: Readonly<Record<string, string>> | null = null): ErrorDetail {
+export function errorInfo(
+  reason: string,
+  metadata: Readonly<Record<string, string>> | null = null,
+): ErrorDetail {
   return { type: "ErrorInfo", fields: { domain: "dapr.io", metadata, reason } };
 }
 
-export function resourceInfo(resourceType: string, resourceName: string, description = "", owner = ""): ErrorDetail {
+export function resourceInfo(
+  resourceType: string,
+  resourceName: string,
+  description = "",
+  owner = "",
+): ErrorDetail {
   return {
     type: "ResourceInfo",
     fields: { description, owner, resource_name: resourceName, resource_type: resourceType },

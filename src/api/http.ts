@@ -43,7 +43,10 @@ export type HttpReply = {
 
 export type HttpRoute = {
   readonly verbs: readonly string[];
-  /** Like `/v1.0/state/{store}/{key}`; a last part `{name...}` takes the rest, slashes included, and at least one character. */
+  /**
+   * Like `/v1.0/state/{store}/{key}`; a last part `{name...}` takes the rest, slashes included, and at least one
+   * character.
+   */
   readonly path: string;
   /** Name for API logging and metrics, e.g. `GetState`. */
   readonly name: string;

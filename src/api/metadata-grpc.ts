@@ -26,6 +26,10 @@ function protoShape(document: Readonly<Record<string, unknown>>): JsonValue {
     ...document,
     ...(subscriptions === undefined
       ? {}
-      : { subscriptions: subscriptions.map((item) => (item.rules === undefined ? item : { ...item, rules: { rules: item.rules } })) }),
+      : {
+          subscriptions: subscriptions.map((item) =>
+            item.rules === undefined ? item : { ...item, rules: { rules: item.rules } },
+          ),
+        }),
   } as JsonValue;
 }

@@ -33,7 +33,12 @@ export class Metadata {
     const full = this.#extended.size >= maxExtended && !this.#extended.has(key);
     if (full || Buffer.byteLength(value) > maxValueBytes) {
       const message = `metadata holds at most ${maxExtended} keys with values of at most ${maxValueBytes} bytes`;
-      throw new ApiError({ code: "ERR_BAD_REQUEST", httpStatus: 400, grpcCode: GrpcCode.ResourceExhausted, message });
+      throw new ApiError({
+        code: "ERR_BAD_REQUEST",
+        httpStatus: 400,
+        grpcCode: GrpcCode.ResourceExhausted,
+        message,
+      });
     }
     this.#extended.set(key, value);
   }
@@ -99,7 +104,8 @@ function describeApp(options: SidecarOptions): Readonly<Record<string, unknown>>
     protocol,
     channelAddress: address,
     maxConcurrency: Number.isFinite(maxConcurrency) ? maxConcurrency : undefined,
-    health: health === undefined ? undefined : { healthCheckPath: health.path, healthThreshold: health.threshold },
+    health:
+      health === undefined ? undefined : { healthCheckPath: health.path, healthThreshold: health.threshold },
   });
 }
 
@@ -111,4 +117,3 @@ function isEmpty(value: unknown): boolean {
   if (value === undefined || value === "") return true;
   return Array.isArray(value) && value.length === 0;
 }
-

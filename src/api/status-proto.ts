@@ -5,7 +5,10 @@
 import type { ErrorDetail } from "./errors.ts";
 import { goJson } from "../lib/go-json.ts";
 
-/** Binary google.rpc.Status with its details packed as Any. Rejects for fields that the detail's message does not have. */
+/**
+ * Binary google.rpc.Status with its details packed as Any. Rejects for fields that the detail's message does not
+ * have.
+ */
 export async function encodeStatus(
   code: number,
   message: string,

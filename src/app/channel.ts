@@ -34,22 +34,6 @@ export type AppGrpcResponse = {
   readonly trailers: readonly string[];
 };
 
-/** A status the app answered, or Unavailable when it could not be reached. */
-export class GrpcStatusError extends Error {
-  readonly code: number;
-  /** Binary google.rpc.Status (grpc-status-details-bin), when sent. */
-  readonly details: Uint8Array | undefined;
-  readonly trailers: readonly string[];
-
-  constructor(code: number, message: string, details?: Uint8Array, trailers: readonly string[] = []) {
-    super(message);
-    this.name = "GrpcStatusError";
-    this.code = code;
-    this.details = details;
-    this.trailers = trailers;
-  }
-}
-
 export type AppChannel = {
   /** `none`: no app port was given. */
   readonly protocol: "none" | "http" | "grpc";

@@ -30,7 +30,9 @@ export class Slots {
 
   #wait(signal: AbortSignal): Promise<void> {
     if (this.#waiting.length >= maxWaiting) {
-      return Promise.reject(new Error(`${maxWaiting} calls already wait for the app (--app-max-concurrency=${this.#limit})`));
+      return Promise.reject(
+        new Error(`${maxWaiting} calls already wait for the app (--app-max-concurrency=${this.#limit})`),
+      );
     }
     return new Promise((resolve, reject) => {
       const enter = (): void => {

@@ -11,7 +11,8 @@ import {
   percentDecode,
   sendablePairs,
 } from "../lib/grpc-wire.ts";
-import { type AppGrpcResponse, GrpcStatusError } from "./channel.ts";
+import { GrpcStatusError } from "../api/grpc-status-error.ts";
+import type { AppGrpcResponse } from "./channel.ts";
 
 /** The app surely did not begin the call (stream refused, or above the last one of a GOAWAY): it may be sent again. */
 export class RefusedError extends GrpcStatusError {

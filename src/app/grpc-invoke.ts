@@ -11,7 +11,7 @@ import { GrpcCode } from "../api/errors.ts";
 import { dataTypePair, type GrpcCaller, readGrpcCaller, withoutMeshOnly } from "../api/grpc-caller.ts";
 import { httpFromCode, metadataName } from "../api/status.ts";
 import { percentDecode, receivedTooLarge } from "../lib/grpc-wire.ts";
-import { GrpcStatusError } from "./channel.ts";
+import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import type { GrpcAppClient } from "./grpc.ts";
 import { headerValue } from "./headers.ts";
 

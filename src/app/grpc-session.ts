@@ -9,7 +9,7 @@ import { connect as connectTls } from "node:tls";
 import type { Clock } from "../../mesh/index.ts";
 import { GrpcCode } from "../api/errors.ts";
 import type { Log } from "../telemetry/log.ts";
-import { GrpcStatusError } from "./channel.ts";
+import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { netErrorText } from "./net-error.ts";
 
 /** The app may take this long to accept a connection, TLS included. */
@@ -48,6 +48,7 @@ export class GrpcSession {
   /** A session that takes new streams. Rejects with GrpcStatusError Unavailable. */
   get(): ClientHttp2Session | Promise<ClientHttp2Session> {
     const live = this.#live;
+    // A GOAWAY of the app closes the session for new streams.
     if (live !== undefined && !live.closed && !live.destroyed) return live;
     this.#dialling ??= this.#dial().finally(() => (this.#dialling = undefined));
     return this.#dialling;
@@ -75,7 +76,6 @@ export class GrpcSession {
     }
     const session = openSession(socket, authorityOf(this.#address), this.#address.tls);
     session.on("error", (error) => this.#log.debug(`gRPC connection to the app ended: ${error.message}`));
-    session.on("goaway", () => this.retire(session));
     session.once("close", () => {
       if (this.#live === session) this.#live = undefined;
     });

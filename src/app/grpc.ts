@@ -8,7 +8,8 @@ import type { Clock } from "../../mesh/index.ts";
 import { GrpcCode } from "../api/errors.ts";
 import { sendablePairs, sentTooLarge } from "../lib/grpc-wire.ts";
 import type { Log } from "../telemetry/log.ts";
-import { type AppGrpcRequest, type AppGrpcResponse, GrpcStatusError } from "./channel.ts";
+import { GrpcStatusError } from "../api/grpc-status-error.ts";
+import type { AppGrpcRequest, AppGrpcResponse } from "./channel.ts";
 import { abortStatus, exchange, RefusedError } from "./grpc-exchange.ts";
 import { authorityOf, type GrpcAddress, GrpcSession, unavailable } from "./grpc-session.ts";
 

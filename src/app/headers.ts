@@ -24,6 +24,9 @@ const requestOnly = new Set([
   "dapr-caller-app-id",
   "dapr-caller-namespace",
   "dapr-callee-app-id",
+  // Names that only sidecars may use among themselves (api/grpc-caller.ts).
+  "weft-grpc-method",
+  "weft-data-type",
 ]);
 
 /** Pseudo and gRPC names keep their value under a `dapr-` name. */
@@ -36,7 +39,8 @@ export function forwardRequestHeaders(raw: readonly string[], extra: readonly st
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = raw[i]!;
     const lower = name.toLowerCase();
-    if (hopByHop.has(lower) || requestOnly.has(lower) || connection?.has(lower) || lower.endsWith("-bin")) continue;
+    if (hopByHop.has(lower) || requestOnly.has(lower) || connection?.has(lower) || lower.endsWith("-bin"))
+      continue;
     kept.push(renamed.test(lower) ? `dapr-${lower.replace(":", "")}` : name, raw[i + 1]!);
   }
   for (const item of extra) kept.push(item);
@@ -49,7 +53,8 @@ export function forwardResponseHeaders(raw: readonly string[]): string[] {
   const kept: string[] = [];
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const lower = raw[i]!.toLowerCase();
-    if (hopByHop.has(lower) || lower === "content-length" || connection?.has(lower) || lower.endsWith("-bin")) continue;
+    if (hopByHop.has(lower) || lower === "content-length" || connection?.has(lower) || lower.endsWith("-bin"))
+      continue;
     kept.push(raw[i]!, raw[i + 1]!);
   }
   return kept;

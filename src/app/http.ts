@@ -7,7 +7,8 @@ import Pool from "undici/lib/dispatcher/pool.js";
 import type { Dispatcher } from "undici";
 import type { MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
-import { forwardResponseHeaders } from "./headers.ts";
+import { readGrpcCaller, withoutMeshOnly } from "../api/grpc-caller.ts";
+import { forwardRequestHeaders, forwardResponseHeaders } from "./headers.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
 
 /** Largest answer kept in memory, bytes; larger ones wait for streaming bodies. */
@@ -51,7 +52,8 @@ export class HttpApp {
   /** Service invocation. Hop-by-hop headers of the answer are dropped. */
   async invoke(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const path = request.query === "" ? request.path : `${request.path}?${request.query}`;
-    const answer = await this.#send(request.verb, path, request.headers, request.body, signal);
+    const headers = appHeaders(request.headers);
+    const answer = await this.#send(request.verb, path, headers, request.body, signal);
     return { status: answer.status, headers: forwardResponseHeaders(answer.headers), body: answer.body };
   }
 
@@ -88,7 +90,8 @@ export class HttpApp {
     return new Promise((resolve, reject) => {
       const exchange = new Exchange(signal, resolve, reject);
       const body = request.body !== undefined && request.body.length > 0 ? request.body : null;
-      this.#pool.dispatch({ path: request.path, method: request.verb as Dispatcher.HttpMethod, headers: request.headers, body }, exchange);
+      const { path, verb: method, headers } = request;
+      this.#pool.dispatch({ path, method, headers, body }, exchange);
     });
   }
 }
@@ -125,7 +128,8 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     this.#size += chunk.length;
-    if (this.#size > maxResponseBytes) return controller.abort(new Error(`the app's answer is above ${maxResponseBytes} bytes`));
+    if (this.#size > maxResponseBytes)
+      return controller.abort(new Error(`the app's answer is above ${maxResponseBytes} bytes`));
     this.#chunks.push(chunk);
   }
 
@@ -143,6 +147,15 @@ class Exchange implements Dispatcher.DispatchHandler {
   #release(): void {
     if (this.#onAbort !== undefined) this.#signal.removeEventListener("abort", this.#onAbort);
   }
+}
+
+/** A gRPC caller's metadata comes unfiltered, because its sidecar cannot know that this app speaks HTTP. */
+function appHeaders(headers: readonly string[]): readonly string[] {
+  const caller = readGrpcCaller(headers);
+  if (caller === undefined) return headers;
+  const typed = caller.contentType === "" && caller.dataType !== "";
+  const extra = typed ? ["Content-Type", "application/x-protobuf"] : [];
+  return forwardRequestHeaders(withoutMeshOnly(headers), extra);
 }
 
 function textHeaders(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {

@@ -2,7 +2,12 @@
  * Network errors in the words Go programs use, because clients of Dapr match on them. The one place that knows them.
  */
 
-type NetError = Error & { readonly code?: string; readonly address?: string; readonly port?: number; readonly errors?: Error[] };
+type NetError = Error & {
+  readonly code?: string;
+  readonly address?: string;
+  readonly port?: number;
+  readonly errors?: Error[];
+};
 
 /** `dial tcp 127.0.0.1:3000: connect: connection refused` and the like. */
 export function netErrorText(thrown: unknown, host: string, port: number): string {
@@ -33,7 +38,7 @@ function innermost(thrown: unknown): NetError {
   for (let depth = 0; depth < 4; depth++) {
     const next = error.errors?.[0] ?? (error.code === undefined ? error.cause : undefined);
     if (!(next instanceof Error)) break;
-    error = next as NetError;
+    error = next;
   }
   return error;
 }

@@ -3,7 +3,13 @@ import { connect } from "node:net";
 import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
-import { type AppChannel, type AppGrpcRequest, type AppGrpcResponse, type AppHttpRequest, type AppHttpResponse } from "./channel.ts";
+import {
+  type AppChannel,
+  type AppGrpcRequest,
+  type AppGrpcResponse,
+  type AppHttpRequest,
+  type AppHttpResponse,
+} from "./channel.ts";
 import { Slots } from "./concurrency.ts";
 import { HttpApp } from "./http.ts";
 
@@ -18,7 +24,13 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
   const listening = (signal: AbortSignal): Promise<void> => waitForPort(address, port, clock, signal);
   if (protocol === "grpc" || protocol === "grpcs") return openGrpcApp(options, slots, listening, clock, log);
   const scheme = protocol === "https" ? "https" : "http";
-  const http = new HttpApp({ scheme, host: address, port, apiToken, maxHeaderBytes: options.api.readBufferBytes });
+  const http = new HttpApp({
+    scheme,
+    host: address,
+    port,
+    apiToken,
+    maxHeaderBytes: options.api.readBufferBytes,
+  });
   return {
     protocol: "http",
     listening,

@@ -2,8 +2,7 @@
  * Which NATS the sidecars of this user work with, looked at without starting or changing anything, and who is on it.
  */
 import { joinMesh, type Clock, type JoinOptions, type PresenceEntry } from "../../mesh/index.ts";
-import { locateHome, sharedStatus } from "../../mesh/server/index.ts";
-import { probe, whyUnusable } from "../../mesh/server/probe.ts";
+import { locateHome, probe, sharedStatus, whyUnusable } from "../../mesh/server/index.ts";
 import type { MeshOptions } from "../config/options.ts";
 import { textOf } from "./failure.ts";
 

@@ -94,6 +94,7 @@ export function planRun(flags: GivenFlags, options: SidecarOptions, command: rea
 export function makeAppId(command: readonly string[], randomHex: string): string {
   const stem = basename(command[0] ?? "app")
     .replace(/\.\w+$/, "")
-    .replaceAll(/[^A-Za-z0-9_-]+/g, "-");
+    .replaceAll(/[^A-Za-z0-9_]+/g, "-")
+    .replaceAll(/^-|-$/g, "");
   return `${stem || "app"}-${randomHex}`;
 }

@@ -1,4 +1,7 @@
-/** Checks a component's metadata against its schema: names, required fields, types, bounds; every error names the fix. */
+/**
+ * Checks a component's metadata against its schema: names, required fields, types, bounds; every error names the
+ * fix.
+ */
 import { parseDurationOrSeconds } from "../lib/duration.ts";
 import { nearest } from "../lib/nearest.ts";
 import type { MetadataField, MetadataSchema, MetadataValues } from "./component.ts";
@@ -8,8 +11,14 @@ const truthy = new Set(["y", "yes", "true", "t", "on", "1"]);
 /** Fields that any component may carry beside its own; they belong to the blocks. */
 const sharedFields: Readonly<Record<string, readonly string[]>> = {
   state: [
-    "keyPrefix", "actorStateStore", "outboxPublishPubsub", "outboxPublishTopic", "outboxPubsub",
-    "outboxDiscardWhenMissingState", "primaryEncryptionKey", "secondaryEncryptionKey",
+    "keyPrefix",
+    "actorStateStore",
+    "outboxPublishPubsub",
+    "outboxPublishTopic",
+    "outboxPubsub",
+    "outboxDiscardWhenMissingState",
+    "primaryEncryptionKey",
+    "secondaryEncryptionKey",
   ],
   pubsub: ["publishingScopes", "subscriptionScopes", "allowedTopics", "protectedTopics", "consumerID"],
 };
@@ -34,7 +43,8 @@ export function readMetadata<S extends MetadataSchema>(
     if (found !== undefined) used.add(found.toLowerCase());
     const text = found === undefined ? field.default : given.get(found.toLowerCase());
     if (text === undefined || (text === "" && field.default === undefined)) {
-      if (field.required === true) throw new Error(`metadata field "${name}" is required: ${field.description}`);
+      if (field.required === true)
+        throw new Error(`metadata field "${name}" is required: ${field.description}`);
       continue;
     }
     values[name] = readValue(name, field, text === "" ? field.default! : text);
@@ -46,7 +56,8 @@ function byLowerName(properties: Readonly<Record<string, string>>): Map<string, 
   const given = new Map<string, string>();
   for (const [name, value] of Object.entries(properties)) {
     const lower = name.toLowerCase();
-    if (given.has(lower)) throw new Error(`metadata field "${name}" is given twice, in different case; keep one`);
+    if (given.has(lower))
+      throw new Error(`metadata field "${name}" is given twice, in different case; keep one`);
     given.set(lower, value);
   }
   return given;
@@ -65,7 +76,8 @@ function unknownNames(
     .filter((name) => !used.has(name.toLowerCase()) && !sharedNames.has(name.toLowerCase()))
     .map((name) => {
       const guess = nearest(name, known);
-      return `metadata field "${name}" is not known and ignored${guess === undefined ? "" : `; did you mean "${guess}"?`}`;
+      const hint = guess === undefined ? "" : `; did you mean "${guess}"?`;
+      return `metadata field "${name}" is not known and ignored${hint}`;
     });
 }
 
@@ -88,10 +100,15 @@ function readValue(name: string, field: MetadataField, text: string): string | n
 
 function readNumber(name: string, field: MetadataField, text: string): number {
   const value = Number(text);
-  const valid = text.trim() !== "" && (field.kind === "integer" ? Number.isSafeInteger(value) : Number.isFinite(value));
-  if (!valid) throw new Error(`metadata field "${name}": "${text}" is not ${field.kind === "integer" ? "an integer" : "a number"}`);
+  const valid =
+    text.trim() !== "" && (field.kind === "integer" ? Number.isSafeInteger(value) : Number.isFinite(value));
+  if (!valid)
+    throw new Error(
+      `metadata field "${name}": "${text}" is not ${field.kind === "integer" ? "an integer" : "a number"}`,
+    );
   const { min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY } = field;
-  if (value < min || value > max) throw new Error(`metadata field "${name}": ${value} is not within ${min} and ${max}`);
+  if (value < min || value > max)
+    throw new Error(`metadata field "${name}": ${value} is not within ${min} and ${max}`);
   return value;
 }
 
@@ -99,6 +116,8 @@ function readDuration(name: string, text: string): number {
   try {
     return parseDurationOrSeconds(text);
   } catch (cause) {
-    throw new Error(`metadata field "${name}": "${text}" is no duration; write e.g. 30s, 1h30m, or seconds`, { cause });
+    throw new Error(`metadata field "${name}": "${text}" is no duration; write e.g. 30s, 1h30m, or seconds`, {
+      cause,
+    });
   }
 }

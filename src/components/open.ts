@@ -51,7 +51,9 @@ export async function openComponents(init: ComponentsInit): Promise<Running> {
   const loadedCount = init.metrics.count("runtime_component_loaded", "Components loaded.", []);
   const initCount = init.metrics.count("runtime_component_init_total", "Component inits.", ["component"]);
   const failedCount = init.metrics.count("runtime_component_init_fail_total", "Failed component inits.", [
-    "component", "componentName", "reason",
+    "component",
+    "componentName",
+    "reason",
   ]);
   const opened: OpenComponent[] = [];
   for (const resource of init.resources) {
@@ -91,7 +93,11 @@ function asFailure(error: unknown, resource: ComponentResource): ComponentFailur
   if (error instanceof ComponentFailure) return error;
   const what = `initialization error occurred for ${componentLabel(resource)}`;
   const text = error instanceof Error ? error.message : String(error);
-  return new ComponentFailure("init", `[INIT_COMPONENT_FAILURE]: ${what}: ${text} (${placeOf(resource)})`, error);
+  return new ComponentFailure(
+    "init",
+    `[INIT_COMPONENT_FAILURE]: ${what}: ${text} (${placeOf(resource)})`,
+    error,
+  );
 }
 
 async function openOne(resource: ComponentResource, init: ComponentsInit): Promise<OpenComponent> {
@@ -102,7 +108,8 @@ async function openOne(resource: ComponentResource, init: ComponentsInit): Promi
   const log = init.log.scope("dapr.contrib", { component: componentLabel(resource) });
   const properties = await resolveProperties(resource, category, init);
   const { values, warnings } = readMetadata(file.metadataSchema, category, properties);
-  for (const warning of warnings) init.log.warn(`${placeOf(resource)}: ${componentLabel(resource)}: ${warning}`);
+  for (const warning of warnings)
+    init.log.warn(`${placeOf(resource)}: ${componentLabel(resource)}: ${warning}`);
   const port = await withTimeout(resource, init.clock, (signal) => {
     const context = {
       name: resource.name,
@@ -130,7 +137,10 @@ function findEntry(resource: ComponentResource): ComponentEntry {
   const guess = nearest(type, known);
   const hint = guess === undefined ? `known types: ${known.join(", ")}` : `did you mean ${guess}?`;
   const what = `couldn't find ${kindWord(resource.type)} ${type}/${resource.version || "v1"}`;
-  throw new ComponentFailure("creation", `[CREATE_COMPONENT_FAILURE]: ${what} (${placeOf(resource)}; ${hint})`);
+  throw new ComponentFailure(
+    "creation",
+    `[CREATE_COMPONENT_FAILURE]: ${what} (${placeOf(resource)}; ${hint})`,
+  );
 }
 
 /** Unversioned types take an empty version, v0 and v1. */
@@ -158,11 +168,16 @@ async function resolveProperties(
   });
   for (const warning of resolved.warnings) init.log.warn(warning);
   if (resolved.waitingFor !== undefined) {
-    throw new Error(`secret store "${resolved.waitingFor}" is not loaded; give the values in metadata or by envRef`);
+    throw new Error(
+      `secret store "${resolved.waitingFor}" is not loaded; give the values in metadata or by envRef`,
+    );
   }
   const properties = Object.fromEntries(resolved.texts);
   // The consumer group is the app unless the user says otherwise.
-  if (category === "pubsub" && !Object.keys(properties).some((name) => name.toLowerCase() === "consumerid" && properties[name] !== "")) {
+  if (
+    category === "pubsub" &&
+    !Object.keys(properties).some((name) => name.toLowerCase() === "consumerid" && properties[name] !== "")
+  ) {
     properties["consumerID"] = init.options.appId;
   }
   return properties;
@@ -176,7 +191,9 @@ async function withTimeout<T>(
   const limit = new AbortController();
   const { promise: overrun, reject } = Promise.withResolvers<never>();
   const timer = clock.setTimeout(() => {
-    const error = new Error(`init timeout for component ${componentLabel(resource)} after ${resource.initTimeoutMs} ms (initTimeout)`);
+    const error = new Error(
+      `init timeout for component ${componentLabel(resource)} after ${resource.initTimeoutMs} ms (initTimeout)`,
+    );
     limit.abort(error);
     reject(error);
   }, resource.initTimeoutMs);
@@ -192,10 +209,14 @@ function byCategory(opened: readonly OpenComponent[]): Running {
     opened.filter((component) => categoryOf(component.resource.type) === category);
   const categories = new Map<string, Map<string, OpenComponent>>();
   for (const category of new Set(opened.map((component) => categoryOf(component.resource.type)))) {
-    categories.set(category, new Map(find(category).map((component) => [component.resource.name, component])));
+    categories.set(
+      category,
+      new Map(find(category).map((component) => [component.resource.name, component])),
+    );
   }
   return {
-    get: <P>(category: string, name: string) => categories.get(category)?.get(name) as OpenComponent<P> | undefined,
+    get: <P>(category: string, name: string) =>
+      categories.get(category)?.get(name) as OpenComponent<P> | undefined,
     all: <P>(category: string) => [...(categories.get(category)?.values() ?? [])] as OpenComponent<P>[],
     list: () => opened,
     close: () => closeAll(opened),

@@ -62,6 +62,8 @@ export class ServerCall implements GrpcCall {
   #extraHeaders: OutgoingHttpHeaders | undefined;
   #trailers: OutgoingHttpHeaders | undefined;
   #ended = false;
+  /** Lets a writer go on that waits for the client to read. */
+  #writer: () => void = ignore;
 
   constructor(
     stream: ServerHttp2Stream,
@@ -172,7 +174,10 @@ export class ServerCall implements GrpcCall {
     });
   }
 
-  /** The client's messages; reads ahead no more than the stream's buffer. Throws GrpcWireError or the abort reason. */
+  /**
+   * The client's messages; reads ahead no more than the stream's buffer. Ends when the client half-closes or the status
+   * is out; throws GrpcWireError, or the abort reason.
+   */
   async *readStream<T>(decode: (message: Uint8Array) => T): AsyncGenerator<T> {
     const { stream } = this;
     const frames = new FrameReader(this.#host.maxMessageBytes);
@@ -190,10 +195,13 @@ export class ServerCall implements GrpcCall {
         return;
       } else await arrivals.next();
     }
-    throw this.#abortReason ?? statusError(GrpcCode.Canceled, "context canceled");
+    if (this.#abortReason !== undefined) throw this.#abortReason;
   }
 
-  /** Sends one message of several; resolves when the stream takes more. Throws GrpcWireError above the size limit. */
+  /**
+   * Sends one message of several; resolves when the stream takes more or the call has ended. Throws GrpcWireError
+   * above the size limit.
+   */
   async sendMessage(message: Uint8Array): Promise<void> {
     this.#checkSize(message);
     const { stream } = this;
@@ -201,14 +209,11 @@ export class ServerCall implements GrpcCall {
     if (!stream.headersSent) this.#respond();
     if (stream.write(encodeFrame(message))) return;
     await new Promise<void>((resolve) => {
-      const proceed = (): void => {
-        stream.off("drain", proceed);
-        stream.off("close", proceed);
-        resolve();
-      };
-      stream.on("drain", proceed);
-      stream.on("close", proceed);
+      this.#writer = resolve;
+      stream.once("drain", resolve);
     });
+    stream.off("drain", this.#writer);
+    this.#writer = ignore;
   }
 
   /** For whoever writes to `stream` itself (the proxy): records the status, sends nothing. */
@@ -232,11 +237,6 @@ export class ServerCall implements GrpcCall {
     const { stream } = this;
     this.#finish(status.code);
     const trailers = statusHeaders(status, this.#trailers);
-    if (!stream.readableEnded) {
-      // A stream with unread data would never close.
-      stream.removeAllListeners("readable");
-      stream.resume();
-    }
     if (stream.headersSent) {
       this.#sendTrailers(trailers);
       stream.end();
@@ -276,6 +276,7 @@ export class ServerCall implements GrpcCall {
   #finish(code: number): void {
     this.#ended = true;
     this.#deadline?.cancel();
+    this.#writer();
     this.#host.ended(this, code);
   }
 

@@ -15,7 +15,7 @@ import {
 import type { Clock } from "../../mesh/index.ts";
 import { ApiError, GrpcCode, grpcCodeName, toApiError } from "../api/errors.ts";
 import { grpcErrorOfHttp } from "../api/status.ts";
-import { GrpcStatusError } from "../app/channel.ts";
+import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { encodeBinary, GrpcWireError, isGrpcContentType } from "../lib/grpc-wire.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
@@ -115,7 +115,7 @@ class GrpcIngress {
       ended: (call, code) => {
         this.#calls.delete(call);
         const latencyMs = clock.monotonicMs() - call.startMs;
-        const status = grpcCodeName(code);
+        const status = codeNames.get(code) ?? grpcCodeName(code);
         count(call.path, status);
         latency(latencyMs, call.path, status);
         if (options.apiLogging === true) this.#logCall(call, code, latencyMs);
@@ -302,6 +302,11 @@ class GrpcIngress {
     });
   }
 }
+
+/** Made once: a name is asked for with every call. */
+const codeNames: ReadonlyMap<number, string> = new Map(
+  Object.values(GrpcCode).map((code) => [code, grpcCodeName(code)]),
+);
 
 /** HTTP answer for what is no gRPC call at all; undefined when it is one. */
 function transportRefusal(headers: IncomingHttpHeaders) {

@@ -17,7 +17,14 @@ export class NodeHttpCall implements HttpCall {
   #abort: AbortController | undefined;
   #search: URLSearchParams | undefined;
 
-  constructor(request: IncomingMessage, response: ServerResponse, path: string, rawPath: string, query: string, maxBodyBytes: number) {
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    path: string,
+    rawPath: string,
+    query: string,
+    maxBodyBytes: number,
+  ) {
     this.#request = request;
     this.#response = response;
     this.verb = request.method ?? "GET";
@@ -53,8 +60,10 @@ export class NodeHttpCall implements HttpCall {
   body(): Promise<Buffer> {
     const request = this.#request;
     const declared = request.headers["content-length"];
-    if (declared === undefined && request.headers["transfer-encoding"] === undefined) return Promise.resolve(noBody);
-    if (declared !== undefined && Number(declared) > this.#maxBodyBytes) return Promise.reject(this.#bodyTooLarge());
+    if (declared === undefined && request.headers["transfer-encoding"] === undefined)
+      return Promise.resolve(noBody);
+    if (declared !== undefined && Number(declared) > this.#maxBodyBytes)
+      return Promise.reject(this.#bodyTooLarge());
     return new Promise((resolve, reject) => {
       const chunks: Buffer[] = [];
       let size = 0;
@@ -69,7 +78,9 @@ export class NodeHttpCall implements HttpCall {
       });
       request.once("end", () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, size)));
       request.once("error", (cause) => reject(bodyUnreadable(cause.message, cause)));
-      request.once("close", () => reject(bodyUnreadable("unexpected EOF")));
+      request.once("close", () => {
+        if (!request.complete) reject(bodyUnreadable("unexpected EOF"));
+      });
     });
   }
 
@@ -97,7 +108,9 @@ export class NodeHttpCall implements HttpCall {
   }
 
   #bodyTooLarge(): ApiError {
-    return bodyUnreadable(`http: request body too large (limit ${this.#maxBodyBytes} bytes, set by --max-body-size)`);
+    return bodyUnreadable(
+      `http: request body too large (limit ${this.#maxBodyBytes} bytes, set by --max-body-size)`,
+    );
   }
 }
 

@@ -63,8 +63,11 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       });
       server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
         if (!socket.writable) return void socket.destroy();
-        const line = error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
-        socket.end(`HTTP/1.1 ${line}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n${line}`);
+        const line =
+          error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
+        socket.end(
+          `HTTP/1.1 ${line}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n${line}`,
+        );
       });
       const port = await listenOn(server, target);
       servers.push(server);
@@ -92,8 +95,16 @@ class HttpIngress {
     this.#options = options;
     this.#router = new Router(options.routes);
     const labels = ["method", "path", "status"];
-    this.#count = options.metrics.count("http_server_request_count", "HTTP requests started by the server.", labels);
-    this.#latency = options.metrics.latency("http_server_latency", "End-to-end latency of HTTP requests, ms.", labels);
+    this.#count = options.metrics.count(
+      "http_server_request_count",
+      "HTTP requests started by the server.",
+      labels,
+    );
+    this.#latency = options.metrics.latency(
+      "http_server_latency",
+      "End-to-end latency of HTTP requests, ms.",
+      labels,
+    );
   }
 
   handle(request: IncomingMessage, response: ServerResponse): void {
@@ -168,8 +179,15 @@ class HttpIngress {
 }
 
 const jsonHeaders = Object.freeze({ "Content-Type": "application/json" });
-const textHeaders = Object.freeze({ "Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff" });
-const unauthorized: HttpReply = Object.freeze({ status: 401, headers: textHeaders, body: "invalid api token\n" });
+const textHeaders = Object.freeze({
+  "Content-Type": "text/plain; charset=utf-8",
+  "X-Content-Type-Options": "nosniff",
+});
+const unauthorized: HttpReply = Object.freeze({
+  status: 401,
+  headers: textHeaders,
+  body: "invalid api token\n",
+});
 const badEscape: HttpReply = Object.freeze({ status: 400, headers: textHeaders, body: "400 Bad Request" });
 
 /** Writes a reply; resolves when everything is handed to the socket or the client is gone. */

@@ -37,13 +37,18 @@ export async function listenOnAny(
   clock: Clock,
   onProblem: (text: string) => void,
 ): Promise<number> {
-  const attempts = await Promise.allSettled(targets.map((target) => listenPatiently(listen, target, patienceMs, clock, onProblem)));
+  const attempts = await Promise.allSettled(
+    targets.map((target) => listenPatiently(listen, target, patienceMs, clock, onProblem)),
+  );
   for (const [i, attempt] of attempts.entries()) {
-    if (attempt.status === "rejected") onProblem(`could not listen on ${describe(targets[i]!)}: ${String(attempt.reason)}`);
+    if (attempt.status === "rejected")
+      onProblem(`could not listen on ${describe(targets[i]!)}: ${String(attempt.reason)}`);
   }
   const success = attempts.find((attempt) => attempt.status === "fulfilled");
   if (success === undefined) {
-    throw new Error(`could not listen on any endpoint (${targets.map(describe).join(", ")}); is the port taken by another program?`);
+    throw new Error(
+      `could not listen on any endpoint (${targets.map(describe).join(", ")}); is the port taken by another program?`,
+    );
   }
   return success.value;
 }

@@ -51,5 +51,6 @@ describe("metrics", () => {
     expect(lines(metrics.render(), "dapr_x_total{")).toEqual(['dapr_x_total{app_id="a"} 2']);
   });
 
-  it("tells about the process", () => expect(createMetrics("a").render()).toMatch(/process_resident_memory_bytes \d+/));
+  it("tells about the process", () =>
+    expect(createMetrics("a").render()).toMatch(/process_resident_memory_bytes \d+/));
 });

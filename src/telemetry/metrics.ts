@@ -6,8 +6,8 @@ import { processMetrics } from "./process-metrics.ts";
 
 /** Upper bounds of latency buckets, ms. */
 const latencyBucketsMs: readonly number[] = [
-  1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 650, 800, 1000,
-  2000, 5000, 10000, 20000, 50000, 100000,
+  1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 650,
+  800, 1000, 2000, 5000, 10000, 20000, 50000, 100000,
 ];
 
 /** Series kept per family; further label sets are counted in one series whose labels are all `overflow`. */
@@ -31,18 +31,24 @@ export function createMetrics(appId: string): Metrics {
   const families = new Map<string, Family<Series>>();
   const family = <S extends Series>(name: string, make: () => Family<S>): Family<S> => {
     const found = (families.get(name) as Family<S> | undefined) ?? make();
-    families.set(name, found as unknown as Family<Series>);
+    families.set(name, found);
     return found;
   };
   return {
     count(name, help, labels) {
-      const counters = family(name, () => new Family(`dapr_${name}`, "counter", help, appId, labels, newCounter));
+      const counters = family(
+        name,
+        () => new Family(`dapr_${name}`, "counter", help, appId, labels, newCounter),
+      );
       return (...values) => {
         counters.series(values).value++;
       };
     },
     latency(name, help, labels) {
-      const latencies = family(name, () => new Family(`dapr_${name}`, "histogram", help, appId, labels, newHistogram));
+      const latencies = family(
+        name,
+        () => new Family(`dapr_${name}`, "histogram", help, appId, labels, newHistogram),
+      );
       return (latencyMs, ...values) => {
         const series = latencies.series(values);
         series.sum += latencyMs;
@@ -103,13 +109,19 @@ class Family<S extends Series> {
 
   #add(key: string, values: readonly string[]): S {
     if (this.#series.size >= maxSeries) {
-      return this.#series.get("overflow") ?? this.#keep("overflow", new Array<string>(values.length).fill("overflow"));
+      return (
+        this.#series.get("overflow") ??
+        this.#keep("overflow", new Array<string>(values.length).fill("overflow"))
+      );
     }
     return this.#keep(key, values);
   }
 
   #keep(key: string, values: readonly string[]): S {
-    const pairs = [["app_id", this.#appId] as const, ...this.#labelNames.map((name, i) => [name, values[i] ?? ""] as const)];
+    const pairs = [
+      ["app_id", this.#appId] as const,
+      ...this.#labelNames.map((name, i) => [name, values[i] ?? ""] as const),
+    ];
     const sorted = pairs.sort(([a], [b]) => (a < b ? -1 : 1));
     const made = this.#make(sorted.map(([name, value]) => `${name}="${escapeLabel(value)}"`).join(","));
     this.#series.set(key, made);

@@ -17,7 +17,12 @@ export function processMetrics(): string {
   ].join("");
 }
 
-function gauge(name: string, type: "gauge" | "counter", help: string, value: number | string | undefined): string {
+function gauge(
+  name: string,
+  type: "gauge" | "counter",
+  help: string,
+  value: number | string | undefined,
+): string {
   return value === undefined ? "" : `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${name} ${value}\n`;
 }
 

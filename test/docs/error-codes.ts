@@ -20,7 +20,11 @@ export async function catalogueRows(root: string): Promise<ErrorRow[]> {
     const catalogue = await importFrom(root, path);
     const port = await importFrom(root, path.replace(/errors\.ts$/, "port.ts")).catch((): Exports => ({}));
     for (const error of probe(catalogue, port)) {
-      const row = { code: error.code, httpStatus: String(error.httpStatus), grpc: grpcCodeName(error.grpcCode) };
+      const row = {
+        code: error.code,
+        httpStatus: String(error.httpStatus),
+        grpc: grpcCodeName(error.grpcCode),
+      };
       rows.set(rowKey(row), row);
     }
   }
@@ -35,8 +39,12 @@ export function rowKey({ code, httpStatus, grpc }: ErrorRow): string {
 /** Every API error code that stands as a literal in `src`, in a comment or not. */
 export function codeLiterals(root: string): Set<string> {
   const paths = globSync(["src/runtime.ts", "src/{api,blocks,ingress}/**/*.ts"], { cwd: root });
-  const texts = paths.filter((path) => !path.endsWith(".test.ts")).map((path) => readFileSync(join(root, path), "utf8"));
-  return new Set(texts.flatMap((text) => [...text.matchAll(/"(ERR_[A-Z_]+)"/g)].map((match) => match[1] ?? "")));
+  const texts = paths
+    .filter((path) => !path.endsWith(".test.ts"))
+    .map((path) => readFileSync(join(root, path), "utf8"));
+  return new Set(
+    texts.flatMap((text) => [...text.matchAll(/"(ERR_[A-Z_]+)"/g)].map((match) => match[1] ?? "")),
+  );
 }
 
 async function importFrom(root: string, path: string): Promise<Exports> {

@@ -28,7 +28,12 @@ spec: { type: pubsub.nats, version: v1 }
 `;
 
 /** Smallest ratio that the trunk asks for (issue A). */
-const floors: Readonly<Record<string, number>> = { invoke: 0.1, "state get": 0.4, "state save": 0.36, publish: 0.38 };
+const floors: Readonly<Record<string, number>> = {
+  invoke: 0.1,
+  "state get": 0.4,
+  "state save": 0.36,
+  publish: 0.38,
+};
 
 type Row = {
   readonly name: string;
@@ -127,7 +132,9 @@ async function measure(jobs: Record<string, HttpJob>, pids: readonly number[]): 
       const load = name === "echo" ? echo : await httpLoad(job, connections, seconds);
       const cpuUs = name === "echo" ? 0 : ((totalCpuMs(pids) - before) * 1000) / load.requests;
       const ratio = load.perSecond / echo.perSecond;
-      console.log(`round ${round}  ${name.padEnd(12)} ${load.perSecond.toFixed(0).padStart(7)}/s  ${ratio.toFixed(3)}`);
+      console.log(
+        `round ${round}  ${name.padEnd(12)} ${load.perSecond.toFixed(0).padStart(7)}/s  ${ratio.toFixed(3)}`,
+      );
       taken.set(name, [...(taken.get(name) ?? []), { load, ratio, cpuUs }]);
     }
   }
@@ -153,12 +160,21 @@ async function measureCeilings(url: string): Promise<Record<string, number>> {
 }
 
 /** From the start of the process to outbound health, with NATS up; the best of five, ms. */
-async function measureReady(command: [string, ...string[]], nats: Awaited<ReturnType<typeof startNats>>): Promise<number> {
+async function measureReady(
+  command: [string, ...string[]],
+  nats: Awaited<ReturnType<typeof startNats>>,
+): Promise<number> {
   const times: number[] = [];
   for (let i = 0; i < 5; i++) {
     const startMs = performance.now();
     const resources = { "components.yaml": components };
-    await using sidecar = await startSidecar({ appId: `ready${i}`, nats, resources, command, wait: "outbound" });
+    await using sidecar = await startSidecar({
+      appId: `ready${i}`,
+      nats,
+      resources,
+      command,
+      wait: "outbound",
+    });
     times.push(performance.now() - startMs);
     void sidecar;
   }
@@ -167,7 +183,9 @@ async function measureReady(command: [string, ...string[]], nats: Awaited<Return
 
 function print({ rows, ceilings, readyMs, idleMb, singleInvokeP50Ms }: Report): void {
   const last = lastReport();
-  console.log(`\n${connections} connections, 256-byte bodies, metrics on; ratio to a bare node:http echo of the same round`);
+  console.log(
+    `\n${connections} connections, 256-byte bodies, metrics on; ratio to a bare node:http echo of the same round`,
+  );
   console.log("job             req/s   ratio  floor   p50 ms  p99 ms  sidecar CPU us  last ratio");
   for (const row of rows) {
     const before = last?.rows.find((candidate) => candidate.name === row.name);
@@ -185,7 +203,8 @@ function print({ rows, ceilings, readyMs, idleMb, singleInvokeP50Ms }: Report): 
     );
   }
   console.log(`\nceilings of one NATS client, ${connections} under way, 256 bytes`);
-  for (const [name, perSecond] of Object.entries(ceilings)) console.log(`${name.padEnd(18)} ${perSecond.toFixed(0)}/s`);
+  for (const [name, perSecond] of Object.entries(ceilings))
+    console.log(`${name.padEnd(18)} ${perSecond.toFixed(0)}/s`);
   console.log(`\nready (process start to outbound health, NATS up): ${readyMs.toFixed(0)} ms, limit 200`);
   console.log(`idle memory: ${idleMb.toFixed(0)} MB, limit 90`);
   console.log(`invocation at one connection: p50 ${singleInvokeP50Ms} ms`);

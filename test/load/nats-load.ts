@@ -1,4 +1,4 @@
-/** What this machine's NATS can do for one client with our own multiplexer and nothing else: the ceilings of our jobs. */
+/** What NATS on this machine can do for one client with our own multiplexer and nothing else: our jobs' ceilings. */
 import { systemClock } from "../../mesh/index.ts";
 import { MeshConnection } from "../../mesh/connection.ts";
 import { JetStream } from "../../mesh/jetstream.ts";
@@ -12,11 +12,15 @@ const payload = Buffer.alloc(256, "x");
 const options = { timeoutMs: 5_000, idempotent: true };
 
 /** Connects and prepares; each ceiling is one operation to be repeated. */
-export async function natsCeilings(url: string): Promise<{ ceilings: NatsCeiling[]; close(): Promise<void> }> {
+export async function natsCeilings(
+  url: string,
+): Promise<{ ceilings: NatsCeiling[]; close(): Promise<void> }> {
   const clock = systemClock;
   const inbox = `_INBOX.bench${process.pid}`;
   const settings = { clientName: "weft bench", inbox, access: {}, clock, log: () => {}, random: Math.random };
-  const connection = new MeshConnection(settings, () => findNats({ urls: [url], env: {}, clock, progress: () => {} }));
+  const connection = new MeshConnection(settings, () =>
+    findNats({ urls: [url], env: {}, clock, progress: () => {} }),
+  );
   const mux = new Mux(connection);
   const js = new JetStream(connection, mux);
   const topology = new Topology(js, () => {});
@@ -39,7 +43,11 @@ export async function natsCeilings(url: string): Promise<{ ceilings: NatsCeiling
 }
 
 /** Closed loop with so many operations under way. */
-export async function natsLoad(run: () => Promise<unknown>, parallel: number, seconds: number): Promise<number> {
+export async function natsLoad(
+  run: () => Promise<unknown>,
+  parallel: number,
+  seconds: number,
+): Promise<number> {
   const startMs = systemClock.monotonicMs();
   const endMs = startMs + seconds * 1000;
   let count = 0;

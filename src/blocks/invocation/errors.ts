@@ -1,4 +1,7 @@
-/** Catalogue of service invocation errors: one code over HTTP, Internal over gRPC, reasons in the words of the contract. */
+/**
+ * Catalogue of service invocation errors: one code over HTTP, Internal over gRPC, reasons in the words of the
+ * contract.
+ */
 import { ApiError, GrpcCode } from "../../api/errors.ts";
 
 const code = "ERR_DIRECT_INVOKE";
@@ -35,5 +38,11 @@ export function emptyAppId(): ApiError {
 
 /** A gRPC app's status, passed on unchanged. `details` is the binary google.rpc.Status. */
 export function grpcAppStatus(grpcCode: number, message: string, details: Uint8Array | undefined): ApiError {
-  return new ApiError({ code, httpStatus: 500, grpcCode: grpcCode as GrpcCode, message, grpcStatus: details });
+  return new ApiError({
+    code,
+    httpStatus: 500,
+    grpcCode: grpcCode as GrpcCode,
+    message,
+    grpcStatus: details,
+  });
 }

@@ -9,7 +9,7 @@ import type { BlockHost } from "../block.ts";
 import { invokeFailed } from "./errors.ts";
 import type { Target } from "./target.ts";
 
-/** Tries after the first, and the wait between them, when a known app has no instance to answer (Dapr's built-in policy). */
+/** Tries after the first, and the wait between them, when a known app has no instance to answer (Dapr's policy). */
 const maxRetries = 3;
 const retryWaitMs = 1_000;
 /** Forwarding header sets remembered, one per called app. */
@@ -30,14 +30,29 @@ export class Invocation {
     this.#forwarded = forwardingHeaders(host.options.hostIp ?? hostAddress());
     const { metrics } = host;
     const name = "runtime_service_invocation";
-    this.#sent = metrics.count(`${name}_req_sent_total`, "Requests sent to other apps.", ["dst_app_id", "type"]);
-    this.#received = metrics.count(`${name}_req_recv_total`, "Requests received from other apps.", ["src_app_id"]);
+    this.#sent = metrics.count(`${name}_req_sent_total`, "Requests sent to other apps.", [
+      "dst_app_id",
+      "type",
+    ]);
+    this.#received = metrics.count(`${name}_req_recv_total`, "Requests received from other apps.", [
+      "src_app_id",
+    ]);
     this.#answerSent = metrics.count(`${name}_res_sent_total`, "Answers sent.", ["dst_app_id", "status"]);
-    this.#answerReceived = metrics.count(`${name}_res_recv_total`, "Answers received.", ["src_app_id", "status", "type"]);
-    this.#latency = metrics.latency(`${name}_res_recv_latency_ms`, "Time to an answer, ms.", ["src_app_id", "status"]);
+    this.#answerReceived = metrics.count(`${name}_res_recv_total`, "Answers received.", [
+      "src_app_id",
+      "status",
+      "type",
+    ]);
+    this.#latency = metrics.latency(`${name}_res_recv_latency_ms`, "Time to an answer, ms.", [
+      "src_app_id",
+      "status",
+    ]);
   }
 
-  /** Calls an app and resolves with whatever it answers, errors of the app included. Throws ApiError when no app answered. */
+  /**
+   * Calls an app and resolves with whatever it answers, errors of the app included. Throws ApiError when no app
+   * answered.
+   */
   invoke(target: Target, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const { appId, namespace } = this.#host.options;
     const local = target.app === appId && target.namespace === namespace;
@@ -51,7 +66,10 @@ export class Invocation {
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     this.#checkVerb(request.verb);
     try {
-      const response = await app.invoke({ ...request, headers: this.#nameCaller(request.headers, caller) }, signal);
+      const response = await app.invoke(
+        { ...request, headers: this.#nameCaller(request.headers, caller) },
+        signal,
+      );
       this.#answerSent(caller.app, statusLabel(response));
       return response;
     } catch (error) {
@@ -62,7 +80,8 @@ export class Invocation {
 
   async #invokeLocal(target: Target, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const { app } = this.#host;
-    if (app.protocol === "none") throw invokeFailed(target.id, "cannot invoke local endpoint: app channel not initialized");
+    if (app.protocol === "none")
+      throw invokeFailed(target.id, "cannot invoke local endpoint: app channel not initialized");
     try {
       this.#checkVerb(request.verb);
       return await app.invoke(request, signal);
@@ -94,7 +113,8 @@ export class Invocation {
       } catch (error) {
         // Only a request that nobody received may be sent again.
         const undelivered = isMeshError(error, "no-responders");
-        if (undelivered && tries < maxRetries && (await this.#isKnown(target))) await clock.sleep(retryWaitMs, signal);
+        if (undelivered && tries < maxRetries && (await this.#isKnown(target)))
+          await clock.sleep(retryWaitMs, signal);
         else throw this.#failure(target, error, undelivered && tries > 0 ? tries : 0);
       }
     }
@@ -111,7 +131,11 @@ export class Invocation {
     if (isMeshError(error, "no-responders")) {
       if (retries === 0) return invokeFailed(target.id, `couldn't find service: ${target.app}`, error);
       const reason = `rpc error: code = Unavailable desc = ${text}`;
-      return invokeFailed(target.id, `failed to invoke target ${target.app} after ${retries} retries. Error: ${reason}`, error);
+      return invokeFailed(
+        target.id,
+        `failed to invoke target ${target.app} after ${retries} retries. Error: ${reason}`,
+        error,
+      );
     }
     if (isMeshError(error, "timeout", "interrupted", "disconnected", "closed")) {
       return invokeFailed(target.id, `rpc error: code = Unavailable desc = ${text}`, error);
@@ -151,13 +175,21 @@ const identityHeaders = new Set(["dapr-caller-namespace", "dapr-caller-app-id", 
 function forwardingHeaders(address: string): readonly string[] {
   const name = hostname();
   const shown = address.includes(":") ? `"[${address}]"` : address;
-  return ["X-Forwarded-For", address, "X-Forwarded-Host", name, "Forwarded", `for=${shown};by=${shown};host=${name}`];
+  return [
+    "X-Forwarded-For",
+    address,
+    "X-Forwarded-Host",
+    name,
+    "Forwarded",
+    `for=${shown};by=${shown};host=${name}`,
+  ];
 }
 
 /** First address of this host that others can reach; loopback when there is none. */
 function hostAddress(): string {
   for (const addresses of Object.values(networkInterfaces())) {
-    for (const address of addresses ?? []) if (!address.internal && address.family === "IPv4") return address.address;
+    for (const address of addresses ?? [])
+      if (!address.internal && address.family === "IPv4") return address.address;
   }
   return "127.0.0.1";
 }

@@ -12,7 +12,8 @@ const invokePrefix = "/v1.0/invoke/";
 
 /** App and method (decoded, normalised, without leading slash) of a request. Throws ApiError. */
 export function readTarget(call: HttpCall, ownNamespace: string): { target: Target; method: string } {
-  const named = call.headers["dapr-app-id"] ?? basicAppId(call.headers["authorization"] as string | undefined);
+  const named =
+    call.headers["dapr-app-id"] ?? basicAppId(call.headers["authorization"] as string | undefined);
   if (typeof named === "string" && named !== "") {
     return { target: parseAppId(named, ownNamespace), method: decodeMethod(call.rawPath) };
   }
@@ -20,7 +21,10 @@ export function readTarget(call: HttpCall, ownNamespace: string): { target: Targ
   const split = path.indexOf("/method/");
   if (!path.startsWith(invokePrefix) || split <= invokePrefix.length) throw noTarget();
   const id = decodeId(path.slice(invokePrefix.length, split));
-  return { target: parseAppId(id, ownNamespace), method: decodeMethod(path.slice(split + "/method/".length)) };
+  return {
+    target: parseAppId(id, ownNamespace),
+    method: decodeMethod(path.slice(split + "/method/".length)),
+  };
 }
 
 /** `app` or `app.namespace`. */
@@ -51,7 +55,9 @@ function decodeMethod(escaped: string): string {
   try {
     decoded = decodeURIComponent(escaped);
   } catch {
-    throw invalidRequest(`invalid method: ${JSON.stringify(escaped)} is not a valid percent-encoded UTF-8 path`);
+    throw invalidRequest(
+      `invalid method: ${JSON.stringify(escaped)} is not a valid percent-encoded UTF-8 path`,
+    );
   }
   return normalizeMethod(decoded);
 }
@@ -91,8 +97,12 @@ export function methodPath(method: string): string {
   if (plainPath.test(method)) return `/${method}`;
   const broken = /%(?![0-9A-Fa-f]{2})/.exec(method);
   if (broken !== null) {
-    throw invalidRequest(`invalid method: invalid URL escape ${JSON.stringify(method.slice(broken.index, broken.index + 3))}`);
+    throw invalidRequest(
+      `invalid method: invalid URL escape ${JSON.stringify(method.slice(broken.index, broken.index + 3))}`,
+    );
   }
-  const escaped = method.replace(/[^A-Za-z0-9\-._~!$&'()*+,;=:@/[\]%]+/g, (run) => encodeURIComponent(run.toWellFormed()));
+  const escaped = method.replace(/[^A-Za-z0-9\-._~!$&'()*+,;=:@/[\]%]+/g, (run) =>
+    encodeURIComponent(run.toWellFormed()),
+  );
   return `/${escaped}`;
 }

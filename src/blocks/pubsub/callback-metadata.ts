@@ -24,7 +24,6 @@ const headerName = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const grpcName = /^[a-z0-9_.-]+$/;
 // eslint-disable-next-line no-control-regex
 const unprintable = /[\x00-\x08\x0a-\x1f\x7f]/g;
-// eslint-disable-next-line no-control-regex
 const asciiOnly = /^[\x20-\x7e]*$/;
 
 /** Flat name and value list for an HTTP app; names as Go writes them (`pubsubName` -> `Pubsubname`). */

@@ -92,8 +92,9 @@ async function handleLoss(
     parts.log.warn(`${name} goes to the dead-letter topic ${deadLetterTopic}: ${why}`);
     return deadLetter(parts, line, message);
   }
-  if (answer.kind === "retry") throw answer.error;
-  parts.log.debug(`${name} is dropped`);
+  if (answer.kind === "drop") return parts.log.warn(`${name} is dropped`);
+  parts.log.warn(`${name} was not handled and goes back to the broker: ${answer.error.message}`);
+  throw answer.error;
 }
 
 /** The same bytes under the dead-letter topic of the same component. Rejects when they could not be kept there. */

@@ -10,7 +10,7 @@ import {
 } from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
 import type { TopicEventRequest } from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
 import { GrpcCode } from "../../api/errors.ts";
-import { GrpcStatusError } from "../../app/channel.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import type { AppChannel } from "../../app/channel.ts";
 import { goJson } from "../../lib/go-json.ts";
 import { dropAsked, dropLost, retry, success } from "./answer.ts";

@@ -33,7 +33,7 @@ export type SubscribeRequest = {
 };
 
 export type Subscription = {
-  /** No new message is handed over; waits for running handlers up to `graceMs`; unhandled messages stay with the broker. */
+  /** Hands over no new message and waits up to `graceMs` for running handlers; what was not handled stays stored. */
   stop(graceMs: number): Promise<void>;
 };
 

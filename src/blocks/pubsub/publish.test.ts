@@ -288,46 +288,40 @@ describe("bulk publish", () => {
     expect(tested.broker.published.map((it) => it.metadata)).toEqual([{}, { x: "all" }, { x: "own" }]);
   });
 
+  const place = "topic orders pubsub pubsub";
+  const unmarshaling = `error when unmarshaling the request for ${place}: `;
+  const ids = `error marshaling events to bytes for ${place}. error: `;
+  const marshalling = `error when marshalling cloud event envelope for ${place}: `;
+  const entry1 = '{"entryId":"1","event":"a","contentType":"text/plain"}';
+
   it.each([
-    [
-      "nope",
-      "UNMARSHAL_EVENTS",
-      "error when unmarshaling the request for topic orders pubsub pubsub: invalid character 'o' in literal null (expecting 'u')",
-    ],
-    [
-      "{}",
-      "UNMARSHAL_EVENTS",
-      "error when unmarshaling the request for topic orders pubsub pubsub: the body must be a JSON array of entries",
-    ],
+    ["nope", "UNMARSHAL_EVENTS", unmarshaling + "invalid character 'o' in literal null (expecting 'u')"],
+    ["{}", "UNMARSHAL_EVENTS", unmarshaling + "the body must be a JSON array of entries"],
     [
       '[{"event":"a","contentType":"text/plain"}]',
       "MARSHAL_EVENTS",
-      "error marshaling events to bytes for topic orders pubsub pubsub. error: entryId is duplicated or not present for entry",
+      ids + "entryId is duplicated or not present for entry",
     ],
-    [
-      '[{"entryId":"1","event":"a","contentType":"text/plain"},{"entryId":"1","event":"a","contentType":"text/plain"}]',
-      "MARSHAL_EVENTS",
-      "error marshaling events to bytes for topic orders pubsub pubsub. error: entryId is duplicated or not present for entry",
-    ],
+    [`[${entry1},${entry1}]`, "MARSHAL_EVENTS", ids + "entryId is duplicated or not present for entry"],
     [
       '[{"entryId":"1","event":"a"}]',
       "MARSHAL_ENVELOPE",
-      "error when marshalling cloud event envelope for topic orders pubsub pubsub: error: mismatch between contentType and event",
+      marshalling + "error: mismatch between contentType and event",
     ],
     [
       '[{"entryId":"1","event":{},"contentType":"text/plain"}]',
       "MARSHAL_ENVELOPE",
-      "error when marshalling cloud event envelope for topic orders pubsub pubsub: error: mismatch between contentType and event",
+      marshalling + "error: mismatch between contentType and event",
     ],
     [
       '[{"entryId":"1","event":{},"contentType":"application/x+json"}]',
       "MARSHAL_ENVELOPE",
-      "error when marshalling cloud event envelope for topic orders pubsub pubsub: error: mismatch between contentType and event",
+      marshalling + "error: mismatch between contentType and event",
     ],
     [
       '[{"entryId":"1","event":"?","contentType":"application/octet-stream"}]',
       "MARSHAL_ENVELOPE",
-      "error when marshalling cloud event envelope for topic orders pubsub pubsub: error: unable to decode base64 application/octect-stream data: illegal base64 data",
+      marshalling + "error: unable to decode base64 application/octect-stream data: illegal base64 data",
     ],
   ])("refuses %s", async (body, reason, message) => {
     const tested = testPubSubBlock();

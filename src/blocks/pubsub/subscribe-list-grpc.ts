@@ -1,5 +1,5 @@
 /**
- * Reads the list of topics that a gRPC app wants. Imported only for such apps, since generated messages cost start time.
+ * Reads the list of topics that a gRPC app wants. Imported only for such apps: generated messages cost start time.
  */
 import { fromBinary } from "@bufbuild/protobuf";
 import { ListTopicSubscriptionsResponseSchema } from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";

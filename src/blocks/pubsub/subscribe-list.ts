@@ -3,7 +3,7 @@
  */
 import type { Clock } from "../../../mesh/index.ts";
 import { GrpcCode } from "../../api/errors.ts";
-import { GrpcStatusError } from "../../app/channel.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import type { AppChannel } from "../../app/channel.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { asError } from "./publish.ts";

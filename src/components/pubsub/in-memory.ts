@@ -61,7 +61,7 @@ class InMemoryPubSub implements PubSub {
   }
 }
 
-/** A publish that waits for its turn. `begin` lets it go on; whether the event is handled then no longer matters to it. */
+/** A publish that waits for its turn; `begin` lets it go on, whatever becomes of the event. */
 type Turn = { readonly message: BrokerMessage; readonly begin: () => void };
 
 class Subscriber {
@@ -134,7 +134,6 @@ class Subscriber {
     for (const turn of this.#waiting) {
       this.#waiting.delete(turn);
       turn.begin();
-      if (this.#stopped) continue;
       try {
         await this.#handler(turn.message, this.#abort.signal);
       } catch (error) {

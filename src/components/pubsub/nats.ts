@@ -52,8 +52,8 @@ export const metadataSchema = {
   deliverPolicy: {
     kind: "string",
     description:
-      "Where a consumer group begins when it first subscribes: all = with the oldest event kept, so that an app which " +
-      "starts after its publisher misses nothing; new = with the next one.",
+      "Where a consumer group begins when it first subscribes: all = with the oldest event kept, so that an app " +
+      "which starts after its publisher misses nothing; new = with the next one.",
     default: "all",
     oneOf: ["all", "new"],
   },
@@ -178,7 +178,7 @@ const rawHeaders: readonly string[] = ["Weft-Raw", "1"];
 const metaPrefix = "Weft-Meta-";
 const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-/** An id that the block made is unique; one that an app brought counts within its topic, so that events can be forwarded. */
+/** An id that the block made is unique; one that an app brought counts within its topic: events may be forwarded. */
 function publishId({ topic, id }: PublishMessage): string {
   if (id === undefined) return randomUUID();
   if (uuid.test(id)) return id;

@@ -36,7 +36,7 @@ export function recorder(): Recorder {
         ? (...labels) => void completed.push(labels.join(" "))
         : () => {},
     latency: () => () => {},
-    render: () => Promise.resolve(""),
+    render: () => "",
     contentType: "text/plain",
   };
   return { log, lines, metrics, completed };

@@ -5,6 +5,8 @@ import { connect as connectHttp2 } from "node:http2";
 import { expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { GrpcCode } from "../../../src/api/errors.ts";
+import { streaming } from "../../../src/api/grpc.ts";
+import type { ServerCall } from "../../../src/ingress/grpc.ts";
 import { encodeFrame } from "../../../src/lib/grpc-wire.ts";
 import { eventually } from "../../kit/eventually.ts";
 import { aborted, echo, getState, type ServerFixture, startServer } from "./fixture.ts";
@@ -113,29 +115,77 @@ test("a connection cut at every stage of a call leaves nothing behind", async ()
   for (const line of server.completed.slice(0, -1)) expect(line).toMatch(/ (Canceled|OK|Internal)$/);
 });
 
-test("a reset in the middle of a message aborts a stream's handler", async () => {
+const reset = (stream: number): Buffer => http2Frame(FrameType.rst, 0, stream, Buffer.from([0, 0, 0, 8]));
+const unaryPath = "/dapr.proto.runtime.v1.Dapr/GetState";
+const streamPath = "/dapr.proto.runtime.v1.Dapr/EncryptAlpha1";
+
+test.each([
+  ["in the middle of a message", Buffer.from([0, 0, 0, 1, 0, 1, 2, 3])],
+  ["after a whole message", encodeFrame(Buffer.alloc(0))],
+])("a reset %s aborts the handlers and is no end of the requests", async (_name, message) => {
+  const seen: string[] = [];
   const reasons: unknown[] = [];
-  const { streaming } = await import("../../../src/api/grpc.ts");
   const method = streaming(Dapr.method.encryptAlpha1, async function* (requests, call) {
     void aborted(call).then((reason) => reasons.push(reason));
-    for await (const request of requests) yield { payload: request.payload! };
+    for await (const request of requests)
+      if (request.payload !== undefined) yield { payload: request.payload };
+    seen.push("end of requests");
   });
-  await using server = await startServer([method, getState(async ({ key }) => ({ etag: key }))]);
+  const unary = getState(async ({ key }) => {
+    if (key !== "alive") seen.push("unary handler");
+    return { etag: key };
+  });
+  await using server = await startServer([method, unary]);
+  await server.server.warm();
   const socket = await dial(server.port);
-  const path = "/dapr.proto.runtime.v1.Dapr/EncryptAlpha1";
-  socket.write(
-    Buffer.concat([
-      preface,
-      settings,
-      http2Frame(FrameType.headers, endHeaders, 1, callHeaders(path)),
-      http2Frame(FrameType.data, 0, 1, Buffer.from([0, 0, 0, 1, 0, 1, 2, 3])),
-      http2Frame(FrameType.rst, 0, 1, Buffer.from([0, 0, 0, 8])),
-    ]),
+  const frames = [preface, settings];
+  for (const [i, path] of [streamPath, unaryPath].entries()) {
+    const id = 2 * i + 1;
+    frames.push(http2Frame(FrameType.headers, endHeaders, id, callHeaders(path)));
+    frames.push(http2Frame(FrameType.data, 0, id, message), reset(id));
+  }
+  socket.write(Buffer.concat(frames));
+  await eventually(() =>
+    expect(server.completed).toEqual([`${streamPath} Canceled`, `${unaryPath} Canceled`]),
   );
-  await eventually(() => expect(reasons).toMatchObject([{ grpcCode: GrpcCode.Canceled }]));
-  expect(server.completed).toEqual([`${path} Canceled`]);
-  socket.destroy();
   await stillServes(server);
+  expect(reasons).toMatchObject([{ grpcCode: GrpcCode.Canceled }]);
+  expect(seen).toEqual([]);
+  socket.destroy();
+});
+
+test.each([
+  ["never half-closes is let go after a status without messages", streamPath, 0, false],
+  ["never half-closes is let go after a status that follows messages", streamPath, 1, false],
+  ["never half-closes is let go after a refusal of a unary call", unaryPath, 0, false],
+  ["is not read to its end leaves no stream behind", streamPath, 1, true],
+])("a client that %s", async (_name, path, answers, halfCloses) => {
+  const calls: ServerCall[] = [];
+  const method = streaming(Dapr.method.encryptAlpha1, async function* (requests) {
+    for await (const _ of requests) {
+      for (let i = 0; i < answers; i++) yield { payload: { seq: 1n } };
+      return;
+    }
+  });
+  await using server = await startServer([method, getState(async () => ({}))], {
+    maxMessageBytes: 1000,
+    guard: (call) => void calls.push(call),
+  });
+  const session = connectHttp2(`http://127.0.0.1:${server.port}`);
+  const stream = session.request(
+    { ":method": "POST", ":path": path, "content-type": "application/grpc" },
+    { endStream: false },
+  );
+  stream.on("error", () => {});
+  const closed = once(stream, "close");
+  stream.resume();
+  // The unary message is too large; the stream's handler reads the first message and leaves the others.
+  if (path === unaryPath) stream.write(Buffer.from([0, 0, 0, 255, 255]));
+  else for (let i = 0; i < 50; i++) stream.write(encodeFrame(Buffer.alloc(0)));
+  if (halfCloses) stream.end();
+  await closed;
+  await eventually(() => expect(calls.map((call) => call.stream.destroyed)).toEqual([true]));
+  session.destroy();
 });
 
 test("calls that are no gRPC calls get an HTTP status", async () => {

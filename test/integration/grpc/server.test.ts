@@ -11,7 +11,7 @@ import { ErrorInfoSchema, ResourceInfoSchema } from "../../../proto/gen/google/r
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { ApiError, errorInfo, GrpcCode, resourceInfo } from "../../../src/api/errors.ts";
 import { streaming, unary } from "../../../src/api/grpc.ts";
-import { GrpcStatusError } from "../../../src/app/channel.ts";
+import { GrpcStatusError } from "../../../src/api/grpc-status-error.ts";
 import { encodeFrame } from "../../../src/lib/grpc-wire.ts";
 import { GrpcError } from "../../kit/grpc.ts";
 import { eventually } from "../../kit/eventually.ts";
@@ -425,6 +425,30 @@ describe("streams", () => {
     const error = await failure(failing.next());
     expect([error.code, error.details]).toEqual([3, "five"]);
     await eventually(() => expect(server.completed.length).toBe(2));
+  });
+
+  test("a deadline frees a handler that waits for a client that does not read", async () => {
+    const ended = Promise.withResolvers<number>();
+    const method = streaming(Dapr.method.encryptAlpha1, async function* () {
+      let sent = 0;
+      try {
+        for (;;) {
+          yield { payload: { data: Buffer.alloc(64 * 1024) } };
+          sent++;
+        }
+      } finally {
+        ended.resolve(sent);
+      }
+    });
+    await using server = await startServer([method]);
+    await server.server.warm();
+    const stream = rawCall(server.port, "/dapr.proto.runtime.v1.Dapr/EncryptAlpha1", {
+      "grpc-timeout": "300m",
+    });
+    stream.pause();
+    expect(await ended.promise).toBeLessThan(20);
+    expect(server.completed).toEqual(["/dapr.proto.runtime.v1.Dapr/EncryptAlpha1 DeadlineExceeded"]);
+    stream.session?.destroy();
   });
 
   test("a message above the limit in a stream is refused", async () => {

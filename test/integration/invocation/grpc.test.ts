@@ -18,7 +18,10 @@ beforeAll(async () => {
   httpApp = stack.use(
     await startApp({
       routes: {
-        "/echo": ({ body, headers }) => ({ headers: { "content-type": headers["content-type"] ?? "", "x-app": "1" }, body }),
+        "/echo": ({ body, headers }) => ({
+          headers: { "content-type": headers["content-type"] ?? "", "x-app": "1" },
+          body,
+        }),
         "/missing": () => ({ status: 404, body: "no such thing" }),
       },
     }),
@@ -64,11 +67,18 @@ test("gRPC caller, HTTP app: an error of the app is a status with its body", asy
 
 test("gRPC caller, HTTP app: the verb is needed", async () => {
   const request = { id: "http-app", message: message("echo") };
-  await expect(client.unary(invoke, request)).rejects.toMatchObject({ code: 13, details: /missing HTTP extension field/ });
+  await expect(client.unary(invoke, request)).rejects.toMatchObject({
+    code: 13,
+    details: /missing HTTP extension field/,
+  });
 });
 
 test("gRPC caller, gRPC app: data and metadata both ways, status unchanged", async () => {
-  const answer = await client.call(invoke, { id: "grpc-app", message: message("do/it") }, { metadata: { "x-one": "1" } });
+  const answer = await client.call(
+    invoke,
+    { id: "grpc-app", message: message("do/it") },
+    { metadata: { "x-one": "1" } },
+  );
   expect(Buffer.from(answer.message.data!.value).equals(bytes)).toBe(true);
   const { request, metadata } = grpcApp.invocations.at(-1)!;
   expect(request.method.replace(/^\//, "")).toBe("do/it");
@@ -80,7 +90,9 @@ test("gRPC caller, gRPC app: data and metadata both ways, status unchanged", asy
 });
 
 test("HTTP caller, gRPC app: data out, errors as status and JSON", async () => {
-  const answer = await caller.post("/v1.0/invoke/grpc-app/method/sum?x=1", bytes, { "content-type": "text/x" });
+  const answer = await caller.post("/v1.0/invoke/grpc-app/method/sum?x=1", bytes, {
+    "content-type": "text/x",
+  });
   expect(answer.status).toBe(200);
   expect(answer.bytes.equals(bytes)).toBe(true);
   expect(answer.headers["content-type"]).toBe("text/x");
@@ -95,7 +107,10 @@ test("unknown app and empty id are Internal, with the words of the contract", as
     code: 13,
     details: "failed to invoke, id: nobody, err: couldn't find service: nobody",
   });
-  await expect(client.unary(invoke, { message: message("x") })).rejects.toMatchObject({ code: 13, details: "app id is empty" });
+  await expect(client.unary(invoke, { message: message("x") })).rejects.toMatchObject({
+    code: 13,
+    details: "app id is empty",
+  });
 });
 
 test("a method that the sidecar does not have is Unimplemented, and the sidecar lives on", async () => {

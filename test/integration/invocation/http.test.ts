@@ -14,7 +14,11 @@ beforeAll(async () => {
   app = stack.use(
     await startApp({
       routes: {
-        "/teapot": () => ({ status: 418, headers: { "content-type": "text/x-tea", "x-many": ["a", "b"] }, body: "short" }),
+        "/teapot": () => ({
+          status: 418,
+          headers: { "content-type": "text/x-tea", "x-many": ["a", "b"] },
+          body: "short",
+        }),
         "/bytes": ({ body }) => ({ headers: { "content-type": "application/octet-stream" }, body }),
         "/bare": () => ({ body: "no type" }),
         "/moved": () => ({ status: 302, headers: { location: "/elsewhere" } }),
@@ -35,15 +39,21 @@ function last(): AppRequest {
   return app.requests.at(-1)!;
 }
 
-test.each(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])("%s passes with query and body", async (method) => {
-  const body = method === "GET" || method === "HEAD" ? undefined : "text body";
-  const answer = await caller.http(`${base}/orders/1?a=1&b=%20x&a=2`, { method, ...(body === undefined ? {} : { body }) });
-  expect(answer.status).toBe(200);
-  expect(last()).toMatchObject({ method, path: "/orders/1", query: "a=1&b=%20x&a=2" });
-  expect(last().body.toString()).toBe(body ?? "");
-  if (method === "HEAD") expect(answer.text).toBe("");
-  else expect(answer.json()).toEqual({ ok: true });
-});
+test.each(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])(
+  "%s passes with query and body",
+  async (method) => {
+    const body = method === "GET" || method === "HEAD" ? undefined : "text body";
+    const answer = await caller.http(`${base}/orders/1?a=1&b=%20x&a=2`, {
+      method,
+      ...(body === undefined ? {} : { body }),
+    });
+    expect(answer.status).toBe(200);
+    expect(last()).toMatchObject({ method, path: "/orders/1", query: "a=1&b=%20x&a=2" });
+    expect(last().body.toString()).toBe(body ?? "");
+    if (method === "HEAD") expect(answer.text).toBe("");
+    else expect(answer.json()).toEqual({ ok: true });
+  },
+);
 
 describe("three ways to name the app", () => {
   test("header dapr-app-id: the whole path is the method, the header stays behind", async () => {
@@ -132,13 +142,43 @@ test("calls to the own app do not pass the mesh and gain no headers", async () =
 });
 
 test.each([
-  ["unknown app", "/v1.0/invoke/nobody/method/x", 500, "failed to invoke, id: nobody, err: couldn't find service: nobody"],
-  ["no app named", "/v1.0/invoke/callee", 404, "failed getting app id either from the URL path or the header dapr-app-id"],
-  ["no method part", "/v1.0/invoke/callee/method", 404, "failed getting app id either from the URL path or the header dapr-app-id"],
-  ["no route", "/nothing/here", 404, "failed getting app id either from the URL path or the header dapr-app-id"],
+  [
+    "unknown app",
+    "/v1.0/invoke/nobody/method/x",
+    500,
+    "failed to invoke, id: nobody, err: couldn't find service: nobody",
+  ],
+  [
+    "no app named",
+    "/v1.0/invoke/callee",
+    404,
+    "failed getting app id either from the URL path or the header dapr-app-id",
+  ],
+  [
+    "no method part",
+    "/v1.0/invoke/callee/method",
+    404,
+    "failed getting app id either from the URL path or the header dapr-app-id",
+  ],
+  [
+    "no route",
+    "/nothing/here",
+    404,
+    "failed getting app id either from the URL path or the header dapr-app-id",
+  ],
   ["too many dots", "/v1.0/invoke/a.b.c/method/x", 500, "invalid app id a.b.c"],
-  ["question mark in the method", `${base}/a%3Fb`, 500, 'invalid method: method contains forbidden character: "?"'],
-  ["control character", `${base}/a%01b`, 500, "invalid method: method contains control character at position 1"],
+  [
+    "question mark in the method",
+    `${base}/a%3Fb`,
+    500,
+    'invalid method: method contains forbidden character: "?"',
+  ],
+  [
+    "control character",
+    `${base}/a%01b`,
+    500,
+    "invalid method: method contains control character at position 1",
+  ],
   [
     "callee without app",
     "/v1.0/invoke/caller/method/x",
@@ -156,7 +196,8 @@ test("a remote callee without app says so", async () => {
   expect(answer.status).toBe(500);
   expect(answer.json()).toEqual({
     errorCode: "ERR_DIRECT_INVOKE",
-    message: "failed to invoke, id: caller, err: rpc error: code = Internal desc = app channel is not initialized",
+    message:
+      "failed to invoke, id: caller, err: rpc error: code = Internal desc = app channel is not initialized",
   });
 });
 
@@ -166,7 +207,8 @@ test("an app that is down is told from an app that is unknown, and works when it
   const refused = `Get "${url}": dial tcp 127.0.0.1:${app.port}: connect: connection refused`;
   expect((await caller.get(`${base}/x`)).json()).toEqual({
     errorCode: "ERR_DIRECT_INVOKE",
-    message: `failed to invoke, id: callee, err: rpc error: code = Internal desc = error invoking app channel: ${refused}`,
+    message:
+      "failed to invoke, id: callee, err: rpc error: code = Internal desc = error invoking app channel: " + refused,
   });
   expect((await callee.get("/v1.0/invoke/callee/method/x")).json()).toMatchObject({
     message: `failed to invoke, id: callee, err: ${refused}`,

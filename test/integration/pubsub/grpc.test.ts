@@ -1,6 +1,6 @@
 // Publish and subscribe over gRPC, and streaming subscriptions, through real sidecars on pubsub.nats.
 import { expect, test } from "vitest";
-import { TopicEventResponse_TopicEventResponseStatus as Status } from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
+import * as appcallback from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import {
   type GrpcClient,
@@ -12,6 +12,9 @@ import {
   startSidecar,
 } from "../../kit/index.ts";
 import { pubsubComponent, subscription } from "./resources.ts";
+
+const { TopicEventResponse_TopicEventResponseStatus: Status } = appcallback;
+type Status = appcallback.TopicEventResponse_TopicEventResponseStatus;
 
 const resources = {
   "p.yaml": pubsubComponent("pubsub.nats", { backOff: "50ms", protectedTopics: "secret" }),

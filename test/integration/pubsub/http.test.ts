@@ -122,8 +122,10 @@ test("RETRY comes again, DROP and 404 do not, and dead letters arrive", async ()
   const again = await app.received("/again", 3);
   expect(new Set(again.map(({ body }) => body.toString())).size).toBe(1);
   const dead = await app.received("/dead", 2);
-  expect(dead.map((request) => request.json<Event>().data).sort()).toEqual(["bad", "drop"]);
-  expect(dead.map((request) => request.json<Event>()["topic"]).sort()).toEqual(["bad", "drop"]);
+  const found = new Set(
+    dead.map((request) => [request.json<Event>().data, request.json<Event>()["topic"]].join()),
+  );
+  expect(found).toEqual(new Set(["bad,bad", "drop,drop"]));
   const counts = ["/again", "/drop", "/gone", "/bad", "/dead"].map((path) => app.requestsTo(path).length);
   expect(counts).toEqual([3, 1, 1, 1, 2]);
   const metrics = await (await fetch(`http://127.0.0.1:${sidecar.metricsPort}/`)).text();
@@ -169,8 +171,11 @@ test("bad input gets an answer that names the fault, and the sidecar lives on", 
 
 test("a routing rule that cannot be run ends the start with file and line", async () => {
   await using nats = await startNats();
-  const rule =
-    "apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: { name: odd }\nspec:\n  pubsubname: pubsub\n  topic: t\n  routes:\n    rules: [{ match: 'event.type == \"a\"', path: /a }]\n";
+  const rule = [
+    "apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: { name: odd }\n",
+    "spec:\n  pubsubname: pubsub\n  topic: t\n  routes:\n",
+    "    rules: [{ match: 'event.type == \"a\"', path: /a }]\n",
+  ].join("");
   await using sidecar = await startSidecar({
     appId: "shop",
     nats,

@@ -8,8 +8,18 @@ const away = { url: "nats://127.0.0.1:1" };
 test.each([
   ["unknown flag", ["--app-prot=1"], 2, /unknown flag: --app-prot[\s\S]*--app-port/],
   ["bad number", ["--app-port=abc"], 1, /app-port/],
-  ["bad duration", ["--dapr-block-shutdown-duration=soon"], 2, /invalid argument "soon" for "--dapr-block-shutdown-duration"/],
-  ["missing resources folder", ["--resources-path=/nowhere/at/all"], 1, /Fatal error from runtime: .*\/nowhere\/at\/all/],
+  [
+    "bad duration",
+    ["--dapr-block-shutdown-duration=soon"],
+    2,
+    /invalid argument "soon" for "--dapr-block-shutdown-duration"/,
+  ],
+  [
+    "missing resources folder",
+    ["--resources-path=/nowhere/at/all"],
+    1,
+    /Fatal error from runtime: .*\/nowhere\/at\/all/,
+  ],
   ["missing configuration", ["--config=/nowhere.yaml"], 1, /\/nowhere\.yaml/],
   ["unknown protocol", ["--app-protocol=smtp"], 1, /app-protocol.*smtp/],
 ])("%s", async (_name, flags, exitCode, message) => {
@@ -29,7 +39,9 @@ test("an unknown component type names file, line and the nearest type", async ()
   await using sidecar = await startSidecar({ appId: "bad", nats: away, resources, wait: "none" });
   expect(await sidecar.exited).toBe(1);
   expect(sidecar.logs()).toMatch(/store\.yaml:\d+.*did you mean state\.nats\?/);
-  expect(sidecar.logs()).toContain("Fatal error from runtime: process component statestore error: [CREATE_COMPONENT_FAILURE]");
+  expect(sidecar.logs()).toContain(
+    "Fatal error from runtime: process component statestore error: [CREATE_COMPONENT_FAILURE]",
+  );
 });
 
 test("bad component metadata names the field and what it takes", async () => {
@@ -67,7 +79,9 @@ test("broken YAML is told with file, line and column, and everything else is loa
 
 test("a component that may fail is left out, the sidecar runs", async () => {
   await using nats = await startNats();
-  const ignorable = nativeComponents.replace("state.nats", "state.natz").replace("  version: v1\n---", "  version: v1\n  ignoreErrors: true\n---");
+  const ignorable = nativeComponents
+    .replace("state.nats", "state.natz")
+    .replace("  version: v1\n---", "  version: v1\n  ignoreErrors: true\n---");
   await using sidecar = await startSidecar({ appId: "partly", nats, resources: { "c.yaml": ignorable } });
   expect(sidecar.logs()).toContain("Ignoring error processing component");
   const answer = await sidecar.get("/v1.0/state/statestore/k");

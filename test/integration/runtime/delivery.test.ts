@@ -12,7 +12,11 @@ test("every acknowledged publish is delivered after the subscriber's sidecar was
   await using app = await startApp({
     routes: { "/orders": (request) => void seen.add(request.json<{ data: { n: number } }>().data.n) },
   });
-  await using publisher = await startSidecar({ appId: "publisher", nats, resources: { "c.yaml": nativeComponents } });
+  await using publisher = await startSidecar({
+    appId: "publisher",
+    nats,
+    resources: { "c.yaml": nativeComponents },
+  });
   await using subscriber = await startSidecar({
     appId: "subscriber",
     appPort: app.port,

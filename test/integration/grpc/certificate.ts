@@ -1,0 +1,20 @@
+/** A self-signed certificate that no one trusts, and its key: for apps behind TLS in tests only. */
+export const testKey = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgU80x9bLj368ofxOZ
+WtDVyBxm/FFfbDscki8TPcGoRW+hRANCAAT7I3WvLwp7XLBmdkIscO5n7LSragiY
+Xfopdh0z2qGBESYppwIHMEju3oDygWy8QkAonQbjsHe4SR3ZXKqcniLP
+-----END PRIVATE KEY-----
+`;
+
+export const testCertificate = `-----BEGIN CERTIFICATE-----
+MIIBgDCCASWgAwIBAgIUP0gsE4TzGdlwh9SDIXi5sDQBltcwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJd2VmdC10ZXN0MCAXDTI2MTEyMTE1NDU1MFoYDzIxMjYxMDI4
+MTU0NTUwWjAUMRIwEAYDVQQDDAl3ZWZ0LXRlc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAT7I3WvLwp7XLBmdkIscO5n7LSragiYXfopdh0z2qGBESYppwIHMEju
+3oDygWy8QkAonQbjsHe4SR3ZXKqcniLPo1MwUTAdBgNVHQ4EFgQUcyXcjbb7hH+8
+BKDyjYja8n96QxAwHwYDVR0jBBgwFoAUcyXcjbb7hH+8BKDyjYja8n96QxAwDwYD
+VR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNJADBGAiEA9rcgRp8FSgaHIVseAZWf
+22nj2a9l9t6Qt+Jq/g33r78CIQDDOHNByiY4PbIIlWROAjHrsnQBstM53nkc9Xor
+gNzikg==
+-----END CERTIFICATE-----
+`;
