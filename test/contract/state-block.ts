@@ -19,7 +19,6 @@ export type StateBlockOptions = {
   readonly properties?: Readonly<Record<string, string>>;
   /** As the options have it: `default` when the environment names none. */
   readonly namespace?: string;
-  readonly mode?: "standalone" | "kubernetes";
 };
 
 export type Answer = {
@@ -58,7 +57,7 @@ export async function testStateBlock(options: StateBlockOptions = {}): Promise<T
   );
   const host = {
     clock,
-    options: { appId: "app", namespace: options.namespace ?? "default", mode: options.mode ?? "standalone" },
+    options: { appId: "app", namespace: options.namespace ?? "default", namespaceEnv: options.namespace },
     components: {
       get: (_category: string, name: string) => components.find(({ resource }) => resource.name === name),
       all: () => components,

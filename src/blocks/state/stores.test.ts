@@ -8,7 +8,7 @@ it.each<[Record<string, string>, StateBlockOptions, string]>([
   [{ KEYPREFIX: "Name" }, {}, "store||k"],
   [{ keyprefix: "namespace" }, { namespace: "ns" }, "ns.app||k"],
   [{ keyPrefix: "namespace" }, {}, "app||k"],
-  [{ keyPrefix: "namespace" }, { mode: "kubernetes" }, "default.app||k"],
+  [{ keyPrefix: "namespace" }, { namespace: "default" }, "default.app||k"],
   [{ keyPrefix: "none" }, {}, "k"],
   [{ keyPrefix: "Shared" }, {}, "shared||k"],
   [{ keyPrefix: "" }, {}, "||k"],

@@ -20,7 +20,7 @@ export function openStateStores(host: BlockHost): StateStores {
   const labels = ["component", "namespace", "operation", "success"];
   const recorder: Recorder = {
     clock: host.clock,
-    namespace: host.options.namespaceEnv ?? "",
+    namespace: host.options.namespace,
     count: host.metrics.count("component_state_count", "Calls of state stores.", labels),
     latency: host.metrics.latency("component_state_latencies", "Time of calls of state stores, ms.", labels),
   };
