@@ -4,7 +4,7 @@
  */
 import type { Msg } from "@nats-io/transport-node";
 import type { MeshConnection } from "./connection.ts";
-import { MeshError, isMeshError, type MeshErrorCode } from "./errors.ts";
+import { MeshError, codeOfPeer, isMeshError } from "./errors.ts";
 import { FrameKind, decodeFrame, encodeCancel, encodeRequest, readError, readResponse } from "./frame.ts";
 import { type Mux, type Step, isNoResponders } from "./mux.ts";
 import { plainRequest, readPlainResponse } from "./plain.ts";
@@ -20,11 +20,13 @@ const plainTimeoutMs = 60_000;
 /** Subjects remembered, one per called app. */
 const maxSubjects = 1_000;
 
+type Subjects = { readonly rpc: string; readonly call: string; readonly cancel: string };
+
 export class Caller {
   readonly #connection: MeshConnection;
   readonly #mux: Mux;
   readonly #identity: MeshIdentity;
-  readonly #subjects = new Map<string, { rpc: string; call: string; cancel: string }>();
+  readonly #subjects = new Map<string, Subjects>();
 
   constructor(connection: MeshConnection, mux: Mux, identity: MeshIdentity) {
     this.#connection = connection;
@@ -33,34 +35,37 @@ export class Caller {
   }
 
   async call(request: MeshRequest, options: CallOptions): Promise<MeshResponse> {
-    const waitMs = options.timeoutMs > 0 ? Math.min(options.timeoutMs, reconnectWaitMs) : reconnectWaitMs;
-    if (!this.#connection.connected) await this.#connection.readyWithin(waitMs, options.signal);
+    const { signal } = options;
+    const { clock } = this.#connection.settings;
     const subjects = this.#subjectsOf(options);
+    const endMs = options.timeoutMs > 0 ? clock.monotonicMs() + options.timeoutMs : Number.POSITIVE_INFINITY;
+    const leftMs = (): number => (options.timeoutMs > 0 ? Math.max(1, endMs - clock.monotonicMs()) : 0);
+    if (!this.#connection.connected) {
+      await this.#connection.readyWithin(Math.min(leftMs() || reconnectWaitMs, reconnectWaitMs), signal);
+    }
+    const timeoutMs = leftMs();
     try {
-      return await this.#mux.request(subjects.rpc, encodeRequest(request, options.timeoutMs), {
-        timeoutMs: options.timeoutMs,
+      return await this.#mux.request(subjects.rpc, encodeRequest(request, timeoutMs), {
+        timeoutMs,
         idleMs: livenessMs,
-        signal: options.signal,
+        signal,
         read: readReply,
         onGiveUp: (replySubject) => this.#cancel(subjects.cancel, replySubject),
       });
     } catch (error) {
       if (!isMeshError(error, "no-responders")) throw error;
-      return this.#callPlain(subjects.call, request, options, error);
+      return this.#callPlain(subjects.call, request, leftMs() || plainTimeoutMs, signal);
     }
   }
 
-  async #callPlain(subject: string, request: MeshRequest, options: CallOptions, error: MeshError): Promise<MeshResponse> {
+  async #callPlain(
+    subject: string,
+    request: MeshRequest,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<MeshResponse> {
     const { payload, headers } = plainRequest(request);
-    return this.#mux.request(subject, payload, {
-      headers,
-      timeoutMs: options.timeoutMs > 0 ? options.timeoutMs : plainTimeoutMs,
-      signal: options.signal,
-      read: (message) => {
-        if (isNoResponders(message)) throw error;
-        return { done: readPlainResponse(message) };
-      },
-    });
+    return this.#mux.request(subject, payload, { headers, timeoutMs, signal, read: readPlainReply });
   }
 
   #cancel(subject: string, replySubject: string): void {
@@ -71,7 +76,7 @@ export class Caller {
     }
   }
 
-  #subjectsOf(target: { namespace: string; app: string }): { rpc: string; call: string; cancel: string } {
+  #subjectsOf(target: { namespace: string; app: string }): Subjects {
     const key = `${target.namespace}\u0000${target.app}`;
     let subjects = this.#subjects.get(key);
     if (subjects === undefined) {
@@ -85,16 +90,23 @@ export class Caller {
   }
 }
 
-const knownCodes = new Set<string>(["timeout", "cancelled", "too-large", "peer", "protocol", "closed"]);
-
 function readReply(message: Msg): Step<MeshResponse> {
-  if (isNoResponders(message)) throw new MeshError("no-responders", "no instance of the app is there");
+  if (isNoResponders(message)) throw noResponders();
   const frame = decodeFrame(message.data);
   if (frame.kind === FrameKind.response) return { done: readResponse(frame) };
   if (frame.kind === FrameKind.progress) return "more";
   if (frame.kind === FrameKind.error) {
     const { code, message: text } = readError(frame);
-    throw new MeshError(knownCodes.has(code) ? (code as MeshErrorCode) : "peer", text);
+    throw new MeshError(codeOfPeer(code), text);
   }
   throw new MeshError("protocol", `frame kind ${frame.kind} is no answer to a call`);
+}
+
+function readPlainReply(message: Msg): Step<MeshResponse> {
+  if (isNoResponders(message)) throw noResponders();
+  return { done: readPlainResponse(message) };
+}
+
+function noResponders(): MeshError {
+  return new MeshError("no-responders", "no instance of the app is there");
 }

@@ -44,10 +44,13 @@ export const systemClock: Clock = {
         clearTimeout(handle);
         reject(signal?.reason);
       };
-      const handle = setTimeout(() => {
-        signal?.removeEventListener("abort", onAbort);
-        resolve();
-      }, Math.min(delayMs, maxDelayMs));
+      const handle = setTimeout(
+        () => {
+          signal?.removeEventListener("abort", onAbort);
+          resolve();
+        },
+        Math.min(delayMs, maxDelayMs),
+      );
       signal?.addEventListener("abort", onAbort, { once: true });
     });
   },

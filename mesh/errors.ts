@@ -46,3 +46,24 @@ export class MeshError extends Error {
 export function isMeshError(error: unknown, ...codes: MeshErrorCode[]): error is MeshError {
   return error instanceof MeshError && (codes.length === 0 || codes.includes(error.code));
 }
+
+/** The error of an operation whose caller gave up. A MeshError given as the reason of the abort is passed on. */
+export function cancelledBy(signal: AbortSignal): MeshError {
+  const reason: unknown = signal.reason;
+  if (reason instanceof MeshError) return reason;
+  const text = reason instanceof Error && reason.message !== "" ? reason.message : "the caller gave up";
+  return new MeshError("cancelled", text, { cause: reason });
+}
+
+/** Words of anything that was thrown. */
+export function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Codes that a serving side may send; the others speak of the own side or promise that nothing was delivered. */
+const peerCodes = new Set<string>(["timeout", "cancelled", "too-large", "peer", "protocol", "closed"]);
+
+/** Code of an error that came over the wire; unknown ones are `peer`. */
+export function codeOfPeer(code: string): MeshErrorCode {
+  return peerCodes.has(code) ? (code as MeshErrorCode) : "peer";
+}

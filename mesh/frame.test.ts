@@ -9,7 +9,9 @@ type Vectors = {
   refused: { name: string; hex: string }[];
 };
 
-const vectors = JSON.parse(readFileSync(new URL("../test/vectors/frames.json", import.meta.url), "utf8")) as Vectors;
+const vectors = JSON.parse(
+  readFileSync(new URL("../test/vectors/frames.json", import.meta.url), "utf8"),
+) as Vectors;
 const headers = fc.array(fc.tuple(fc.string(), fc.string()), { maxLength: 5 }).map((pairs) => pairs.flat());
 const body = fc.uint8Array({ maxLength: 300 });
 

@@ -11,7 +11,13 @@ const prefixBytes = 6;
 /** Longest head, bytes: headers of one call. */
 const maxHeadBytes = 512 * 1024;
 
-export const FrameKind = Object.freeze({ request: 1, response: 2, error: 3, progress: 4, cancel: 5 } as const);
+export const FrameKind = Object.freeze({
+  request: 1,
+  response: 2,
+  error: 3,
+  progress: 4,
+  cancel: 5,
+} as const);
 export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 
 /** Head of a request. `timeoutMs` is what is left of the caller's deadline; absent = none. */
@@ -31,7 +37,11 @@ export type ErrorHead = { code: string; message: string };
 const packr = new Packr({ useRecords: false, variableMapSize: true });
 const noBody = new Uint8Array(0);
 
-export type Frame = { readonly kind: number; readonly head: Record<string, unknown>; readonly body: Uint8Array };
+export type Frame = {
+  readonly kind: number;
+  readonly head: Record<string, unknown>;
+  readonly body: Uint8Array;
+};
 
 function encode(kind: FrameKind, head: unknown, body: Uint8Array): Buffer {
   const packed = packr.pack(head);
@@ -46,11 +56,12 @@ function encode(kind: FrameKind, head: unknown, body: Uint8Array): Buffer {
 
 /** Splits a frame; `body` is a view. Throws MeshError `protocol` for anything but a frame of this version. */
 export function decodeFrame(bytes: Uint8Array): Frame {
-  if (bytes.length < prefixBytes) throw new MeshError("protocol", `frame of ${bytes.length} bytes is shorter than its prefix`);
+  if (bytes.length < prefixBytes)
+    throw new MeshError("protocol", `frame of ${bytes.length} bytes is shorter than its prefix`);
   if (bytes[0] !== frameVersion) {
     throw new MeshError("protocol", `frame version ${bytes[0]} is unknown; this side speaks ${frameVersion}`);
   }
-  const headBytes = new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getUint32(2);
+  const headBytes = bytes[2]! * 2 ** 24 + (bytes[3]! << 16) + (bytes[4]! << 8) + bytes[5]!;
   if (headBytes > maxHeadBytes || prefixBytes + headBytes > bytes.length) {
     throw new MeshError("protocol", `frame head of ${headBytes} bytes does not fit in ${bytes.length}`);
   }
@@ -60,8 +71,14 @@ export function decodeFrame(bytes: Uint8Array): Frame {
   } catch (cause) {
     throw new MeshError("protocol", "frame head is not msgpack", { cause });
   }
-  if (typeof head !== "object" || head === null) throw new MeshError("protocol", "frame head is not a map");
-  return { kind: bytes[1]!, head: head as Record<string, unknown>, body: bytes.subarray(prefixBytes + headBytes) };
+  if (!isMap(head)) throw new MeshError("protocol", "frame head is not a map");
+  return { kind: bytes[1]!, head, body: bytes.subarray(prefixBytes + headBytes) };
+}
+
+function isMap(value: unknown): value is Record<string, unknown> {
+  return (
+    typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array)
+  );
 }
 
 export function encodeRequest(request: MeshRequest, timeoutMs: number): Buffer {
@@ -96,23 +113,36 @@ export function encodeResponse(response: MeshResponse): Buffer {
 
 export function readResponse(frame: Frame): MeshResponse {
   const { status, headers, grpc } = frame.head;
-  if (typeof status !== "number") throw new MeshError("protocol", "response head needs the number status");
-  const response = { status, headers: readHeaders(headers), body: frame.body };
+  if (!Number.isInteger(status))
+    throw new MeshError("protocol", "response head needs the whole number status");
+  const response = { status: status as number, headers: readHeaders(headers), body: frame.body };
   return grpc === undefined ? response : { ...response, grpc: readOutcome(grpc) };
 }
 
+/** Picks what is known, so that nothing unknown reaches a gRPC library. */
 function readOutcome(grpc: unknown): GrpcOutcome {
-  const { code, message } = grpc as Record<string, unknown>;
-  if (typeof code !== "number" || typeof message !== "string") {
-    throw new MeshError("protocol", "grpc outcome needs code and message");
+  if (!isMap(grpc)) throw new MeshError("protocol", "grpc outcome is not a map");
+  const { code, message, details, trailers, contentType } = grpc;
+  if (!Number.isInteger(code) || typeof message !== "string") {
+    throw new MeshError("protocol", "grpc outcome needs the number code and the text message");
   }
-  return grpc as GrpcOutcome;
+  if (details !== undefined && details !== null && !(details instanceof Uint8Array)) {
+    throw new MeshError("protocol", "details of a grpc outcome must be bytes");
+  }
+  return {
+    code: code as number,
+    message,
+    ...(details instanceof Uint8Array ? { details } : {}),
+    ...(trailers === undefined || trailers === null ? {} : { trailers: readHeaders(trailers) }),
+    ...(typeof contentType === "string" ? { contentType } : {}),
+  };
 }
 
 /** Header lists arrive from any program: an odd or non-text list is refused here, not in the app's HTTP client. */
 function readHeaders(headers: unknown): string[] {
   if (headers === undefined || headers === null) return [];
-  const valid = Array.isArray(headers) && headers.length % 2 === 0 && headers.every((item) => typeof item === "string");
+  const valid =
+    Array.isArray(headers) && headers.length % 2 === 0 && headers.every((item) => typeof item === "string");
   if (!valid) throw new MeshError("protocol", "headers must be a flat list of name, value strings");
   return headers as string[];
 }
@@ -124,7 +154,10 @@ export function encodeError(code: string, message: string): Buffer {
 
 export function readError(frame: Frame): ErrorHead {
   const { code, message } = frame.head;
-  return { code: typeof code === "string" ? code : "peer", message: typeof message === "string" ? message : "" };
+  return {
+    code: typeof code === "string" ? code : "peer",
+    message: typeof message === "string" ? message : "",
+  };
 }
 
 /** The call is alive. Resets the caller's liveness limit. */

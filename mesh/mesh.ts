@@ -1,14 +1,15 @@
 /** Joins the mesh: wires connection, mux, calls, presence, tables and topics of one participant together. */
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
+import type { NatsAccess } from "./access.ts";
 import { Caller } from "./call.ts";
 import { systemClock, type Clock } from "./clock.ts";
-import { MeshConnection, type NatsAccess } from "./connection.ts";
+import { MeshConnection } from "./connection.ts";
 import { MeshError } from "./errors.ts";
 import { JetStream } from "./jetstream.ts";
 import { Mux } from "./mux.ts";
 import { Presence } from "./presence.ts";
-import { findNats } from "./server/index.ts";
+import { findNats, type FindOptions } from "./server/index.ts";
 import { Server } from "./serve.ts";
 import { joinName, topicBase } from "./subjects.ts";
 import { JetStreamTable } from "./table.ts";
@@ -31,6 +32,8 @@ import type {
   TopicStreamOptions,
 } from "./types.ts";
 
+const defaultPingIntervalMs = 2_000;
+
 export type JoinOptions = {
   readonly namespace: string;
   readonly app: string;
@@ -51,14 +54,29 @@ export type JoinOptions = {
   readonly log?: MeshLog;
   /** Version text shown in presence. */
   readonly version?: string;
+  /**
+   * How often the connection to NATS is tried out, ms; it is given up when two pings in a row have no answer. Default
+   * 2,000, so that a server that has frozen or a network that drops packets is noticed within 6 s.
+   */
+  readonly pingIntervalMs?: number;
 };
 
+/** What waits at this moment, for tests and diagnostics. */
+export type MeshCounts = {
+  /** Requests of any kind that have no answer yet. */
+  readonly pendingRequests: number;
+  /** Calls whose handler runs. */
+  readonly servedCalls: number;
+};
+
+export type JoinedMesh = Mesh & { counts(): MeshCounts };
+
 /** Starts to connect and returns at once; `ready()` tells when NATS is there. Everything survives NATS going away. */
-export function joinMesh(options: JoinOptions): Mesh {
+export function joinMesh(options: JoinOptions): JoinedMesh {
   return new NatsMesh(options);
 }
 
-class NatsMesh implements Mesh {
+class NatsMesh implements JoinedMesh {
   readonly identity: MeshIdentity;
   readonly clock: Clock;
   readonly #connection: MeshConnection;
@@ -68,35 +86,43 @@ class NatsMesh implements Mesh {
   readonly #presence: Presence;
   readonly #tables = new Map<string, Table>();
   readonly #topics = new Map<string, TopicStream>();
+  readonly #mux: Mux;
   #server: Server | undefined;
 
   constructor(options: JoinOptions) {
-    const { namespace, app, root = "weft", clock = systemClock, random = Math.random, log = () => {} } = options;
+    const {
+      namespace,
+      app,
+      root = "weft",
+      clock = systemClock,
+      random = Math.random,
+      log = () => {},
+    } = options;
     const instance = randomBytes(8).toString("hex");
     this.identity = { root, namespace, app, instance };
     this.clock = clock;
-    const env = options.env ?? {};
-    this.#connection = new MeshConnection(
-      { clientName: `weft ${namespace}/${app}`, inbox: `_INBOX.${instance}`, access: options.access ?? {}, clock, log, random },
-      (signal) =>
-        findNats({
-          env,
-          clock,
-          signal,
-          progress: (line) => log("info", line),
-          credentialsGiven: options.access?.credsFile !== undefined || options.access?.user !== undefined,
-          ...(options.natsUrls === undefined ? {} : { urls: [...options.natsUrls] }),
-          ...(options.natsPort === undefined ? {} : { defaultPort: options.natsPort }),
-          ...(options.home === undefined ? {} : { home: options.home }),
-          ...(options.natsServer === undefined ? {} : { binary: options.natsServer }),
-        }),
+    const settings = {
+      clientName: `weft ${namespace}/${app}`,
+      inbox: `_INBOX.${instance}`,
+      access: options.access ?? {},
+      clock,
+      log,
+      random,
+      pingIntervalMs: options.pingIntervalMs ?? defaultPingIntervalMs,
+    };
+    this.#connection = new MeshConnection(settings, (signal) =>
+      findNats(findOptions(options, clock, log, signal)),
     );
-    const mux = new Mux(this.#connection);
-    this.#js = new JetStream(this.#connection, mux);
+    this.#mux = new Mux(this.#connection);
+    this.#js = new JetStream(this.#connection, this.#mux);
     this.#topology = new Topology(this.#js, log);
-    this.#connection.onChange((connected) => connected && this.#topology.forgetMemory());
-    this.#caller = new Caller(this.#connection, mux, this.identity);
-    const presenceTable = new JetStreamTable(this.#js, this.#topology, joinName([root, "presence"]), "memory");
+    this.#caller = new Caller(this.#connection, this.#mux, this.identity);
+    const presenceTable = new JetStreamTable(
+      this.#js,
+      this.#topology,
+      joinName([root, "presence"]),
+      "memory",
+    );
     const about = { host: hostname(), pid: process.pid, version: options.version ?? "" };
     this.#presence = new Presence(presenceTable, this.#connection, this.identity, about);
     this.#connection.start();
@@ -124,12 +150,9 @@ class NatsMesh implements Mesh {
 
   async serve(handler: ServeHandler): Promise<Served> {
     if (this.#server !== undefined) throw new MeshError("protocol", "this mesh already serves an app");
-    const server = new Server(this.#connection, this.identity, handler);
-    this.#server = server;
-    await this.#connection.ready();
-    server.start();
-    await this.#connection.flush();
-    return server;
+    this.#server = new Server(this.#connection, this.identity, handler);
+    await this.#server.start();
+    return this.#server;
   }
 
   async announce(): Promise<void> {
@@ -162,8 +185,29 @@ class NatsMesh implements Mesh {
     return topics;
   }
 
+  counts(): MeshCounts {
+    return { pendingRequests: this.#mux.pendingCount, servedCalls: this.#server?.inFlightCount ?? 0 };
+  }
+
   async close(): Promise<void> {
     await this.#presence.withdraw();
+    await this.#server?.drain(0);
     await this.#connection.close();
   }
+}
+
+function findOptions(options: JoinOptions, clock: Clock, log: MeshLog, signal: AbortSignal): FindOptions {
+  const { access = {} } = options;
+  return {
+    env: options.env ?? {},
+    clock,
+    signal,
+    progress: (line) => log("info", line),
+    credentialsGiven:
+      access.credsFile !== undefined || access.nkeyFile !== undefined || access.user !== undefined,
+    ...(options.natsUrls === undefined ? {} : { urls: options.natsUrls }),
+    ...(options.home === undefined ? {} : { home: options.home }),
+    ...(options.natsPort === undefined ? {} : { defaultPort: options.natsPort }),
+    ...(options.natsServer === undefined ? {} : { binary: options.natsServer }),
+  };
 }

@@ -2,13 +2,16 @@
  * Our own reply multiplexer: one wildcard inbox, one map, one coarse sweep for deadlines. The client's built-in
  * request costs 2-4 times as much (see docs/decisions). Used by calls, KV, JetStream publishes and pulls.
  */
-import type { Msg, MsgHdrs, Subscription } from "@nats-io/transport-node";
+import type { Msg, Subscription } from "@nats-io/transport-node";
 import type { Timer } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";
-import { MeshError } from "./errors.ts";
+import { MeshError, cancelledBy } from "./errors.ts";
+import { type EncodedHeaders, headerText, statusOf } from "./headers.ts";
 
 /** How often deadlines are looked at, ms; a deadline is late by at most this. */
 const sweepMs = 50;
+/** A sweep that is later than this means that this process stood still; what peers said meanwhile is still unread. */
+const stallMs = 1_000;
 /** Requests waiting at once; more are refused. */
 const maxPending = 50_000;
 
@@ -16,7 +19,7 @@ const maxPending = 50_000;
 export type Step<T> = { readonly done: T } | "more";
 
 export type MuxOptions<T> = {
-  readonly headers?: MsgHdrs;
+  readonly headers?: EncodedHeaders | undefined;
   /** Longest time until the end, ms; 0 = none. */
   readonly timeoutMs: number;
   /** Longest time between two messages of the peer, ms; 0 = none. */
@@ -24,11 +27,12 @@ export type MuxOptions<T> = {
   readonly signal?: AbortSignal | undefined;
   /** Reads one reply; a throw rejects the request. */
   readonly read: (message: Msg) => Step<T>;
-  /** Called with the reply subject when the caller gives up or times out, to tell the peer. */
+  /** Called with the reply subject when the caller gives up or times out, to tell the peer. Must not throw. */
   readonly onGiveUp?: (replySubject: string) => void;
 };
 
 class Pending<T> {
+  readonly subject: string;
   readonly options: MuxOptions<T>;
   readonly resolve: (value: T) => void;
   readonly reject: (error: unknown) => void;
@@ -36,7 +40,14 @@ class Pending<T> {
   aliveMs: number;
   onAbort: (() => void) | undefined;
 
-  constructor(options: MuxOptions<T>, nowMs: number, resolve: (value: T) => void, reject: (error: unknown) => void) {
+  constructor(
+    subject: string,
+    options: MuxOptions<T>,
+    nowMs: number,
+    resolve: (value: T) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.subject = subject;
     this.options = options;
     this.resolve = resolve;
     this.reject = reject;
@@ -46,7 +57,8 @@ class Pending<T> {
 
   /** Why the request is over at this time; undefined while it may go on. */
   overdue(nowMs: number): MeshError | undefined {
-    if (nowMs >= this.deadlineMs) return new MeshError("timeout", `no answer within ${this.options.timeoutMs} ms`);
+    if (nowMs >= this.deadlineMs)
+      return new MeshError("timeout", `no answer within ${this.options.timeoutMs} ms`);
     const idleMs = this.options.idleMs ?? 0;
     if (idleMs > 0 && nowMs - this.aliveMs >= idleMs) {
       return new MeshError("timeout", `the peer showed no sign of life for ${idleMs} ms`);
@@ -62,6 +74,7 @@ export class Mux {
   #subscription: Subscription | undefined;
   #next = 0;
   #sweep: Timer | undefined;
+  #sweptMs = 0;
 
   constructor(connection: MeshConnection) {
     this.#connection = connection;
@@ -70,6 +83,7 @@ export class Mux {
       if (connected) this.#subscribe();
       else this.#rejectAll(connection.closed ? "closed" : "interrupted");
     });
+    connection.onRefusal((subject, reason) => this.#rejectRefused(subject, reason));
   }
 
   /** Requests that wait now; for tests and diagnostics. */
@@ -81,59 +95,68 @@ export class Mux {
   request<T>(subject: string, payload: Uint8Array, options: MuxOptions<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const { signal } = options;
-      if (signal?.aborted) return reject(cancelled(signal));
+      if (signal?.aborted) return reject(cancelledBy(signal));
       if (this.#pending.size >= maxPending) {
         return reject(new MeshError("disconnected", `${maxPending} requests are already waiting for NATS`));
       }
+      const { clock } = this.#connection.settings;
       const token = (this.#next++).toString(36);
-      const pending = new Pending<T>(options, this.#connection.settings.clock.monotonicMs(), resolve, reject);
-      try {
-        const publish = { reply: this.#prefix + token, ...(options.headers === undefined ? {} : { headers: options.headers }) };
-        this.#connection.publish(subject, payload, publish);
-      } catch (error) {
-        return reject(error);
-      }
-      this.#pending.set(token, pending as unknown as Pending<never>);
+      this.#connection.publish(subject, payload, this.#prefix + token, options.headers);
+      const nowMs = clock.monotonicMs();
+      const pending = new Pending(subject, options, nowMs, resolve, reject) as unknown as Pending<never>;
+      this.#pending.set(token, pending);
       if (signal !== undefined) {
-        pending.onAbort = () => this.#giveUp(token, pending as unknown as Pending<never>, cancelled(signal));
-        signal.addEventListener("abort", pending.onAbort, { once: true });
+        pending.onAbort = () => this.#giveUp(token, pending, cancelledBy(signal));
+        signal.addEventListener("abort", pending.onAbort);
       }
-      this.#sweep ??= this.#connection.settings.clock.setInterval(() => this.#sweepDeadlines(), sweepMs);
+      if (this.#sweep === undefined) {
+        this.#sweptMs = nowMs;
+        this.#sweep = clock.setInterval(() => this.#sweepDeadlines(), sweepMs);
+      }
     });
   }
 
   #subscribe(): void {
-    this.#subscription ??= this.#connection.subscribe(`${this.#prefix}*`, (message) => this.#onReply(message));
+    this.#subscription ??= this.#connection.subscribe(`${this.#prefix}*`, (message) =>
+      this.#onReply(message),
+    );
   }
 
   #onReply(message: Msg): void {
     const token = message.subject.slice(this.#prefix.length);
     const pending = this.#pending.get(token);
     if (pending === undefined) return;
-    let step: Step<never>;
     try {
-      step = pending.options.read(message);
+      const step = pending.options.read(message);
+      if (step === "more") {
+        pending.aliveMs = this.#connection.settings.clock.monotonicMs();
+        return;
+      }
+      this.#forget(token, pending);
+      pending.resolve(step.done);
     } catch (error) {
-      return this.#settle(token, pending, () => pending.reject(error));
+      this.#forget(token, pending);
+      pending.reject(error);
     }
-    if (step === "more") pending.aliveMs = this.#connection.settings.clock.monotonicMs();
-    else this.#settle(token, pending, () => pending.resolve(step.done));
   }
 
-  #settle(token: string, pending: Pending<never>, act: () => void): void {
+  #forget(token: string, pending: Pending<never>): void {
     this.#pending.delete(token);
     if (pending.onAbort !== undefined) pending.options.signal?.removeEventListener("abort", pending.onAbort);
-    act();
   }
 
   #giveUp(token: string, pending: Pending<never>, error: MeshError): void {
-    this.#settle(token, pending, () => pending.reject(error));
+    this.#forget(token, pending);
+    pending.reject(error);
     pending.options.onGiveUp?.(this.#prefix + token);
   }
 
   #sweepDeadlines(): void {
     const nowMs = this.#connection.settings.clock.monotonicMs();
+    const lateMs = nowMs - this.#sweptMs - sweepMs;
+    this.#sweptMs = nowMs;
     for (const [token, pending] of this.#pending) {
+      if (lateMs > stallMs) pending.aliveMs += lateMs;
       const error = pending.overdue(nowMs);
       if (error !== undefined) this.#giveUp(token, pending, error);
     }
@@ -143,18 +166,25 @@ export class Mux {
   }
 
   #rejectAll(code: "closed" | "interrupted"): void {
-    const text = code === "closed" ? "the mesh is closed" : "the NATS connection broke while the request was under way";
+    const text =
+      code === "closed" ? "the mesh is closed" : "the NATS connection broke while the request was under way";
     for (const [token, pending] of [...this.#pending]) {
-      this.#settle(token, pending, () => pending.reject(new MeshError(code, text)));
+      this.#forget(token, pending);
+      pending.reject(new MeshError(code, text));
+    }
+  }
+
+  /** The server does not say which message it refused, yet all to this subject share its fate. */
+  #rejectRefused(subject: string, reason: string): void {
+    for (const [token, pending] of [...this.#pending]) {
+      if (pending.subject !== subject) continue;
+      this.#forget(token, pending);
+      pending.reject(new MeshError("peer", `NATS refuses this participant: ${reason}`));
     }
   }
 }
 
-function cancelled(signal: AbortSignal): MeshError {
-  return new MeshError("cancelled", "the caller gave up", { cause: signal.reason });
-}
-
 /** True for the server's immediate answer that nobody subscribes to the subject. */
 export function isNoResponders(message: Msg): boolean {
-  return message.data.length === 0 && message.headers?.code === 503;
+  return message.data.length === 0 && statusOf(headerText(message)) === 503;
 }

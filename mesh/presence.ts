@@ -4,11 +4,14 @@
  */
 import type { Timer } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";
+import { textOf } from "./errors.ts";
 import type { MeshIdentity, PresenceEntry, Table, TableKey } from "./types.ts";
 
 /** An entry lives this long after its last renewal, seconds. */
 const ttlSeconds = 15;
 const renewMs = 5_000;
+/** A leaving participant waits this long for its entry to go, ms; without that it goes by itself. */
+const withdrawMs = 2_000;
 /** Entries read by one listing. */
 const maxListed = 10_000;
 const recordVersion = 1;
@@ -18,6 +21,7 @@ export class Presence {
   readonly #connection: MeshConnection;
   readonly #identity: MeshIdentity;
   readonly #record: Buffer;
+  readonly #leaving = new AbortController();
   #timer: Timer | undefined;
   #off: (() => void) | undefined;
 
@@ -37,15 +41,13 @@ export class Presence {
 
   /** Writes the entry and keeps it alive; a lost server or bucket is a reason to try again, never to fail. */
   async announce(): Promise<void> {
-    if (this.#timer !== undefined) return;
-    const { clock, log } = this.#connection.settings;
+    if (this.#timer !== undefined || this.#leaving.signal.aborted) return;
     const renew = (): void => {
-      if (!this.#connection.connected) return;
-      this.#write().catch((error: unknown) => log("debug", `presence not renewed: ${String(error)}`));
+      if (this.#connection.connected) void this.#write("debug");
     };
-    this.#timer = clock.setInterval(renew, renewMs);
+    this.#timer = this.#connection.settings.clock.setInterval(renew, renewMs);
     this.#off = this.#connection.onChange((connected) => connected && renew());
-    await this.#write();
+    await this.#write("warn");
   }
 
   /** Removes the entry; best effort within the connection's state. */
@@ -54,7 +56,13 @@ export class Presence {
     this.#timer.cancel();
     this.#off?.();
     this.#timer = undefined;
-    if (this.#connection.connected) await this.#table.delete(this.#key()).catch(() => {});
+    // A renewal that is repeated after the delete would bring the entry back.
+    this.#leaving.abort();
+    if (!this.#connection.connected) return;
+    const limit = new AbortController();
+    const timer = this.#connection.settings.clock.setTimeout(() => limit.abort(), withdrawMs);
+    await this.#table.delete(this.#key(), { signal: limit.signal }).catch(() => {});
+    timer.cancel();
   }
 
   async list(filter?: { namespace: string; app: string }): Promise<PresenceEntry[]> {
@@ -68,15 +76,22 @@ export class Presence {
     return [this.#identity.namespace, this.#identity.app, this.#identity.instance];
   }
 
-  async #write(): Promise<void> {
-    await this.#table.put(this.#key(), this.#record, { ttlSeconds });
+  async #write(level: "debug" | "warn"): Promise<void> {
+    try {
+      await this.#table.put(this.#key(), this.#record, { ttlSeconds, signal: this.#leaving.signal });
+    } catch (error) {
+      const { log } = this.#connection.settings;
+      if (!this.#leaving.signal.aborted)
+        log(level, `presence not written, trying again soon: ${textOf(error)}`);
+    }
   }
 }
 
 /** Entries of other versions or shapes are left out: a listing must survive what others write. */
 function readEntry(key: TableKey, value: Uint8Array | undefined): PresenceEntry[] {
   const [namespace, app, instance] = key;
-  if (value === undefined || namespace === undefined || app === undefined || instance === undefined) return [];
+  if (value === undefined || namespace === undefined || app === undefined || instance === undefined)
+    return [];
   try {
     const record = JSON.parse(Buffer.from(value).toString("utf8")) as Record<string, unknown>;
     if (record["v"] !== recordVersion) return [];

@@ -4,6 +4,8 @@
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
 import type { Timer } from "./clock.ts";
+import { textOf } from "./errors.ts";
+import { headerText, headerValue, statusOf, statusWords } from "./headers.ts";
 import type { JetStream } from "./jetstream.ts";
 import type { TopicSubscribeOptions, TopicSubscription } from "./types.ts";
 
@@ -11,8 +13,13 @@ const nanosPerMs = 1_000_000;
 /** How long the server holds one pull open, and how often it then says that it is alive, ms. */
 const pullExpiresMs = 30_000;
 const heartbeatMs = 5_000;
-/** Look at the pull and at ack deadlines this often, ms. */
-const tickMs = 1_000;
+/** Longest and shortest time between two looks at the pull and at ack deadlines, ms. */
+const maxTickMs = 1_000;
+const minTickMs = 50;
+/** Waits before a lost pull is asked for again, ms: the first, doubled each time, and the longest. */
+const firstWaitMs = 50;
+const maxWaitMs = 5_000;
+const defaultBackoffMs = 1_000;
 const ack = Buffer.from("+ACK");
 const progress = Buffer.from("+WPI");
 const refuse = Buffer.from("-NAK");
@@ -21,8 +28,8 @@ const terminate = Buffer.from("+TERM");
 export type PullTarget = {
   readonly stream: string;
   readonly consumer: string;
-  /** Makes sure that stream and consumer exist. */
-  readonly create: () => Promise<void>;
+  /** Makes sure that stream and consumer exist. Resolves with the consumer's ack deadline, ms. */
+  readonly create: () => Promise<number>;
 };
 
 type RawHandler = (message: Msg, signal: AbortSignal) => Promise<void>;
@@ -32,46 +39,67 @@ export class Puller implements TopicSubscription {
   readonly #target: PullTarget;
   readonly #options: TopicSubscribeOptions;
   readonly #handler: RawHandler;
-  readonly #inbox: string;
+  readonly #inboxBase: string;
   readonly #abort = new AbortController();
   /** Reply subjects of events whose handler runs. */
   readonly #running = new Set<string>();
+  /** The subscription of the pulls that count now; what comes for earlier ones goes back. */
   #subscription: Subscription | undefined;
+  #inbox = "";
+  #generation = 0;
   #asked = 0;
   #heardMs = 0;
   #extendedMs = 0;
+  #ackWaitMs = 0;
   #timer: Timer | undefined;
   #off: (() => void) | undefined;
+  #stopped: Promise<void> | undefined;
   #stopping = false;
   #recovering = false;
+  /** Recoveries since the last sign of life. */
+  #recoveries = 0;
   #onIdle: (() => void) | undefined;
-  #failures = 0;
 
   /** `inbox`: a subject of this subscription alone. */
-  constructor(js: JetStream, inbox: string, target: PullTarget, options: TopicSubscribeOptions, handler: RawHandler) {
+  constructor(
+    js: JetStream,
+    inbox: string,
+    target: PullTarget,
+    options: TopicSubscribeOptions,
+    handler: RawHandler,
+  ) {
     this.#js = js;
     this.#target = target;
     this.#options = options;
     this.#handler = handler;
-    this.#inbox = inbox;
+    this.#inboxBase = inbox;
   }
 
-  start(): void {
-    const { clock } = this.#js.connection.settings;
-    this.#off = this.#js.connection.onChange((connected) => {
-      this.#asked = 0;
-      if (connected) this.#restart();
+  /** `ackWaitMs` as `target.create` gave it. */
+  start(ackWaitMs: number): void {
+    const { connection } = this.#js;
+    const { clock } = connection.settings;
+    this.#ackWaitMs = ackWaitMs;
+    this.#off = connection.onChange((connected) => {
+      if (connected) this.#reopen();
+      else if (connection.closed) this.#release();
+      else this.#unsubscribe();
     });
-    this.#subscription = this.#js.connection.subscribe(this.#inbox, (message) => this.#onMessage(message));
+    this.#extendedMs = clock.monotonicMs();
+    const tickMs = Math.max(minTickMs, Math.min(maxTickMs, ackWaitMs / 4));
     this.#timer = clock.setInterval(() => this.#tick(), tickMs);
-    this.#ask();
+    this.#reopen();
   }
 
-  async stop(graceMs: number): Promise<void> {
-    if (this.#stopping) return;
+  stop(graceMs: number): Promise<void> {
+    this.#stopped ??= this.#stop(graceMs);
+    return this.#stopped;
+  }
+
+  async #stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     this.#off?.();
-    // Ends the open pull; what arrives until then goes back at once (see #onMessage).
+    // Ends the open pulls; what arrives until then goes back at once (see #onMessage).
     await this.#subscription?.drain().catch(() => {});
     const { clock } = this.#js.connection.settings;
     if (this.#running.size > 0) {
@@ -83,115 +111,159 @@ export class Puller implements TopicSubscription {
         };
       });
     }
-    this.#timer?.cancel();
-    this.#abort.abort(new Error("the subscription stopped"));
-    await this.#js.connection.flush().catch(() => {});
+    // What still runs goes to another member now; its own answer would come too late.
+    for (const reply of this.#running) this.#answer(reply, refuse);
+    this.#release();
+    await this.#js.connection.flush();
   }
 
-  /** One open pull at a time, topped up when half of the handlers are free. */
-  #ask(): void {
-    const free = this.#options.concurrency - this.#running.size - this.#asked;
+  #release(): void {
+    this.#stopping = true;
+    this.#running.clear();
+    this.#timer?.cancel();
+    this.#off?.();
+    this.#abort.abort(new Error("the subscription stopped"));
+  }
+
+  /** Begins anew on an inbox of its own, so that the server drops pulls of which this side lost count. */
+  #reopen(): void {
     if (this.#stopping || this.#recovering || !this.#js.connection.connected) return;
-    if (free < Math.max(1, this.#options.concurrency >> 1)) return;
+    this.#unsubscribe();
+    const generation = ++this.#generation;
+    this.#inbox = `${this.#inboxBase}.${generation}`;
+    this.#subscription = this.#js.connection.subscribe(this.#inbox, (message) =>
+      this.#onMessage(message, generation),
+    );
+    this.#ask();
+  }
+
+  #unsubscribe(): void {
+    this.#asked = 0;
+    // Messages on their way still arrive, to be given back. While NATS is away there are none.
+    this.#subscription?.drain().catch(() => {});
+    this.#subscription = undefined;
+  }
+
+  /** Asks when half of the handlers are free. */
+  #ask(): void {
+    const { connection } = this.#js;
+    const { concurrency } = this.#options;
+    const free = concurrency - this.#running.size - this.#asked;
+    if (this.#stopping || this.#recovering || this.#subscription === undefined || !connection.connected)
+      return;
+    if (free < Math.max(1, concurrency >> 1)) return;
     const request = {
       batch: free,
       expires: pullExpiresMs * nanosPerMs,
       idle_heartbeat: heartbeatMs * nanosPerMs,
     };
-    this.#asked += free;
-    this.#heardMs = this.#js.connection.settings.clock.monotonicMs();
     const subject = `$JS.API.CONSUMER.MSG.NEXT.${this.#target.stream}.${this.#target.consumer}`;
-    this.#js.connection.publish(subject, Buffer.from(JSON.stringify(request)), { reply: this.#inbox });
+    connection.publish(subject, Buffer.from(JSON.stringify(request)), this.#inbox);
+    this.#asked += free;
+    this.#heardMs = connection.settings.clock.monotonicMs();
   }
 
-  #onMessage(message: Msg): void {
+  #onMessage(message: Msg, generation: number): void {
+    const { reply } = message;
+    const isEvent = reply !== undefined && reply !== "";
+    if (generation !== this.#generation || this.#stopping) {
+      if (isEvent) this.#answer(reply, refuse);
+      return;
+    }
     this.#heardMs = this.#js.connection.settings.clock.monotonicMs();
-    const code = message.headers?.code ?? 0;
-    if (code !== 0) return this.#onStatus(code, message);
+    if (!isEvent) return this.#onStatus(headerText(message));
+    this.#recoveries = 0;
     this.#asked = Math.max(0, this.#asked - 1);
-    if (this.#stopping) return this.#answer(message.reply ?? "", refuse);
-    void this.#handle(message);
+    void this.#handle(message, reply);
   }
 
-  #onStatus(code: number, message: Msg): void {
-    if (code === 100) return;
-    const left = Number(message.headers?.get("Nats-Pending-Messages") ?? "");
-    this.#asked = Math.max(0, this.#asked - (Number.isFinite(left) && left > 0 ? left : this.#asked));
-    // 404/408: the pull ran out without enough events. Else (409, 503): consumer or stream changed or went away.
-    if (code === 404 || code === 408) this.#ask();
-    else this.#restart();
+  #onStatus(headers: string): void {
+    const status = statusOf(headers);
+    if (status === 100) return;
+    if (status !== 404 && status !== 408) {
+      // 409, 503: consumer or stream changed, moved or went away.
+      const { log } = this.#js.connection.settings;
+      log("debug", `group ${this.#target.consumer}: pull ended by ${status} ${statusWords(headers)}`);
+      return void this.#recover();
+    }
+    // The pull ran out; the server says how many events short.
+    const missing = Number(headerValue(headers, "Nats-Pending-Messages"));
+    this.#recoveries = 0;
+    this.#asked = missing > 0 ? Math.max(0, this.#asked - missing) : 0;
+    this.#ask();
   }
 
-  async #handle(message: Msg): Promise<void> {
-    const reply = message.reply ?? "";
+  /** Never rejects. */
+  async #handle(message: Msg, reply: string): Promise<void> {
     this.#running.add(reply);
     try {
       await this.#handler(message, this.#abort.signal);
-      this.#answer(reply, ack);
+      if (this.#running.has(reply)) this.#answer(reply, ack);
     } catch (error) {
-      this.#refuse(reply, error);
-    } finally {
-      this.#running.delete(reply);
-      if (this.#running.size === 0) this.#onIdle?.();
-      this.#ask();
+      if (this.#running.has(reply)) this.#refuse(reply, error);
     }
+    this.#running.delete(reply);
+    if (this.#running.size === 0) this.#onIdle?.();
+    this.#guarded(() => this.#ask());
   }
 
   /** Redelivery after the backoff of this delivery; the last allowed delivery ends the event. */
   #refuse(reply: string, error: unknown): void {
     const { deliveries, sequence } = readAckSubject(reply);
     const { backoffMs, maxDeliver, topic } = this.#options;
-    const text = error instanceof Error ? error.message : String(error);
     if (maxDeliver > 0 && deliveries >= maxDeliver) {
-      this.#js.connection.settings.log("error", `event ${sequence} of ${topic} given up after ${deliveries} deliveries: ${text}`);
+      const { log } = this.#js.connection.settings;
+      log("error", `event ${sequence} of ${topic} given up after ${deliveries} deliveries: ${textOf(error)}`);
       return this.#answer(reply, terminate);
     }
-    const delayMs = backoffMs[Math.min(deliveries, backoffMs.length) - 1] ?? 1_000;
-    this.#answer(reply, Buffer.from(`-NAK {"delay": ${delayMs * nanosPerMs}}`));
+    const delayMs = backoffMs[Math.min(deliveries, backoffMs.length) - 1] ?? defaultBackoffMs;
+    this.#answer(reply, Buffer.from(`-NAK {"delay": ${Math.round(delayMs * nanosPerMs)}}`));
   }
 
   /** An answer that cannot be sent is the same as none: the event comes again after its ack deadline. */
   #answer(reply: string, answer: Buffer): void {
+    this.#guarded(() => this.#js.connection.publish(reply, answer));
+  }
+
+  #guarded(send: () => void): void {
     try {
-      this.#js.connection.publish(reply, answer);
-    } catch {
-      this.#js.connection.settings.log("debug", `ack lost, NATS is away: ${reply}`);
+      send();
+    } catch (error) {
+      this.#js.connection.settings.log("debug", `group ${this.#target.consumer}: ${textOf(error)}`);
     }
   }
 
   #tick(): void {
     const { clock } = this.#js.connection.settings;
     if (!this.#js.connection.connected) return;
-    if (clock.monotonicMs() - this.#extendedMs >= this.#options.ackWaitMs / 3) {
-      this.#extendedMs = clock.monotonicMs();
+    const nowMs = clock.monotonicMs();
+    if (nowMs - this.#extendedMs >= this.#ackWaitMs / 3) {
+      this.#extendedMs = nowMs;
       for (const reply of this.#running) this.#answer(reply, progress);
     }
-    if (this.#asked > 0 && clock.monotonicMs() - this.#heardMs > 2 * heartbeatMs + tickMs) this.#restart();
-    else this.#ask();
+    if (this.#asked > 0 && nowMs - this.#heardMs > 2 * heartbeatMs + maxTickMs) void this.#recover();
+    else this.#guarded(() => this.#ask());
   }
 
-  /** The pull was lost with its server or consumer: create what is missing, then ask again. */
-  #restart(): void {
+  /** The pull was lost with its server or consumer: creates what is missing, then asks again. Never rejects. */
+  async #recover(): Promise<void> {
     if (this.#recovering || this.#stopping) return;
     this.#recovering = true;
-    this.#asked = 0;
+    this.#unsubscribe();
     const { clock, log, random } = this.#js.connection.settings;
-    void this.#target
-      .create()
-      .then(() => {
-        this.#failures = 0;
-      })
-      .catch((error: unknown) => {
-        this.#failures++;
-        log("warn", `group ${this.#target.consumer}: ${String(error)}; trying again`);
-      })
-      .then(() => clock.sleep(Math.min(50 * 2 ** this.#failures, 5_000) * (0.5 + random()), this.#abort.signal))
-      .catch(() => {})
-      .then(() => {
-        this.#recovering = false;
-        if (this.#failures > 0) this.#restart();
-        else this.#ask();
-      });
+    for (let created = false; !created && !this.#stopping;) {
+      const waitMs = Math.min(firstWaitMs * 2 ** this.#recoveries++, maxWaitMs) * (0.5 + random());
+      await clock.sleep(waitMs, this.#abort.signal).catch(() => {});
+      if (this.#stopping) break;
+      try {
+        this.#ackWaitMs = await this.#target.create();
+        created = true;
+      } catch (error) {
+        log("warn", `group ${this.#target.consumer}: ${textOf(error)}; trying again`);
+      }
+    }
+    this.#recovering = false;
+    this.#guarded(() => this.#reopen());
   }
 }
 

@@ -4,30 +4,50 @@
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
 import type { Timer } from "./clock.ts";
-import { tooLarge, type MeshConnection } from "./connection.ts";
-import { MeshError } from "./errors.ts";
+import type { MeshConnection } from "./connection.ts";
+import { MeshError, isMeshError, textOf } from "./errors.ts";
 import { FrameKind, decodeFrame, encodeError, encodeProgress, encodeResponse, readRequest } from "./frame.ts";
 import { plainError, plainResponse, readPlainRequest } from "./plain.ts";
-import { callFilter, encodeToken, parseCaller } from "./subjects.ts";
-import type { MeshIdentity, MeshRequest, MeshResponse, ServeHandler, Served } from "./types.ts";
+import { callFilter, encodeToken, isReplySubject, parseCaller } from "./subjects.ts";
+import type { Caller, MeshIdentity, MeshRequest, MeshResponse, ServeHandler, Served } from "./types.ts";
 
 /** A call that runs longer than this tells its caller so, again and again, ms. */
 const progressMs = 5_000;
 /** Calls served at once; more are refused as overload. */
 const maxInFlight = 10_000;
+/** An answer waits this long for NATS to come back, ms; the caller gives up soon after. */
+const answerWaitMs = 10_000;
+/** A caller's own deadline comes first; past it by this much, the caller is gone, ms. */
+const deadlineGraceMs = 1_000;
+/** Longest text of an error; it must fit in a message whatever the app threw. */
+const maxErrorChars = 8_192;
 
-type InFlight = { readonly abort: AbortController; readonly sinceMs: number; readonly framed: boolean };
-type Reply = (response: MeshResponse) => void;
+/** One call that is being served. */
+type InFlight = {
+  /** Key in the map: the reply subject, unless a caller uses one for several calls. */
+  readonly id: string;
+  readonly reply: string;
+  readonly framed: boolean;
+  readonly caller: Caller;
+  readonly abort: AbortController;
+  readonly sinceMs: number;
+  /** When the caller has given up for certain. */
+  readonly untilMs: number;
+  answered: boolean;
+};
 
 export class Server implements Served {
   readonly #connection: MeshConnection;
   readonly #identity: MeshIdentity;
   readonly #handler: ServeHandler;
-  /** Calls by reply subject. */
   readonly #inFlight = new Map<string, InFlight>();
-  #subscriptions: Subscription[] = [];
+  #requests: Subscription[] = [];
+  #cancels: Subscription | undefined;
   #progress: Timer | undefined;
+  #off: (() => void) | undefined;
   #onIdle: (() => void) | undefined;
+  #draining: Promise<void> | undefined;
+  #repeats = 0;
 
   constructor(connection: MeshConnection, identity: MeshIdentity, handler: ServeHandler) {
     this.#connection = connection;
@@ -35,25 +55,47 @@ export class Server implements Served {
     this.#handler = handler;
   }
 
+  /** Calls being served now; for tests and diagnostics. */
   get inFlightCount(): number {
     return this.#inFlight.size;
   }
 
-  /** Subscribes; the client repeats it after every reconnect. */
-  start(): void {
+  /** Subscribes; the client repeats it after every reconnect. Resolves when the server has taken it. */
+  async start(): Promise<void> {
     const { root, app } = this.#identity;
     const queue = encodeToken(app);
-    this.#subscriptions = [
-      this.#connection.subscribe(callFilter(root, "rpc", this.#identity), (message) => this.#onFramed(message), queue),
-      this.#connection.subscribe(callFilter(root, "call", this.#identity), (message) => this.#onPlain(message), queue),
-      this.#connection.subscribe(callFilter(root, "cancel", this.#identity), (message) => this.#onCancel(message)),
+    const connection = this.#connection;
+    await connection.ready();
+    this.#cancels = connection.subscribe(callFilter(root, "cancel", this.#identity), (message) =>
+      this.#onCancel(message),
+    );
+    this.#requests = [
+      connection.subscribe(
+        callFilter(root, "rpc", this.#identity),
+        (message) => this.#onFramed(message),
+        queue,
+      ),
+      connection.subscribe(
+        callFilter(root, "call", this.#identity),
+        (message) => this.#onPlain(message),
+        queue,
+      ),
     ];
-    this.#progress = this.#connection.settings.clock.setInterval(() => this.#showProgress(), progressMs);
+    this.#progress = connection.settings.clock.setInterval(() => this.#showProgress(), progressMs);
+    this.#off = connection.onChange(() => {
+      if (connection.closed) this.#end();
+    });
+    while (!(await connection.flush())) await connection.ready();
   }
 
-  async drain(graceMs: number): Promise<void> {
+  drain(graceMs: number): Promise<void> {
+    this.#draining ??= this.#drain(graceMs);
+    return this.#draining;
+  }
+
+  async #drain(graceMs: number): Promise<void> {
     const { clock } = this.#connection.settings;
-    await Promise.all(this.#subscriptions.map((subscription) => subscription.drain().catch(() => {})));
+    await Promise.all(this.#requests.map((subscription) => subscription.drain().catch(() => {})));
     if (this.#inFlight.size > 0) {
       await new Promise<void>((resolve) => {
         const limit = clock.setTimeout(resolve, graceMs);
@@ -63,83 +105,161 @@ export class Server implements Served {
         };
       });
     }
+    this.#end();
+    await this.#connection.flush();
+  }
+
+  /** Answers what is still running, and lets go of everything. */
+  #end(): void {
     this.#progress?.cancel();
-    for (const call of this.#inFlight.values()) call.abort.abort(new MeshError("closed", "the sidecar stops"));
-    await this.#connection.flush().catch(() => {});
+    this.#off?.();
+    this.#cancels?.unsubscribe();
+    for (const call of this.#inFlight.values()) {
+      const stopped = new MeshError("closed", "the sidecar of the app stops");
+      if (!call.answered && this.#connection.connected) this.#publishError(call, stopped);
+      call.answered = true;
+      call.abort.abort(stopped);
+    }
   }
 
   #onFramed(message: Msg): void {
-    const reply = message.reply;
-    if (reply === undefined || reply === "") return;
+    const { reply } = message;
+    if (!this.#mayAnswer(reply)) return;
     try {
       const frame = decodeFrame(message.data);
-      if (frame.kind !== FrameKind.request) throw new MeshError("protocol", `frame kind ${frame.kind} is no request`);
-      const { request } = readRequest(frame);
-      this.#admit(message, request, true, (response) => this.#answer(reply, encodeResponse(response)));
+      if (frame.kind !== FrameKind.request)
+        throw new MeshError("protocol", `frame kind ${frame.kind} is no request`);
+      const { request, timeoutMs } = readRequest(frame);
+      this.#admit(message, reply, request, timeoutMs, true);
     } catch (error) {
-      this.#refuse(reply, error);
+      this.#connection.publish(reply, encodeError(codeOf(error), shortTextOf(error)));
     }
   }
 
   #onPlain(message: Msg): void {
-    const reply = message.reply;
-    if (reply === undefined || reply === "") return;
-    const respond = ({ payload, headers }: ReturnType<typeof plainResponse>): void =>
-      this.#connection.publish(reply, payload, { headers });
+    const { reply } = message;
+    if (!this.#mayAnswer(reply)) return;
     try {
-      this.#admit(message, readPlainRequest(message), false, (response) => respond(plainResponse(response)), (error) =>
-        respond(plainError(502, codeOf(error), textOf(error))),
-      );
+      this.#admit(message, reply, readPlainRequest(message), 0, false);
     } catch (error) {
-      respond(plainError(400, codeOf(error), textOf(error)));
+      const { payload, headers } = plainError(400, codeOf(error), shortTextOf(error));
+      this.#connection.publish(reply, payload, undefined, headers);
     }
   }
 
-  #onCancel(message: Msg): void {
-    const { kind, head } = decodeFrame(message.data);
-    if (kind !== FrameKind.cancel || typeof head["id"] !== "string") return;
-    this.#inFlight.get(head["id"])?.abort.abort(new MeshError("cancelled", "the caller gave up"));
+  /** A forged reply subject would make this participant write into a stream or call an API in the caller's place. */
+  #mayAnswer(reply: string | undefined): reply is string {
+    if (reply === undefined || reply === "") return false;
+    if (isReplySubject(this.#identity.root, reply)) return true;
+    this.#connection.settings.log(
+      "warn",
+      `call with the reply subject ${reply.slice(0, 100)} is not answered`,
+    );
+    return false;
   }
 
-  #admit(message: Msg, request: MeshRequest, framed: boolean, reply: Reply, refuse?: (error: unknown) => void): void {
-    const id = message.reply!;
+  #onCancel(message: Msg): void {
+    try {
+      const { kind, head } = decodeFrame(message.data);
+      if (kind !== FrameKind.cancel || typeof head["id"] !== "string") return;
+      const call = this.#inFlight.get(head["id"]);
+      const { namespace, app } = parseCaller(message.subject);
+      // Only the caller may end its call.
+      if (call === undefined || call.caller.namespace !== namespace || call.caller.app !== app) return;
+      call.abort.abort(new MeshError("cancelled", "the caller gave up"));
+    } catch (error) {
+      this.#connection.settings.log("debug", `cancel frame dropped: ${textOf(error)}`);
+    }
+  }
+
+  #admit(message: Msg, reply: string, request: MeshRequest, timeoutMs: number, framed: boolean): void {
     if (this.#inFlight.size >= maxInFlight) {
       throw new MeshError("peer", `this instance already serves ${maxInFlight} calls`);
     }
     const caller = parseCaller(message.subject);
+    const sinceMs = this.#connection.settings.clock.monotonicMs();
+    const untilMs = timeoutMs > 0 ? sinceMs + timeoutMs + deadlineGraceMs : Number.POSITIVE_INFINITY;
+    // A space cannot stand in a subject, so a made-up id meets no other.
+    const id = this.#inFlight.has(reply) ? `${reply} ${this.#repeats++}` : reply;
     const abort = new AbortController();
-    const { clock, log } = this.#connection.settings;
-    this.#inFlight.set(id, { abort, sinceMs: clock.monotonicMs(), framed });
-    const run = async (): Promise<void> => {
-      try {
-        const response = await this.#handler(request, caller, abort.signal);
-        reply(response);
-      } catch (error) {
-        if (refuse === undefined) this.#refuse(id, error);
-        else refuse(error);
-      } finally {
-        this.#inFlight.delete(id);
-        if (this.#inFlight.size === 0) this.#onIdle?.();
-      }
-    };
-    run().catch((error: unknown) => log("debug", `answer to ${caller.app} lost: ${textOf(error)}`));
+    const call: InFlight = { id, reply, framed, caller, abort, sinceMs, untilMs, answered: false };
+    this.#inFlight.set(id, call);
+    void this.#run(call, request);
   }
 
-  #answer(reply: string, frame: Uint8Array): void {
-    const limit = this.#connection.maxPayloadBytes();
-    if (frame.length > limit) throw tooLarge(frame.length, limit);
-    this.#connection.publish(reply, frame);
+  /** Never rejects. */
+  async #run(call: InFlight, request: MeshRequest): Promise<void> {
+    let send: () => void;
+    try {
+      const response = await this.#handler(request, call.caller, call.abort.signal);
+      send = () => this.#sendResponse(call, response);
+    } catch (error) {
+      send = () => this.#sendError(call, error);
+    }
+    if (!call.answered && !this.#publish(call, send)) await this.#publishLater(call, send);
+    this.#inFlight.delete(call.id);
+    if (this.#inFlight.size === 0) this.#onIdle?.();
   }
 
-  #refuse(reply: string, error: unknown): void {
-    this.#connection.publish(reply, encodeError(codeOf(error), textOf(error)));
+  /** False when NATS is away. Anything else that stands against the answer is told to the caller. */
+  #publish(call: InFlight, send: () => void): boolean {
+    try {
+      send();
+      return true;
+    } catch (error) {
+      if (isMeshError(error, "disconnected")) return false;
+      return this.#publishError(call, error);
+    }
+  }
+
+  #publishError(call: InFlight, error: unknown): boolean {
+    try {
+      this.#sendError(call, error);
+      return true;
+    } catch (second) {
+      this.#connection.settings.log(
+        "warn",
+        `a call of ${call.caller.app} stays without an answer: ${textOf(second)}`,
+      );
+      return !isMeshError(second, "disconnected");
+    }
+  }
+
+  /** In a cluster the caller may be connected all the time, and waits. */
+  async #publishLater(call: InFlight, send: () => void): Promise<void> {
+    try {
+      await this.#connection.readyWithin(answerWaitMs, call.abort.signal);
+      this.#publish(call, send);
+    } catch (error) {
+      this.#connection.settings.log("debug", `answer to ${call.caller.app} lost: ${textOf(error)}`);
+    }
+  }
+
+  #sendResponse(call: InFlight, response: MeshResponse): void {
+    if (call.framed) return this.#connection.publish(call.reply, encodeResponse(response));
+    const { payload, headers } = plainResponse(response);
+    this.#connection.publish(call.reply, payload, undefined, headers);
+  }
+
+  #sendError(call: InFlight, error: unknown): void {
+    const code = codeOf(error);
+    const text = shortTextOf(error);
+    if (call.framed) return this.#connection.publish(call.reply, encodeError(code, text));
+    const { payload, headers } = plainError(502, code, text);
+    this.#connection.publish(call.reply, payload, undefined, headers);
   }
 
   #showProgress(): void {
     const nowMs = this.#connection.settings.clock.monotonicMs();
-    for (const [reply, call] of this.#inFlight) {
-      if (!call.framed || nowMs - call.sinceMs < progressMs || !this.#connection.connected) continue;
-      this.#connection.publish(reply, encodeProgress());
+    for (const call of this.#inFlight.values()) {
+      if (nowMs >= call.untilMs)
+        call.abort.abort(new MeshError("timeout", "the caller's deadline has passed"));
+      if (!call.framed || nowMs - call.sinceMs < progressMs) continue;
+      try {
+        this.#connection.publish(call.reply, encodeProgress());
+      } catch {
+        // NATS is away; the next round comes soon.
+      }
     }
   }
 }
@@ -148,6 +268,6 @@ function codeOf(error: unknown): string {
   return error instanceof MeshError ? error.code : "peer";
 }
 
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+function shortTextOf(error: unknown): string {
+  return textOf(error).slice(0, maxErrorChars);
 }

@@ -20,7 +20,14 @@ type Vectors = {
   tokens: { text: string; token: string }[];
   names: { parts: string[]; name: string }[];
   keys: { bucket: string; key: string[]; subject: string }[];
-  calls: { root: string; namespace: string; app: string; callerNamespace: string; callerApp: string; subject: string }[];
+  calls: {
+    root: string;
+    namespace: string;
+    app: string;
+    callerNamespace: string;
+    callerApp: string;
+    subject: string;
+  }[];
   topics: { base: string; topic: string; subject: string }[];
   filters: { base: string; topic: string; subject: string }[];
 };
@@ -37,7 +44,9 @@ describe("subject vectors", () => {
 
   it.each(vectors.names)("name $name", ({ parts, name }) => expect(joinName(parts)).toBe(name));
 
-  it.each(vectors.keys)("key $subject", ({ bucket, key, subject }) => expect(keySubject(bucket, key)).toBe(subject));
+  it.each(vectors.keys)("key $subject", ({ bucket, key, subject }) =>
+    expect(keySubject(bucket, key)).toBe(subject),
+  );
 
   it.each(vectors.calls)("call $subject", (vector) => {
     const caller = { namespace: vector.callerNamespace, app: vector.callerApp };
@@ -50,22 +59,30 @@ describe("subject vectors", () => {
     expect(parseTopic(base, subject)).toBe(topic);
   });
 
-  it.each(vectors.filters)("filter $topic", ({ base, topic, subject }) => expect(topicFilter(base, topic)).toBe(subject));
+  it.each(vectors.filters)("filter $topic", ({ base, topic, subject }) =>
+    expect(topicFilter(base, topic)).toBe(subject),
+  );
 });
 
 describe("subjects", () => {
   it("a token of any text comes back, and is one token that NATS and KV take", () => {
     fc.assert(
-      fc.property(fc.string({ unit: "binary" }).map((text) => text.toWellFormed()), (text) => {
-        const token = encodeToken(text);
-        expect(token).toMatch(/^[A-Za-z0-9_=-]+$/);
-        expect(decodeToken(token)).toBe(text);
-      }),
+      fc.property(
+        fc.string({ unit: "binary" }).map((text) => text.toWellFormed()),
+        (text) => {
+          const token = encodeToken(text);
+          expect(token).toMatch(/^[A-Za-z0-9_=-]+$/);
+          expect(decodeToken(token)).toBe(text);
+        },
+      ),
     );
   });
 
   it("names of different parts differ", () => {
-    const parts = fc.array(fc.string({ unit: fc.constantFrom("a", "_", "h", ".", "é"), maxLength: 4 }), { minLength: 1, maxLength: 3 });
+    const parts = fc.array(fc.string({ unit: fc.constantFrom("a", "_", "h", ".", "é"), maxLength: 4 }), {
+      minLength: 1,
+      maxLength: 3,
+    });
     fc.assert(
       fc.property(parts, parts, (a, b) => {
         fc.pre(JSON.stringify(a) !== JSON.stringify(b));

@@ -6,10 +6,16 @@ import { createHash } from "node:crypto";
 import { MeshError } from "./errors.ts";
 import type { TableKey } from "./types.ts";
 
-/** Longest encoded key or topic, bytes. NATS' control line holds 4,096 with reply subject and sizes. */
+/** Longest encoded key, topic or call subject, bytes. NATS' control line holds 4,096 with reply subject and sizes. */
 const maxNameBytes = 2800;
-/** Longest stream, bucket or consumer name part before it is replaced by its hash; these become file names. */
-const maxFileNameBytes = 180;
+/** Longest encoded key before it is hashed, bytes; it travels in a header, and NATS stores 64 KiB of these. */
+const maxKeyBytes = 32 * 1024;
+/** `=h` and a SHA-256 in hex. */
+const hashTokenBytes = 66;
+/** Longest part of a stream, bucket or consumer name before it is replaced by its hash; these become file names. */
+const maxNamePartBytes = 180;
+/** Longest such name; NATS takes 255 with the `KV_` of a bucket. */
+const maxJoinedBytes = 240;
 
 const plainToken = /^[A-Za-z0-9_-]+$/;
 const plainName = /^[A-Za-z0-9-]+$/;
@@ -38,7 +44,10 @@ export function decodeToken(token: string): string {
     bytes.push(Number.parseInt(hex, 16));
     i += 2;
   }
-  return Buffer.from(bytes).toString("utf8");
+  const text = Buffer.from(bytes).toString("utf8");
+  // One text has one token: else two subjects would name the same caller.
+  if (encodeToken(text) !== token) throw badToken(token);
+  return text;
 }
 
 function badToken(token: string): MeshError {
@@ -50,10 +59,10 @@ function badToken(token: string): MeshError {
  * Parts are joined by `__`, which no encoded part contains. Long parts are `_h` and the SHA-256 in hex.
  */
 function encodeNamePart(text: string): string {
-  if (text.length <= maxFileNameBytes && plainName.test(text)) return text;
+  if (text.length <= maxNamePartBytes && plainName.test(text)) return text;
   if (text === "") return "_";
   const encoded = escapeBytes(text, (byte) => isAlphanumeric(byte) || byte === 0x2d, "_");
-  return encoded.length <= maxFileNameBytes ? encoded : `_h${createHash("sha256").update(text).digest("hex")}`;
+  return encoded.length <= maxNamePartBytes ? encoded : `_h${sha256(text)}`;
 }
 
 function escapeBytes(text: string, keep: (byte: number) => boolean, mark: string): string {
@@ -70,14 +79,20 @@ function isAlphanumeric(byte: number): boolean {
   return (byte >= 0x30 && byte <= 0x39) || (byte >= 0x41 && byte <= 0x5a) || (byte >= 0x61 && byte <= 0x7a);
 }
 
-/** Name of a bucket, stream or consumer from its parts. */
+/** Name of a bucket, stream or consumer from its parts; `_h` and the SHA-256 of it when it gets too long. */
 export function joinName(parts: readonly string[]): string {
-  return parts.map(encodeNamePart).join("__");
+  const name = parts.map(encodeNamePart).join("__");
+  return name.length <= maxJoinedBytes ? name : `_h${sha256(name)}`;
+}
+
+function sha256(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
 }
 
 /** Framed sidecar-to-sidecar call: `<root>.<ns>.rpc.<app>.<caller ns>.<caller app>`; queue group = encoded app. */
 export type CallForm = "rpc" | "call" | "cancel";
 
+/** Throws MeshError `too-large` for names that do not fit in a subject. */
 export function callSubject(
   root: string,
   form: CallForm,
@@ -85,7 +100,8 @@ export function callSubject(
   caller: { namespace: string; app: string },
 ): string {
   const callee = `${encodeToken(target.namespace)}.${form}.${encodeToken(target.app)}`;
-  return `${encodeToken(root)}.${callee}.${encodeToken(caller.namespace)}.${encodeToken(caller.app)}`;
+  const subject = `${encodeToken(root)}.${callee}.${encodeToken(caller.namespace)}.${encodeToken(caller.app)}`;
+  return limited(subject, `app "${target.app.slice(0, 40)}"`);
 }
 
 /** What an app's sidecar subscribes to for one form. */
@@ -102,42 +118,71 @@ export function parseCaller(subject: string): { namespace: string; app: string }
   return { namespace: decodeToken(namespace), app: decodeToken(app) };
 }
 
-/** Subject of a KV key: `$KV.<bucket>.<part>.<part>`; a key too long for NATS' control line becomes `=h<sha256>`. */
+/** False for a reply subject that belongs to NATS itself or to this mesh: no participant listens there for an answer. */
+export function isReplySubject(root: string, subject: string): boolean {
+  return !subject.startsWith("$") && !subject.startsWith(`${encodeToken(root)}.`);
+}
+
+/** Subject of a KV key: `$KV.<bucket>.<part>.<part>`. */
 export function keySubject(bucket: string, key: TableKey): string {
   return `$KV.${bucket}.${encodeKey(key)}`;
 }
 
-/** Encoded key without the bucket. */
+/**
+ * Encoded key without the bucket. In a key too long for NATS' control line, the tokens that do not fit are one token:
+ * `=h` and the SHA-256 of the whole encoded key. Throws MeshError `too-large` above 32 KiB.
+ */
 export function encodeKey(key: TableKey): string {
-  if (key.length === 0) throw new MeshError("protocol", "a table key needs at least one part");
-  const encoded = key.length === 1 ? encodeToken(key[0]!) : key.map(encodeToken).join(".");
-  return encoded.length <= maxNameBytes ? encoded : `=h${createHash("sha256").update(encoded).digest("hex")}`;
+  const encoded = fullKey(key);
+  if (encoded.length <= maxNameBytes) {
+    if (encoded === "") throw new MeshError("protocol", "a table key needs at least one part");
+    return encoded;
+  }
+  if (encoded.length > maxKeyBytes) {
+    throw new MeshError(
+      "too-large",
+      `a key of ${encoded.length} encoded bytes is above the limit of ${maxKeyBytes}`,
+    );
+  }
+  const kept = leadingTokens(encoded);
+  const hash = `=h${sha256(encoded)}`;
+  return kept === "" ? hash : `${kept}.${hash}`;
+}
+
+/** The tokens of a long encoded key, or of a prefix of keys, that encodeKey leaves as they are. */
+function leadingTokens(encoded: string): string {
+  const end = encoded.lastIndexOf(".", maxNameBytes - hashTokenBytes - 1);
+  return end < 0 ? "" : encoded.slice(0, end);
 }
 
 /** True when encodeKey had to hash the key; the full key then stands in the header `Weft-Key`. */
 export function isHashedKey(encodedKey: string): boolean {
-  return encodedKey.startsWith("=h");
+  return encodedKey.startsWith("=h", encodedKey.lastIndexOf(".") + 1);
 }
 
 /** The unhashed encoded key, as the `Weft-Key` header carries it. */
 export function fullKey(key: TableKey): string {
+  if (key.length === 1) return encodeToken(key[0]!);
+  if (key.length === 2) return `${encodeToken(key[0]!)}.${encodeToken(key[1]!)}`;
   return key.map(encodeToken).join(".");
 }
 
-/** Key of a KV subject of this bucket. */
+/** Key of an encoded key. Throws MeshError `protocol` for one that another program made up. */
 export function parseKey(encodedKey: string): TableKey {
   return encodedKey.split(".").map(decodeToken);
 }
 
-/** All keys below a prefix; an empty prefix means all. */
+/** Takes all keys below a prefix; for a very long prefix also some that are not. An empty prefix means all. */
 export function keyFilter(bucket: string, prefix: TableKey): string {
   const encoded = prefix.map(encodeToken).join(".");
-  return encoded === "" ? `$KV.${bucket}.>` : `$KV.${bucket}.${encoded}.>`;
+  const fits = encoded.length < maxNameBytes - hashTokenBytes;
+  const selected = fits ? encoded : leadingTokens(encoded);
+  return selected === "" ? `$KV.${bucket}.>` : `$KV.${bucket}.${selected}.>`;
 }
 
 /** Subject of a topic: dots of the topic separate tokens, so NATS wildcards work. */
 export function topicSubject(base: string, topic: string): string {
-  return limited(`${base}.${topic.split(".").map(encodeToken).join(".")}`, topic);
+  return limited(`${base}.${topic.split(".").map(encodeToken).join(".")}`, topicText(topic));
 }
 
 /** As topicSubject, yet parts that are exactly `*`, and a last part `>`, stay wildcards. */
@@ -147,21 +192,33 @@ export function topicFilter(base: string, topic: string): string {
     const wildcard = part === "*" || (part === ">" && i === parts.length - 1);
     return wildcard ? part : encodeToken(part);
   });
-  return limited(`${base}.${encoded.join(".")}`, topic);
+  return limited(`${base}.${encoded.join(".")}`, topicText(topic));
 }
 
-function limited(subject: string, topic: string): string {
+function topicText(topic: string): string {
+  return `topic "${topic.slice(0, 40)}${topic.length > 40 ? "…" : ""}"`;
+}
+
+function limited(subject: string, what: string): string {
   if (subject.length <= maxNameBytes) return subject;
-  const shown = `${topic.slice(0, 40)}…`;
-  throw new MeshError("too-large", `topic "${shown}" takes ${subject.length} bytes as a subject, at most ${maxNameBytes}`);
+  throw new MeshError(
+    "too-large",
+    `${what} takes ${subject.length} bytes as a subject, at most ${maxNameBytes}`,
+  );
 }
 
-/** Topic of a subject below `base`. */
+/** Topic of a subject below `base`; tokens that no encoder made, from a program that knows nothing of Weft, stay. */
 export function parseTopic(base: string, subject: string): string {
   return subject
     .slice(base.length + 1)
     .split(".")
-    .map(decodeToken)
+    .map((token) => {
+      try {
+        return decodeToken(token);
+      } catch {
+        return token;
+      }
+    })
     .join(".");
 }
 

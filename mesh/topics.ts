@@ -3,8 +3,14 @@
  * many events as it has free handlers, so that a killed participant holds few. Normative: README.md, "Topics".
  */
 import type { Msg } from "@nats-io/transport-node";
-import { MeshError } from "./errors.ts";
-import { JsCode, JetStreamError, type JetStream, isJsError, natsHeaders } from "./jetstream.ts";
+import { encodeHeaders, headerPairs, headerText, headerValue } from "./headers.ts";
+import {
+  type AttemptOptions,
+  JetStreamError,
+  type JetStream,
+  type WaitOptions,
+  storageError,
+} from "./jetstream.ts";
 import { Puller, type PullTarget, readAckSubject } from "./pull.ts";
 import { joinName, parseTopic, topicFilter, topicSubject } from "./subjects.ts";
 import { topicsConfig, type StreamConfig, type Topology } from "./topology.ts";
@@ -19,6 +25,9 @@ import type {
 
 const nanosPerMs = 1_000_000;
 const consumerTimeoutMs = 10_000;
+/** A publish with an id may be sent again for this long, ms: less than the stream remembers ids (topology.ts). */
+const repeatMs = 100_000;
+const noHeaders: readonly string[] = [];
 
 export class JetStreamTopics implements TopicStream {
   readonly stream: string;
@@ -26,6 +35,8 @@ export class JetStreamTopics implements TopicStream {
   readonly #topology: Topology;
   readonly #base: string;
   readonly #config: StreamConfig;
+  readonly #onMissing = (options: WaitOptions): Promise<unknown> =>
+    this.#topology.refresh(this.#config, options);
 
   constructor(js: JetStream, topology: Topology, stream: string, base: string, options: TopicStreamOptions) {
     this.stream = stream;
@@ -40,20 +51,23 @@ export class JetStreamTopics implements TopicStream {
     data: Uint8Array,
     options: { id?: string; headers?: readonly string[]; timeoutMs: number; signal?: AbortSignal },
   ): Promise<{ sequence: number; duplicate: boolean }> {
+    const { id, headers = noHeaders, timeoutMs, signal } = options;
     const subject = topicSubject(this.#base, topic);
-    await this.#topology.ensure(this.#config, options.signal);
-    const pairs = options.id === undefined ? (options.headers ?? []) : ["Nats-Msg-Id", options.id, ...(options.headers ?? [])];
+    const pairs = id === undefined ? headers : ["Nats-Msg-Id", id, ...headers];
+    const encoded = pairs.length === 0 ? undefined : encodeHeaders(pairs);
+    const attempt: AttemptOptions = {
+      endMs: this.#js.endIn(timeoutMs),
+      signal,
+      repeatMs: id === undefined ? 0 : repeatMs,
+      onMissing: this.#onMissing,
+    };
+    if (this.#topology.replicasOf(this.stream) === undefined)
+      await this.#topology.ensure(this.#config, attempt);
     try {
-      const ack = await this.#js.publish(subject, data, pairs.length === 0 ? undefined : natsHeaders(pairs), {
-        timeoutMs: options.timeoutMs,
-        signal: options.signal,
-        idempotent: options.id !== undefined,
-        onMissing: () => this.#recreate(),
-      });
+      const ack = await this.#js.publish(subject, data, encoded, attempt);
       return { sequence: ack.seq, duplicate: ack.duplicate === true };
     } catch (error) {
-      if (!(error instanceof JetStreamError)) throw error;
-      throw new MeshError("storage", `topic ${topic}: ${error.message}`, { cause: error });
+      throw storageError(error, `topic ${topic}: `);
     }
   }
 
@@ -65,63 +79,75 @@ export class JetStreamTopics implements TopicStream {
       consumer,
       create: () => this.#createGroup(consumer, filter, options),
     };
-    await target.create();
+    const ackWaitMs = await target.create();
     const inbox = `${this.#js.connection.settings.inbox}.pull.${this.#js.nextId()}`;
-    const handle = (message: Msg, signal: AbortSignal): Promise<void> => handler(readTopicMessage(this.#base, message), signal);
+    const handle = (message: Msg, signal: AbortSignal): Promise<void> =>
+      handler(readTopicMessage(this.#base, message), signal);
     const puller = new Puller(this.#js, inbox, target, options, handle);
-    puller.start();
+    puller.start(ackWaitMs);
     return puller;
   }
 
-  async #recreate(): Promise<void> {
-    this.#topology.forget(this.stream);
-    await this.#topology.ensure(this.#config);
-  }
-
-  /** Creates the durable group, or adopts the one that is there when only its fixed settings differ. */
-  async #createGroup(consumer: string, filter: string, options: TopicSubscribeOptions): Promise<void> {
-    const config = {
-      durable_name: consumer,
-      name: consumer,
+  /**
+   * Creates the durable group, or adopts the one that is there with as many of our settings as it can take. Resolves
+   * with its ack deadline, ms.
+   */
+  async #createGroup(consumer: string, filter: string, options: TopicSubscribeOptions): Promise<number> {
+    const changeable = {
       filter_subjects: [filter],
-      deliver_policy: options.deliver,
-      ack_policy: "explicit",
       ack_wait: options.ackWaitMs * nanosPerMs,
       max_deliver: options.maxDeliver,
       max_ack_pending: Math.max(1_000, options.concurrency * 4),
+    };
+    const fixed = {
+      durable_name: consumer,
+      name: consumer,
+      deliver_policy: options.deliver,
+      ack_policy: "explicit",
       replay_policy: "instant",
     };
-    const attempt = { timeoutMs: consumerTimeoutMs, idempotent: true, onMissing: () => this.#recreate() };
-    const create = (): Promise<unknown> =>
-      this.#js.api(`CONSUMER.CREATE.${this.stream}.${consumer}`, { stream_name: this.stream, config }, attempt);
-    await this.#topology.ensure(this.#config);
+    const attempt: AttemptOptions = {
+      endMs: this.#js.endIn(consumerTimeoutMs),
+      repeatMs: Number.POSITIVE_INFINITY,
+      onMissing: this.#onMissing,
+    };
+    const create = (config: object): Promise<unknown> =>
+      this.#js.api(
+        `CONSUMER.CREATE.${this.stream}.${consumer}`,
+        { stream_name: this.stream, config },
+        attempt,
+      );
+    await this.#topology.ensure(this.#config, attempt);
     try {
-      await create().catch(async (error: unknown) => {
-        if (!isJsError(error, JsCode.streamNotFound)) throw error;
-        await this.#recreate();
-        await create();
-      });
+      await create({ ...fixed, ...changeable });
+      return options.ackWaitMs;
     } catch (error) {
-      if (error instanceof JetStreamError) {
-        const there = await this.#js.api(`CONSUMER.INFO.${this.stream}.${consumer}`, undefined, attempt).catch(() => undefined);
-        if (there !== undefined) return;
-        throw new MeshError("storage", `group for topic ${options.topic}: ${error.message}`, { cause: error });
-      }
-      throw error;
+      if (!(error instanceof JetStreamError)) throw error;
+      const there = await this.#js
+        .api<{ config: { ack_wait: number } }>(`CONSUMER.INFO.${this.stream}.${consumer}`, undefined, attempt)
+        .catch(() => undefined);
+      if (there === undefined) throw storageError(error, `group for topic ${options.topic}: `);
+      const adopted = await create({ ...there.config, ...changeable }).catch(() => undefined);
+      return adopted === undefined ? there.config.ack_wait / nanosPerMs : options.ackWaitMs;
     }
   }
 }
 
 function readTopicMessage(base: string, message: Msg): TopicMessage {
-  const position = readAckSubject(message.reply ?? "");
+  let text: string | undefined;
+  const headers = (): string => (text ??= headerText(message));
   return {
     topic: parseTopic(base, message.subject),
     data: message.data,
-    ...position,
-    header: (name) => {
-      const value = message.headers?.get(name);
-      return value === undefined || value === "" ? undefined : value;
+    ...readAckSubject(message.reply ?? ""),
+    header: (name) => headerValue(headers(), name) || undefined,
+    headers: () => {
+      const joined = new Map<string, string>();
+      for (const [name, value] of headerPairs(headers())) {
+        const before = joined.get(name);
+        joined.set(name, before === undefined ? value : `${before},${value}`);
+      }
+      return [...joined];
     },
-    headers: () => [...(message.headers ?? [])].map(([name, values]) => [name, values.join(",")] as const),
   };
 }

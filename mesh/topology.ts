@@ -2,14 +2,20 @@
  * Every stream and bucket that Weft needs, and how it comes to be: created on first use, repaired when an older
  * configuration lacks a feature, created again when a server lost it (memory streams after a restart).
  */
-import { MeshError } from "./errors.ts";
-import { JsCode, type JetStream, isJsError } from "./jetstream.ts";
+import { MeshError, cancelledBy, isMeshError, textOf } from "./errors.ts";
+import { type AttemptOptions, JsCode, type JetStream, type WaitOptions, isJsError } from "./jetstream.ts";
 import type { MeshLog } from "./types.ts";
 
 const nanosPerMs = 1_000_000;
 /** NATS allows 1,000 by default; a stream of topics serves one consumer per group and topic. */
 const maxConsumers = 100_000;
+/** Longest time of one attempt to create a stream, all its requests together, ms. */
 const createTimeoutMs = 10_000;
+const retryWaitMs = 100;
+/** Copies of a stream in a cluster that has room for them. */
+const wantedReplicas = 3;
+/** Metadata of a stream that got fewer: whoever finds it later, in a cluster that has grown, adds the missing ones. */
+const replicasMark = "weft-replicas-wanted";
 
 export type StreamConfig = Readonly<Record<string, unknown>> & { readonly name: string };
 
@@ -27,8 +33,7 @@ export function bucketConfig(bucket: string, storage: "file" | "memory"): Stream
     deny_delete: true,
     allow_direct: true,
     allow_msg_ttl: true,
-    // Atomic batches are staged on disk; a memory bucket has no use for them.
-    ...(storage === "file" ? { allow_atomic: true } : {}),
+    allow_atomic: true,
   };
 }
 
@@ -52,86 +57,151 @@ export function topicsConfig(name: string, base: string, maxAgeMs: number, maxBy
 /** Settings that may be switched on later without harm, and that Weft's code relies on. */
 const neededFlags = ["allow_direct", "allow_msg_ttl", "allow_atomic"] as const;
 
+type StreamInfo = { readonly config: Readonly<Record<string, unknown>> };
+
 export class Topology {
   readonly #js: JetStream;
   readonly #log: MeshLog;
-  /** Replicas of each stream that is known to exist, by name. */
-  readonly #known = new Map<string, Promise<number>>();
-  readonly #memory = new Set<string>();
+  /** Replicas of each stream that is known to exist. */
+  readonly #replicas = new Map<string, number>();
+  /** Attempts under way, each shared by all who need the stream. */
+  readonly #attempts = new Map<string, Promise<number>>();
 
   constructor(js: JetStream, log: MeshLog) {
     this.#js = js;
     this.#log = log;
   }
 
-  /** Makes sure that the stream is there; resolves with its replica count. Concurrent calls share one attempt. */
-  ensure(config: StreamConfig, signal?: AbortSignal): Promise<number> {
-    const known = this.#known.get(config.name);
+  /** Replicas of a stream that is known to exist; undefined: call `ensure` first. */
+  replicasOf(stream: string): number | undefined {
+    return this.#replicas.get(stream);
+  }
+
+  /** Makes sure that the stream is there, trying until `endMs`; resolves with its replica count. */
+  async ensure(config: StreamConfig, options: WaitOptions): Promise<number> {
+    const { clock } = this.#js.connection.settings;
+    for (;;) {
+      try {
+        return this.#replicas.get(config.name) ?? (await this.#wait(config, options));
+      } catch (error) {
+        const passing = isMeshError(error, "disconnected", "interrupted", "timeout");
+        if (!passing || options.signal?.aborted || clock.monotonicMs() + retryWaitMs >= options.endMs)
+          throw error;
+        await clock.sleep(retryWaitMs);
+      }
+    }
+  }
+
+  /** The stream does not answer: looks whether it is there, and creates it when it is not. */
+  async refresh(config: StreamConfig, options: WaitOptions): Promise<number> {
+    return this.#wait(config, options);
+  }
+
+  /** Waits for the shared attempt, which goes on when this caller gives up. */
+  #wait(config: StreamConfig, { endMs, signal }: WaitOptions): Promise<number> {
+    const attempt = this.#attempt(config);
+    const { clock } = this.#js.connection.settings;
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(cancelledBy(signal));
+      const end = (act: () => void): void => {
+        timer.cancel();
+        signal?.removeEventListener("abort", onAbort);
+        act();
+      };
+      const onAbort = (): void => end(() => reject(cancelledBy(signal!)));
+      const late = new MeshError(
+        "disconnected",
+        `stream ${config.name} could not be created or found in time`,
+      );
+      const timer = clock.setTimeout(() => end(() => reject(late)), Math.max(1, endMs - clock.monotonicMs()));
+      signal?.addEventListener("abort", onAbort, { once: true });
+      attempt.then(
+        (replicas) => end(() => resolve(replicas)),
+        (error: unknown) => end(() => reject(error as Error)),
+      );
+    });
+  }
+
+  #attempt(config: StreamConfig): Promise<number> {
+    const { name } = config;
+    const known = this.#attempts.get(name);
     if (known !== undefined) return known;
-    const attempt = this.#createOrAdopt(config, signal);
-    this.#known.set(config.name, attempt);
-    if (config["storage"] === "memory") this.#memory.add(config.name);
-    attempt.catch(() => this.#known.delete(config.name));
+    const run = async (): Promise<number> => {
+      try {
+        const replicas = await this.#createOrAdopt(config);
+        this.#replicas.set(name, replicas);
+        return replicas;
+      } catch (error) {
+        throw storageError(name, error);
+      } finally {
+        this.#attempts.delete(name);
+      }
+    };
+    const attempt = run();
+    this.#attempts.set(name, attempt);
+    // Those who wait get the error; it may be that all have given up.
+    attempt.catch(() => {});
     return attempt;
   }
 
-  /** After a reconnect: a restarted server has lost its memory streams, so these are looked at again. */
-  forgetMemory(): void {
-    for (const name of this.#memory) this.#known.delete(name);
-  }
-
-  /** The stream did not answer: look again at the next `ensure`. */
-  forget(name: string): void {
-    this.#known.delete(name);
-  }
-
-  async #createOrAdopt(config: StreamConfig, signal: AbortSignal | undefined): Promise<number> {
-    const options = { timeoutMs: createTimeoutMs, signal, idempotent: true };
+  async #createOrAdopt(config: StreamConfig): Promise<number> {
+    const options = { endMs: this.#js.endIn(createTimeoutMs), repeatMs: Number.POSITIVE_INFINITY };
     try {
       return await this.#create(config, options);
     } catch (error) {
-      if (!isJsError(error, JsCode.streamNameInUse)) throw storageError(config.name, error);
+      if (!isJsError(error, JsCode.streamNameInUse)) throw error;
     }
-    const info = await this.#js.api<{ config: Record<string, unknown> }>(`STREAM.INFO.${config.name}`, undefined, options);
-    await this.#repair(config, info.config, options);
-    return Number(info.config["num_replicas"] ?? 1);
+    const info = await this.#js.api<StreamInfo>(`STREAM.INFO.${config.name}`, undefined, options);
+    return this.#repair(config, info.config, options);
   }
 
-  /** Three replicas in a cluster that has three servers, else as many as it can place. */
-  async #create(config: StreamConfig, options: { timeoutMs: number; signal: AbortSignal | undefined; idempotent: boolean }): Promise<number> {
-    const choices = this.#js.connection.clustered() ? [3, 1] : [1];
-    for (const [i, replicas] of choices.entries()) {
+  /** Three copies in a cluster that has three servers; one where there is no room for more. */
+  async #create(config: StreamConfig, options: AttemptOptions): Promise<number> {
+    const create = (more: Readonly<Record<string, unknown>>): Promise<unknown> =>
+      this.#js.api(`STREAM.CREATE.${config.name}`, { ...config, ...more }, options);
+    if (this.#js.connection.clustered()) {
       try {
-        await this.#js.api(`STREAM.CREATE.${config.name}`, { ...config, num_replicas: replicas }, options);
-        return replicas;
+        await create({ num_replicas: wantedReplicas });
+        return wantedReplicas;
       } catch (error) {
-        const last = i === choices.length - 1;
-        if (last || isJsError(error, JsCode.streamNameInUse)) throw error;
-        this.#log("debug", `stream ${config.name} with ${replicas} replicas: ${String(error)}; trying fewer`);
+        // Only a cluster that is too small gets fewer: one whose leader or servers are away for a moment must not.
+        if (!isJsError(error, JsCode.noSuitablePeers, JsCode.replicasNotSupported)) throw error;
+        this.#log(
+          "warn",
+          `stream ${config.name} gets one copy, the cluster has no room for more: ${textOf(error)}`,
+        );
       }
+      await create({ num_replicas: 1, metadata: { [replicasMark]: String(wantedReplicas) } });
+      return 1;
     }
-    throw new MeshError("storage", "unreachable");
+    await create({ num_replicas: 1 });
+    return 1;
   }
 
-  async #repair(
-    wanted: StreamConfig,
-    found: Record<string, unknown>,
-    options: { timeoutMs: number; signal: AbortSignal | undefined; idempotent: boolean },
-  ): Promise<void> {
+  /** Resolves with the replica count after the repair. */
+  async #repair(wanted: StreamConfig, found: StreamInfo["config"], options: AttemptOptions): Promise<number> {
+    const replicas = Number(found["num_replicas"] ?? 1);
     const missing = neededFlags.filter((flag) => wanted[flag] === true && found[flag] !== true);
-    if (missing.length === 0) return;
-    this.#log("warn", `stream ${wanted.name} lacks ${missing.join(", ")}; switching on`);
-    const repaired = { ...found, ...Object.fromEntries(missing.map((flag) => [flag, true])) };
+    const whole = { ...found, ...Object.fromEntries(missing.map((flag) => [flag, true])) };
+    if (missing.length > 0) {
+      this.#log("warn", `stream ${wanted.name} lacks ${missing.join(", ")}; switching on`);
+      await this.#js.api(`STREAM.UPDATE.${wanted.name}`, whole, options);
+    }
+    const metadata = (found["metadata"] ?? {}) as Readonly<Record<string, unknown>>;
+    if (metadata[replicasMark] === undefined || !this.#js.connection.clustered()) return replicas;
     try {
-      await this.#js.api(`STREAM.UPDATE.${wanted.name}`, repaired, options);
+      await this.#js.api(`STREAM.UPDATE.${wanted.name}`, { ...whole, num_replicas: wantedReplicas }, options);
+      if (replicas < wantedReplicas)
+        this.#log("info", `stream ${wanted.name} now has ${wantedReplicas} copies`);
+      return wantedReplicas;
     } catch (error) {
-      throw storageError(wanted.name, error);
+      this.#log("debug", `stream ${wanted.name} still has ${replicas} copies: ${textOf(error)}`);
+      return replicas;
     }
   }
 }
 
-function storageError(name: string, cause: unknown): unknown {
+function storageError(name: string, cause: unknown): MeshError {
   if (cause instanceof MeshError) return cause;
-  const text = cause instanceof Error ? cause.message : String(cause);
-  return new MeshError("storage", `stream ${name}: ${text}`, { cause });
+  return new MeshError("storage", `stream ${name}: ${textOf(cause)}`, { cause });
 }

@@ -57,7 +57,11 @@ export type CallOptions = {
 export type Caller = { readonly namespace: string; readonly app: string };
 
 /** Answers one call. May take any time; must watch `signal` (caller gave up, or this mesh closes). A throw is answered as a `peer` error. */
-export type ServeHandler = (request: MeshRequest, caller: Caller, signal: AbortSignal) => Promise<MeshResponse>;
+export type ServeHandler = (
+  request: MeshRequest,
+  caller: Caller,
+  signal: AbortSignal,
+) => Promise<MeshResponse>;
 
 export type Served = {
   /** Stops intake, waits for calls in flight up to `graceMs`, then aborts the rest. Resolves when all are answered. */
@@ -79,7 +83,13 @@ export type TableKey = readonly string[];
 export type Expect = number | "absent";
 
 export type TableWrite =
-  | { readonly kind: "put"; readonly key: TableKey; readonly value: Uint8Array; readonly expect?: Expect; readonly ttlSeconds?: number }
+  | {
+      readonly kind: "put";
+      readonly key: TableKey;
+      readonly value: Uint8Array;
+      readonly expect?: Expect;
+      readonly ttlSeconds?: number;
+    }
   | { readonly kind: "delete"; readonly key: TableKey; readonly expect?: Expect };
 
 export type TableReadOptions = {
@@ -95,7 +105,11 @@ export type Table = {
   /** Same order as `keys`; one isolated snapshot when there are at most 1,000 keys. */
   getMany(keys: readonly TableKey[], options?: TableReadOptions): Promise<(TableEntry | undefined)[]>;
   /** Returns the new revision. Durable in the stream when it resolves. `ttlSeconds` >= 1. */
-  put(key: TableKey, value: Uint8Array, options?: { expect?: Expect; ttlSeconds?: number; signal?: AbortSignal }): Promise<number>;
+  put(
+    key: TableKey,
+    value: Uint8Array,
+    options?: { expect?: Expect; ttlSeconds?: number; signal?: AbortSignal },
+  ): Promise<number>;
   /** Deleting an absent key is fine without `expect`. With a revision: conflict when it is not current. */
   delete(key: TableKey, options?: { expect?: Expect; signal?: AbortSignal }): Promise<void>;
   /** All or nothing, at most 1,000 writes, a key at most once. A conflict names the failing write by `index`. */

@@ -25,6 +25,9 @@ export type ChildOptions = {
 /** How a process ended. `code` is its exit code, 128 + number after a signal. */
 export type ChildEnd = { readonly code: number; readonly signal: NodeJS.Signals | undefined };
 
+/** `clean`: TERM was enough. `late`: killed after its time. `forced`: killed because somebody insisted. */
+export type StopOutcome = "clean" | "late" | "forced";
+
 /** A grandchild may hold the pipes for ever after the end of the child, ms. */
 const outputGraceMs = 500;
 const pollMs = 25;
@@ -64,22 +67,23 @@ export class Child {
   }
 
   /**
-   * TERM to the group, after `graceMs` KILL. Resolves when nothing of the group is left: true when KILL was not
-   * needed. Also to be called after the process has ended by itself, since its children may live on.
+   * TERM to the group, after `graceMs` KILL. Resolves when nothing of the group is left. Also to be called after the
+   * process has ended by itself, since its children may live on.
    */
-  async stop(graceMs: number): Promise<boolean> {
+  async stop(graceMs: number): Promise<StopOutcome> {
     signalGroup(this.pid, "SIGTERM");
     let gone = await this.#groupGone(graceMs, this.#forced.signal);
-    const clean = gone;
+    const outcome = gone ? "clean" : this.#forced.signal.aborted ? "forced" : "late";
     if (!gone) {
       signalGroup(this.pid, "SIGKILL");
       gone = await this.#groupGone(killWaitMs);
     }
+    // Else the guard tries again when we have ended.
     if (gone) {
       await this.ended;
       this.#guard.remove(this.pid);
     }
-    return clean;
+    return outcome;
   }
 
   /** Cuts the grace period of a `stop` that is going on or comes later. */

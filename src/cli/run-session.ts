@@ -220,21 +220,26 @@ class Session {
     const app = this.#app;
     if (app === undefined) return true;
     const { terminal } = this.#options;
-    const clean = await app.stop(appGraceMs);
+    const outcome = await app.stop(appGraceMs);
+    if (outcome !== "clean") {
+      terminal.fail(
+        `the app ${outcome === "late" ? `did not end within ${appGraceMs / 1000} s and ` : ""}was killed`,
+      );
+      return false;
+    }
     const { code, signal } = await app.ended;
-    if (!clean) terminal.fail("the app did not end in time and was killed");
-    else if (code === 0 || signal === "SIGTERM") terminal.success("Exited App successfully");
+    if (code === 0 || signal === "SIGTERM") terminal.success("Exited App successfully");
     else terminal.fail(`The App process exited with error code: ${signal ?? `exit status ${code}`}`);
-    return clean;
+    return true;
   }
 
   async #stopSidecar(ending: Ending): Promise<boolean> {
     const sidecar = this.#sidecar;
     if (sidecar === undefined) return true;
     const { terminal, plan } = this.#options;
-    const inTime = await sidecar.stop(plan.sidecarGraceMs);
+    const outcome = await sidecar.stop(plan.sidecarGraceMs);
     const { code, signal } = await sidecar.ended;
-    const clean = inTime && code === 0;
+    const clean = outcome === "clean" && code === 0;
     if (ending.by === "sidecar") return clean;
     if (clean) terminal.success("Exited Weft successfully");
     else terminal.fail(`the sidecar ended with ${signal ?? `exit code ${code}`}`);

@@ -9,7 +9,6 @@ import { bucketConfig, Topology, topicsConfig } from "../../mesh/topology.ts";
 export type NatsCeiling = { readonly name: string; readonly run: () => Promise<unknown> };
 
 const payload = Buffer.alloc(256, "x");
-const options = { timeoutMs: 5_000, idempotent: true };
 
 /** Connects and prepares; each ceiling is one operation to be repeated. */
 export async function natsCeilings(
@@ -17,17 +16,26 @@ export async function natsCeilings(
 ): Promise<{ ceilings: NatsCeiling[]; close(): Promise<void> }> {
   const clock = systemClock;
   const inbox = `_INBOX.bench${process.pid}`;
-  const settings = { clientName: "weft bench", inbox, access: {}, clock, log: () => {}, random: Math.random };
+  const settings = {
+    clientName: "weft bench",
+    inbox,
+    access: {},
+    clock,
+    log: () => {},
+    random: Math.random,
+    pingIntervalMs: 2_000,
+  };
   const connection = new MeshConnection(settings, () =>
     findNats({ urls: [url], env: {}, clock, progress: () => {} }),
   );
   const mux = new Mux(connection);
   const js = new JetStream(connection, mux);
   const topology = new Topology(js, () => {});
+  const options = { endMs: Number.POSITIVE_INFINITY, repeatMs: 0 };
   connection.start();
   await connection.ready();
-  await topology.ensure(bucketConfig("bench", "file"));
-  await topology.ensure(topicsConfig("bench", "bench.topic", 3_600_000, -1));
+  await topology.ensure(bucketConfig("bench", "file"), options);
+  await topology.ensure(topicsConfig("bench", "bench.topic", 3_600_000, -1), options);
   connection.subscribe("bench.echo", (message) => message.respond(message.data));
   await js.publish("$KV.bench.key", payload, undefined, options);
   const read = (message: { data: Uint8Array }): { done: Uint8Array } => ({ done: message.data });

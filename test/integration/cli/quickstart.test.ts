@@ -26,11 +26,17 @@ test("verifies every step once and leaves nothing, not even the NATS server it s
   await here.empty();
 });
 
+const waiting = ["/bin/sh", "-c", "while :; do sleep 1; done"];
+
 test("leaves a NATS server that was there before, and stays up until Ctrl-C", async () => {
   await using here = await makePlace();
-  const other = await here.run(["-a", "other"], ["/bin/sh", "-c", "while :; do sleep 1; done"]);
+  const before = await here.run(["-a", "before"], waiting);
+  expect(await before.stop()).toBe(0);
   const running = await here.start(script, []);
-  await says(running, /ok {2}NATS {7}joined the shared nats-server/);
+  const [, server = ""] = await says(
+    running,
+    /ok {2}NATS {7}joined the shared nats-server .*\(process (\d+)/,
+  );
   await says(running, /Press Ctrl-C/, 60_000);
 
   const [, url = ""] = await says(running, /curl -X POST (\S+)/);
@@ -45,8 +51,20 @@ test("leaves a NATS server that was there before, and stays up until Ctrl-C", as
 
   running.signal("SIGINT");
   expect(await running.exited).toBe(0);
-  expect((await here.weft("status")).logs).toMatch(/shared nats-server[^]*\bother\b/);
-  expect(await other.stop()).toBe(0);
+  expect(isRunning(Number(server))).toBe(true);
+});
+
+test("leaves the NATS server it started to those who have come to use it", async () => {
+  await using here = await makePlace();
+  const running = await here.start(script, []);
+  const [, server = ""] = await says(running, /started the shared nats-server .*\(process (\d+)/);
+  await says(running, /Press Ctrl-C/, 60_000);
+  const late = await here.run(["-a", "late"], waiting);
+  running.signal("SIGTERM");
+  expect(await running.exited).toBe(0);
+  expect(running.logs()).toContain("The NATS server stays, since others use it by now: late");
+  expect(isRunning(Number(server))).toBe(true);
+  expect(await late.stop()).toBe(0);
 });
 
 test("shows the logs and ends with 1 when something does not work", async () => {

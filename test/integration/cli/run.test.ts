@@ -73,7 +73,7 @@ test("kills an app that does not end, with its children, and exits with 1", asyn
   const [, child = ""] = await says(running, /child (\d+)/);
   expect(isRunning(Number(child))).toBe(true);
   expect(await running.stop()).toBe(1);
-  expect(running.logs()).toContain("did not end in time and was killed");
+  expect(running.logs()).toContain("the app did not end within 5 s and was killed");
   expect(isRunning(Number(child))).toBe(false);
   await here.empty();
 });
@@ -93,6 +93,7 @@ test("ends at once at a second signal", async () => {
   };
   await eventually(insist, { everyMs: 100, timeoutMs: 4_000 });
   expect(await running.exited).toBe(1);
+  expect(running.logs()).toContain("the app was killed");
   await here.empty();
 });
 
@@ -106,6 +107,7 @@ test("ends what the app leaves behind", async () => {
     `sleep 1000 & echo "child $!"; exit 3`,
   );
   expect(code).toBe(3);
+  expect(logs).not.toContain("killed");
   expect(isRunning(Number(/child (\d+)/.exec(logs)?.[1]))).toBe(false);
   await here.empty();
 });

@@ -1,0 +1,159 @@
+/** What the tests of the mesh have in common: a server, participants on it, a clock that can jump, short values. */
+import { createServer, connect as connectSocket } from "node:net";
+import type { Socket } from "node:net";
+import { join } from "node:path";
+import { type Clock, type JoinOptions, type JoinedMesh, type MeshRequest, joinMesh, systemClock } from "../../../mesh/index.ts";
+import { checkout, eventually, freePort, nodeBinary, startNats, startProcess } from "../../kit/index.ts";
+import type { Nats, NatsOptions, RunningProcess } from "../../kit/index.ts";
+
+export type Lab = AsyncDisposable & {
+  readonly nats: Nats;
+  /** A participant on the server, or elsewhere with `natsUrls`; connected when it resolves, closed with the lab. */
+  join(app: string, options?: Partial<JoinOptions>): Promise<JoinedMesh>;
+};
+
+export async function startLab(options: NatsOptions = {}): Promise<Lab> {
+  const nats = await startNats(options);
+  const meshes: JoinedMesh[] = [];
+  return {
+    nats,
+    async join(app, more = {}) {
+      const mesh = joinMesh({ namespace: "default", app, natsUrls: [nats.url], ...more });
+      meshes.push(mesh);
+      await mesh.ready();
+      return mesh;
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all(meshes.map((mesh) => mesh.close()));
+      await nats[Symbol.asyncDispose]();
+    },
+  };
+}
+
+export const bytes = (text: string): Buffer => Buffer.from(text);
+export const textOf = (value: Uint8Array | undefined): string | undefined =>
+  value === undefined ? undefined : Buffer.from(value).toString();
+
+export function request(more: Partial<MeshRequest> = {}): MeshRequest {
+  return { verb: "POST", path: "/", query: "", headers: [], body: new Uint8Array(0), ...more };
+}
+
+export const to = (app: string, timeoutMs = 0): { app: string; namespace: string; timeoutMs: number } => ({
+  app,
+  namespace: "default",
+  timeoutMs,
+});
+
+/** The code of the MeshError with which this fails. */
+export async function codeOf(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+  } catch (error) {
+    return (error as { code?: string }).code ?? String(error);
+  }
+  return "success";
+}
+
+export type JumpingClock = Clock & {
+  /** Time passes as for a process that is awake: what becomes due runs in its time. */
+  jump(ms: number): void;
+  /** Time passes as for a process that stood still: timers run late, once. */
+  leap(ms: number): void;
+};
+
+/** The real clock, which can also be put ahead. */
+export function jumpingClock(): JumpingClock {
+  let aheadMs = 0;
+  const timers = new Set<{ dueMs: number; everyMs: number; task: () => void; cancel: () => void }>();
+  const nowMs = (): number => systemClock.monotonicMs() + aheadMs;
+  const start = (task: () => void, delayMs: number, everyMs: number): { cancel(): void } => {
+    const run = (): void => {
+      if (everyMs === 0) timers.delete(timer);
+      timer.dueMs = nowMs() + everyMs;
+      task();
+    };
+    const real = everyMs === 0 ? systemClock.setTimeout(run, delayMs) : systemClock.setInterval(run, everyMs);
+    const timer = { dueMs: nowMs() + delayMs, everyMs, task: run, cancel: () => real.cancel() };
+    timers.add(timer);
+    return {
+      cancel() {
+        timers.delete(timer);
+        real.cancel();
+      },
+    };
+  };
+  return {
+    nowMs: () => systemClock.nowMs() + aheadMs,
+    monotonicMs: nowMs,
+    setTimeout: (task, delayMs) => start(task, delayMs, 0),
+    setInterval: (task, periodMs) => start(task, periodMs, periodMs),
+    sleep: (delayMs, signal) => systemClock.sleep(delayMs, signal),
+    leap(ms) {
+      aheadMs += ms;
+    },
+    jump(ms) {
+      for (let leftMs = ms; leftMs > 0; leftMs -= 500) {
+        aheadMs += Math.min(500, leftMs);
+        for (const timer of [...timers]) {
+          if (!timers.has(timer) || timer.dueMs > nowMs()) continue;
+          if (timer.everyMs === 0) timer.cancel();
+          timer.task();
+        }
+      }
+    },
+  };
+}
+
+/** Another process with a participant; see participant.ts for the roles. */
+export async function startParticipant(url: string, role: string, ...args: string[]): Promise<RunningProcess> {
+  const program = join(checkout, "test/integration/mesh/participant.ts");
+  const started = await startProcess({ name: `${role} ${args.join(" ")}`, command: nodeBinary(), args: [program, url, role, ...args] });
+  await eventually(() => started.logs().includes("ready\n"), { what: `${role} to be ready` });
+  return started;
+}
+
+export type DeafProxy = AsyncDisposable & {
+  readonly url: string;
+  /** What the server says no longer reaches the client, while all that the client says still arrives. */
+  deafen(): void;
+  /** Ends all connections; new ones work in both directions. */
+  heal(): void;
+};
+
+/** A proxy that can lose answers: the request arrives, its outcome stays unknown to the one who sent it. */
+export async function deafProxy(targetPort: number): Promise<DeafProxy> {
+  const port = await freePort();
+  const sockets = new Set<Socket>();
+  let deaf = false;
+  const server = createServer({ noDelay: true }, (client) => {
+    const target = connectSocket({ port: targetPort, host: "127.0.0.1", noDelay: true });
+    for (const socket of [client, target]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        sockets.delete(socket);
+        client.destroy();
+        target.destroy();
+      });
+    }
+    client.on("data", (chunk) => target.write(chunk));
+    target.on("data", (chunk) => deaf || client.write(chunk));
+  });
+  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
+  const heal = (): void => {
+    deaf = false;
+    for (const socket of sockets) socket.destroy();
+  };
+  return {
+    url: `nats://127.0.0.1:${port}`,
+    deafen() {
+      deaf = true;
+    },
+    heal,
+    async [Symbol.asyncDispose]() {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      heal();
+      await closed;
+    },
+  };
+}
