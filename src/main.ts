@@ -8,6 +8,7 @@ import { formatProblem, loadResources } from "./config/resources.ts";
 import { configurationEnv, resolveOptions, type SidecarOptions } from "./config/options.ts";
 import { parseFlags, type Flags } from "./config/flags.ts";
 import { instanceName, startSidecar, type Sidecar } from "./runtime.ts";
+import { nameProcess } from "./process-name.ts";
 import { openLog, type Log } from "./telemetry/log.ts";
 import { systemClock } from "../mesh/index.ts";
 import { version } from "./version.ts";
@@ -137,4 +138,5 @@ function textOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+nameProcess(process.argv0);
 void main(process.argv.slice(2), process.env).then((exitCode) => process.exit(exitCode));

@@ -7,6 +7,7 @@ import { joinMesh, systemClock, type Clock, type Mesh, type Served } from "../me
 import { Health, healthRoutes } from "./api/health.ts";
 import { Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
 import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
+import type { AppChannel } from "./app/channel.ts";
 import { openApp } from "./app/open.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { Block, BlockHost } from "./blocks/block.ts";
@@ -48,88 +49,101 @@ export type Sidecar = {
   stop(graceMs: number): Promise<void>;
 };
 
-/** Resolves when the APIs accept calls. Rejects with a readable Error when a component or a port fails. */
+/**
+ * Resolves when the APIs accept calls. Rejects with a readable Error when a component or a port fails, leaving nothing
+ * behind.
+ */
 export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
-  const { options, resources, log, clock = systemClock } = init;
+  const { options, log, clock = systemClock } = init;
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
+  // Closed from the last opened to the first, at the end or when the start fails.
+  const opened = new AsyncDisposableStack();
+  try {
+    const { mesh, metrics, app, components } = await openFoundation(init, clock, health, opened);
+
+    // 3. Building blocks and the small APIs beside them.
+    const { subscriptions } = init.resources;
+    const host: BlockHost = { options, mesh, clock, app, components, subscriptions, log, metrics };
+    const { blocks, invocation } = makeBlocks(host);
+    const metadata = new Metadata({
+      options,
+      version: daprVersion,
+      features: init.features,
+      components: () => components.list(),
+      parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
+    });
+
+    // 4. API servers: gRPC, then HTTP.
+    const apis = await startApis(init, { blocks, invocation, metadata, health, metrics, clock }, opened);
+
+    // 5. The app: wait for its port, then serve calls from the mesh and deliver to it.
+    let served: Served | undefined;
+    const running = (async () => {
+      await app.listening(stopping.signal);
+      served = await mesh.serve(invocation.receive);
+      await mesh.announce();
+      health.set("app", true);
+      const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
+      log.info(`dapr initialized. Status: Running. Init Elapsed ${elapsedMs}ms`);
+      await Promise.all(blocks.map(async (block) => block.appReady?.()));
+    })().catch((error: unknown) => {
+      if (!stopping.signal.aborted) throw error;
+    });
+
+    return {
+      httpPort: apis.httpPort,
+      grpcPort: apis.grpcPort,
+      health,
+      running,
+      async stop(graceMs) {
+        stopping.abort(new Error("the sidecar stops"));
+        health.set("app", false);
+        await Promise.all([served?.drain(graceMs), ...blocks.map(async (block) => block.stop?.(graceMs))]);
+        await apis.close(graceMs);
+        await opened.disposeAsync();
+      },
+    };
+  } catch (error) {
+    await opened.disposeAsync();
+    throw error;
+  }
+}
+
+type Foundation = {
+  readonly mesh: Mesh;
+  readonly metrics: Metrics;
+  readonly app: AppChannel;
+  readonly components: Awaited<ReturnType<typeof openComponents>>;
+};
+
+async function openFoundation(
+  init: SidecarInit,
+  clock: Clock,
+  health: Health,
+  opened: AsyncDisposableStack,
+): Promise<Foundation> {
+  const { options, log, env } = init;
 
   // 1. NATS: connects in the background; everything below works as soon as it is there.
   const mesh = join(init, clock);
+  opened.defer(() => mesh.close());
   mesh.onStatus((status) => health.set("nats", status.connected));
 
   // 2. What blocks stand on: metrics, the app, components.
   const metrics = init.metricsEnabled ? createMetrics(options.appId) : noMetrics;
-  const metricsServer = options.metrics.enabled
-    ? await createMetricsServer(metrics, options.metrics)
-    : undefined;
+  if (options.metrics.enabled) {
+    const server = await createMetricsServer(metrics, options.metrics);
+    opened.defer(() => server.close());
+  }
   const app = openApp(options, clock, log);
-  const components = await openComponents({
-    options,
-    resources: resources.components,
-    mesh,
-    clock,
-    log,
-    metrics,
-    env: init.env,
-  });
+  opened.defer(() => app.close());
+  const resources = init.resources.components;
+  const components = await openComponents({ options, resources, mesh, clock, log, metrics, env });
+  opened.defer(() => components.close());
   health.set("components", true);
-
-  // 3. Building blocks and the small APIs beside them.
-  const host: BlockHost = {
-    options,
-    mesh,
-    clock,
-    app,
-    components,
-    subscriptions: resources.subscriptions,
-    log,
-    metrics,
-  };
-  const { blocks, invocation } = makeBlocks(host);
-  const metadata = new Metadata({
-    options,
-    version: daprVersion,
-    features: init.features,
-    components: () => components.list(),
-    parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
-  });
-
-  // 4. API servers: gRPC, then HTTP.
-  const apis = await startApis(init, { blocks, invocation, metadata, health, metrics, clock });
-
-  // 5. The app: wait for its port, then serve calls from the mesh and deliver to it.
-  let served: Served | undefined;
-  const running = (async () => {
-    await app.listening(stopping.signal);
-    served = await mesh.serve(invocation.receive);
-    await mesh.announce();
-    health.set("app", true);
-    log.info(
-      `dapr initialized. Status: Running. Init Elapsed ${Math.round(clock.monotonicMs() - startedMs)}ms`,
-    );
-    await Promise.all(blocks.map(async (block) => block.appReady?.()));
-  })().catch((error: unknown) => {
-    if (!stopping.signal.aborted) throw error;
-  });
-
-  return {
-    httpPort: apis.httpPort,
-    grpcPort: apis.grpcPort,
-    health,
-    running,
-    async stop(graceMs) {
-      stopping.abort(new Error("the sidecar stops"));
-      health.set("app", false);
-      await Promise.all([served?.drain(graceMs), ...blocks.map(async (block) => block.stop?.(graceMs))]);
-      await apis.close(graceMs);
-      await components.close();
-      await app.close();
-      await mesh.close();
-      await metricsServer?.close();
-    },
-  };
+  return { mesh, metrics, app, components };
 }
 
 type ApiParts = {
@@ -144,7 +158,7 @@ type ApiParts = {
 type Apis = { readonly httpPort: number; readonly grpcPort: number; close(graceMs: number): Promise<void> };
 
 /** Mounts the tables of all blocks on both protocols and listens. */
-async function startApis(init: SidecarInit, parts: ApiParts): Promise<Apis> {
+async function startApis(init: SidecarInit, parts: ApiParts, opened: AsyncDisposableStack): Promise<Apis> {
   const { options, log } = init;
   const { blocks, metadata, health, metrics, clock } = parts;
   const { apiToken, maxBodyBytes, readBufferBytes } = options.api;
@@ -161,6 +175,7 @@ async function startApis(init: SidecarInit, parts: ApiParts): Promise<Apis> {
     log,
     metrics,
   });
+  opened.defer(() => grpc.close(0));
   const grpcPort = await listen((target) => grpc.listen(target), targets(options, "grpc"), clock, log);
   health.set("grpc-api-server", true);
   const http = createHttpServer({
@@ -179,6 +194,7 @@ async function startApis(init: SidecarInit, parts: ApiParts): Promise<Apis> {
     log,
     metrics,
   });
+  opened.defer(() => http.close(0));
   const httpPort = await listen((target) => http.listen(target), targets(options, "http"), clock, log);
   health.set("http-api-server", true);
   log.info(`HTTP API on port ${httpPort}, gRPC API on port ${grpcPort}`);

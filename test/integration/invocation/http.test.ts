@@ -208,7 +208,8 @@ test("an app that is down is told from an app that is unknown, and works when it
   expect((await caller.get(`${base}/x`)).json()).toEqual({
     errorCode: "ERR_DIRECT_INVOKE",
     message:
-      "failed to invoke, id: callee, err: rpc error: code = Internal desc = error invoking app channel: " + refused,
+      "failed to invoke, id: callee, err: rpc error: code = Internal desc = error invoking app channel: " +
+      refused,
   });
   expect((await callee.get("/v1.0/invoke/callee/method/x")).json()).toMatchObject({
     message: `failed to invoke, id: callee, err: ${refused}`,
