@@ -247,6 +247,8 @@ function readJson<T extends ErrorBody>(message: Msg): T {
   } catch (cause) {
     throw new MeshError("protocol", "the answer of JetStream is not JSON", { cause });
   }
+  if (typeof body !== "object" || body === null)
+    throw new MeshError("protocol", "the answer of JetStream is no object");
   const { error } = body;
   if (error === undefined) return body;
   throw new JetStreamError(error.code, error.err_code ?? 0, error.description ?? "JetStream refused");

@@ -89,6 +89,13 @@ export function jumpingClock(): JumpingClock {
       },
     };
   };
+  const runDue = (): void => {
+    for (const timer of [...timers]) {
+      if (!timers.has(timer) || timer.dueMs > nowMs()) continue;
+      if (timer.everyMs === 0) timer.cancel();
+      timer.task();
+    }
+  };
   return {
     nowMs: () => systemClock.nowMs() + aheadMs,
     monotonicMs: nowMs,
@@ -97,15 +104,12 @@ export function jumpingClock(): JumpingClock {
     sleep: (delayMs, signal) => systemClock.sleep(delayMs, signal),
     leap(ms) {
       aheadMs += ms;
+      runDue();
     },
     jump(ms) {
       for (let leftMs = ms; leftMs > 0; leftMs -= 500) {
         aheadMs += Math.min(500, leftMs);
-        for (const timer of [...timers]) {
-          if (!timers.has(timer) || timer.dueMs > nowMs()) continue;
-          if (timer.everyMs === 0) timer.cancel();
-          timer.task();
-        }
+        runDue();
       }
     },
   };

@@ -98,9 +98,28 @@ describe("NATS is killed", () => {
     await eventually(() => events.includes("after"));
     expect(events.filter((text) => text === "during")).toEqual(["during"]);
     // The bucket of presence was in memory.
-    await eventually(async () => (await peer.presence()).some(({ app }) => app === "all"));
+    const present = async (): Promise<boolean> => (await peer.presence()).some(({ app }) => app === "all");
+    await eventually(present, { timeoutMs: 3_000 });
     await eventually(() => peer.counts().pendingRequests === 0);
     expect(mesh.counts().pendingRequests).toBe(0);
+  });
+
+  it("and comes back: a call waits a little for participants that are still on their way", async () => {
+    lab = await startLab();
+    await using proxy = await faultProxy(lab.nats.port);
+    const [caller, callee] = [await lab.join("c"), await lab.join("slow", { natsUrls: [proxy.url("nats")] })];
+    await callee.serve(async () => answer("back"));
+    await lab.nats.kill();
+    await gone(caller);
+    proxy.cut();
+    await lab.nats.restart();
+    await caller.ready();
+    const call = caller.call(request(), to("slow"));
+    // Behind the call on the same connection: it has had its first answer.
+    await (await caller.table(state)).put(["k"], bytes("v"));
+    proxy.heal();
+    expect(textOf((await call).body)).toBe("back");
+    await callee.close();
   });
 
   it("five times in a row: publishes with an id are stored once each, guarded writes are applied once each", async () => {

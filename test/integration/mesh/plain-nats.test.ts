@@ -246,6 +246,18 @@ describe("bytes that are no frame", () => {
     expect(abortions).toEqual([expect.any(MeshError)]);
   });
 
+  it("two calls with one reply subject are two calls", async () => {
+    abortions.length = 0;
+    const id = "_INBOX.twice";
+    const wait = encodeRequest(request({ path: "/wait" }), 0);
+    client.publish(subject, wait, { reply: id });
+    client.publish(subject, wait, { reply: id });
+    await eventually(() => mesh.counts().servedCalls === 2);
+    client.publish("weft.default.cancel.target.default.me", encodeCancel(id));
+    await eventually(() => mesh.counts().servedCalls === 1);
+    expect(abortions).toHaveLength(1);
+  });
+
   it("sent without a reply subject, or with one that would make the sidecar write elsewhere, are dropped", async () => {
     const table = await mesh.table({ kind: "state", name: ["default", "target"] });
     await table.put(["k"], bytes("v"));

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { JoinedMesh, TopicMessage, TopicStream, TopicSubscribeOptions } from "../../../mesh/index.ts";
-import { eventually } from "../../kit/index.ts";
+import { eventually, faultProxy } from "../../kit/index.ts";
 import {
   type Lab,
   bytes,
@@ -304,6 +304,59 @@ describe("stopping a subscription", () => {
     await eventually(async () => (await consumerState(topic)).num_ack_pending === 0);
     await publish(topic, "y");
     await eventually(() => got.length === 2);
+  });
+
+  it("past its grace: a late success does not take the event from who handles it now", async () => {
+    const topic = fresh();
+    const [late, second] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    await publish(topic, "x");
+    const leaving = await topics.subscribe(options(topic), () => late.promise);
+    await eventually(async () => (await consumerState(topic)).num_ack_pending === 1);
+    await leaving.stop(10);
+    const seen: number[] = [];
+    await topics.subscribe(options(topic, { backoffMs: [10] }), async ({ deliveries }) => {
+      seen.push(deliveries);
+      if (seen.length > 1) return;
+      await second.promise;
+      throw new Error("failed");
+    });
+    await eventually(() => seen.length === 1);
+    late.resolve();
+    // Goes the same way as the late answer would.
+    await publish(`${topic}.other`, "y");
+    second.resolve();
+    await eventually(() => seen.length === 2);
+    expect(seen).toEqual([2, 3]);
+  });
+
+  it("that waits for events ends its pull: they go to another member, and not by way of it", async () => {
+    const topic = fresh();
+    const { subscription } = await collect(topic);
+    await eventually(async () => (await consumerState(topic)).num_waiting === 1);
+    await subscription.stop(1_000);
+    const seen: number[] = [];
+    await topics.subscribe(options(topic), async ({ deliveries }) => void seen.push(deliveries));
+    await publishAll(topic, 20);
+    await eventually(() => seen.length === 20);
+    expect(new Set(seen)).toEqual(new Set([1]));
+  });
+
+  it("while events are on their way to it gives them to another member at once", async () => {
+    const topic = fresh();
+    await using proxy = await faultProxy(lab.nats.port);
+    const behind = await lab.join("behind", { natsUrls: [proxy.url("nats")] });
+    const first = await collect(topic, { ackWaitMs: 60_000 }, await behind.topics(stream));
+    await eventually(async () => (await consumerState(topic)).num_waiting === 1);
+    proxy.block();
+    await publishAll(topic, 5);
+    await eventually(async () => (await consumerState(topic)).num_ack_pending === 5);
+    const stopped = first.subscription.stop(5_000);
+    const { got } = await collect(topic, { ackWaitMs: 60_000 });
+    proxy.heal();
+    await stopped;
+    await eventually(() => got.length === 5);
+    expect([first.got, byNumber(got)]).toEqual([[], numbers(5)]);
+    await behind.close();
   });
 
   it("again and again while events flow loses and repeats nothing", async () => {
