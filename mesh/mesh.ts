@@ -4,7 +4,6 @@ import { hostname } from "node:os";
 import { Caller } from "./call.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import { MeshConnection, type NatsAccess } from "./connection.ts";
-import { MeshError } from "./errors.ts";
 import { JetStream } from "./jetstream.ts";
 import { Mux } from "./mux.ts";
 import { Presence } from "./presence.ts";
@@ -68,7 +67,6 @@ class NatsMesh implements Mesh {
   readonly #presence: Presence;
   readonly #tables = new Map<string, Table>();
   readonly #topics = new Map<string, TopicStream>();
-  #server: Server | undefined;
 
   constructor(options: JoinOptions) {
     const { namespace, app, root = "weft", clock = systemClock, random = Math.random, log = () => {} } = options;
@@ -123,9 +121,7 @@ class NatsMesh implements Mesh {
   }
 
   async serve(handler: ServeHandler): Promise<Served> {
-    if (this.#server !== undefined) throw new MeshError("protocol", "this mesh already serves an app");
     const server = new Server(this.#connection, this.identity, handler);
-    this.#server = server;
     await this.#connection.ready();
     server.start();
     await this.#connection.flush();

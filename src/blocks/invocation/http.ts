@@ -12,6 +12,7 @@ const knownVerbs = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 /** Takes every request that no other route takes. */
 export async function invokeOverHttp(invocation: Invocation, call: HttpCall, ownNamespace: string): Promise<HttpReply> {
   const { target, method } = readTarget(call, ownNamespace);
+  call.endpoint = `InvokeService/${target.id}`;
   if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
   const request: MeshRequest = {
     verb: knownVerbs.has(call.verb) ? call.verb : "POST",
