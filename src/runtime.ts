@@ -125,7 +125,7 @@ export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
     health.set("app", true);
     log.info(`dapr initialized. Status: Running. Init Elapsed ${Math.round(clock.monotonicMs() - startedMs)}ms`);
   };
-  const serving = new Serving({ mesh, receive: invocation.receive, blocks, onServing: initialized });
+  const serving = new Serving({ mesh, receive: invocation.receive, blocks, log, onServing: initialized });
   const running = (async () => {
     await app.listening(stopping.signal);
     if (app.health === undefined) return serving.set(true);

@@ -4,6 +4,7 @@
  */
 import type { Mesh, ServeHandler, Served } from "../mesh/index.ts";
 import type { Block } from "./blocks/block.ts";
+import type { Log } from "./telemetry/log.ts";
 
 /** Deliveries that run when the app falls ill get this long, ms. */
 const illGraceMs = 5_000;
@@ -12,6 +13,7 @@ export type ServingInit = {
   readonly mesh: Pick<Mesh, "serve" | "announce">;
   readonly receive: ServeHandler;
   readonly blocks: readonly Pick<Block, "appReady" | "appUnready" | "stop">[];
+  readonly log: Log;
   /** Calls of the mesh arrive from now on; deliveries begin next. */
   readonly onServing: () => void;
 };
@@ -80,5 +82,6 @@ export class Serving {
     // Calls that the app has begun may take as long as they want.
     void served?.drain(Number.POSITIVE_INFINITY).then(() => this.#served.delete(served));
     await Promise.all(this.#init.blocks.map((block) => block.appUnready?.(illGraceMs, "ill")));
+    this.#init.log.info("the app is withdrawn: it gets no calls of other apps and no deliveries until it is well");
   }
 }
