@@ -78,7 +78,10 @@ async function live(init: LifeInit, over: AbortSignal): Promise<number | "reload
 async function start({ options, env, log, orders }: LifeInit): Promise<Sidecar> {
   for (const warning of options.warnings) log.warn(warning);
   log.info(`Starting Weft ${version} -- Node ${process.version}, pid ${process.pid}, app ${options.appId}`);
-  const configuration = await loadConfiguration(options.resources.configFiles, configurationEnv(options, env));
+  const configuration = await loadConfiguration(
+    options.resources.configFiles,
+    configurationEnv(options, env),
+  );
   const resources = await loadResources(options.resources.directories, { appId: options.appId, env });
   for (const problem of [...configuration.problems, ...resources.problems]) log.warn(formatProblem(problem));
   const { apiLogging } = configuration;

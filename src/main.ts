@@ -3,11 +3,12 @@
  * or a forced end, 2 for a wrong command line.
  */
 import { rmSync } from "node:fs";
+import { socketPaths } from "./apis.ts";
 import { resolveOptions, type SidecarOptions } from "./config/options.ts";
 import { parseFlags, type Flags } from "./config/flags.ts";
 import { runSidecar } from "./life.ts";
 import { Orders } from "./orders.ts";
-import { instanceName, socketPaths } from "./runtime.ts";
+import { instanceName } from "./runtime.ts";
 import { openLog } from "./telemetry/log.ts";
 import { systemClock } from "../mesh/index.ts";
 import { version } from "./version.ts";
@@ -32,7 +33,13 @@ async function run(flags: Flags, env: NodeJS.ProcessEnv): Promise<number> {
     process.stdout.write(`Fatal error from runtime: ${textOf(error)}\n`);
     return 1;
   }
-  const { log, close } = openLog({ ...options.log, appId: options.appId, instance: instanceName, version, clock: systemClock });
+  const { log, close } = openLog({
+    ...options.log,
+    appId: options.appId,
+    instance: instanceName,
+    version,
+    clock: systemClock,
+  });
   const orders = new Orders();
   try {
     for (;;) {

@@ -3,6 +3,7 @@
  * is up, ends while the app fails its health checks (other replicas get the calls then), and ends for good at the stop.
  */
 import type { Mesh, ServeHandler, Served } from "../mesh/index.ts";
+import type { AppHealth } from "./app/health.ts";
 import type { Block } from "./blocks/block.ts";
 import type { Log } from "./telemetry/log.ts";
 
@@ -42,10 +43,17 @@ export class Serving {
     return this.#turn;
   }
 
+  /** Serves whenever the app is well. Resolves when the signal is aborted, rejects when serving fails. */
+  async follow(health: AppHealth, signal: AbortSignal): Promise<void> {
+    const failure = Promise.withResolvers<never>();
+    health.onChange((healthy) => void this.set(healthy).catch(failure.reject));
+    await Promise.race([health.run(signal), failure.promise]);
+  }
+
   /** Ends deliveries for good; calls of the mesh go on. */
   async hold(graceMs: number): Promise<void> {
     this.#held = true;
-    await Promise.all(this.#init.blocks.map((block) => block.appUnready?.(graceMs, "ending")));
+    await this.#endDeliveries(graceMs, "ending");
   }
 
   /** Ends everything within `graceMs`. */
@@ -53,7 +61,8 @@ export class Serving {
     this.#stopped = true;
     this.#wanted = false;
     const drained = [...this.#served].map((served) => served.drain(graceMs));
-    await Promise.all([...drained, ...this.#init.blocks.map((block) => block.stop?.(graceMs))]);
+    const stopped = this.#init.blocks.map(async (block) => block.stop?.(graceMs));
+    await Promise.all([...drained, ...stopped]);
   }
 
   async #follow(): Promise<void> {
@@ -73,7 +82,7 @@ export class Serving {
     if (!this.#announced) await mesh.announce();
     this.#announced = true;
     onServing();
-    if (!this.#held) await Promise.all(blocks.map((block) => block.appReady?.()));
+    if (!this.#held) await Promise.all(blocks.map(async (block) => block.appReady?.()));
   }
 
   async #end(): Promise<void> {
@@ -81,7 +90,13 @@ export class Serving {
     this.#current = undefined;
     // Calls that the app has begun may take as long as they want.
     void served?.drain(Number.POSITIVE_INFINITY).then(() => this.#served.delete(served));
-    await Promise.all(this.#init.blocks.map((block) => block.appUnready?.(illGraceMs, "ill")));
-    this.#init.log.info("the app is withdrawn: it gets no calls of other apps and no deliveries until it is well");
+    await this.#endDeliveries(illGraceMs, "ill");
+    this.#init.log.info(
+      "the app is withdrawn: it gets no calls of other apps and no deliveries until it is well",
+    );
+  }
+
+  async #endDeliveries(graceMs: number, why: "ill" | "ending"): Promise<void> {
+    await Promise.all(this.#init.blocks.map(async (block) => block.appUnready?.(graceMs, why)));
   }
 }

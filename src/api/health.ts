@@ -6,7 +6,13 @@ import { noContent, type HttpCall, type HttpReply, type HttpRoute } from "./http
  * Parts in start order. `app` is only of `healthz`, and so is `security-provider`, the name under which Dapr shows that
  * the sidecar holds back its stop; the rest is what outbound calls need.
  */
-export type HealthPart = "nats" | "components" | "grpc-api-server" | "http-api-server" | "app" | "security-provider";
+export type HealthPart =
+  | "nats"
+  | "components"
+  | "grpc-api-server"
+  | "http-api-server"
+  | "app"
+  | "security-provider";
 
 const inboundParts: ReadonlySet<HealthPart> = new Set(["app", "security-provider"]);
 
@@ -39,16 +45,30 @@ export class Health {
 
 export function healthRoutes(health: Health, appId: string): HttpRoute[] {
   return [
-    { verbs: ["GET"], path: "/v1.0/healthz", name: "Healthz", group: "health", handle: (call) => healthz(health, appId, call) },
-    { verbs: ["GET"], path: "/v1.0/healthz/outbound", name: "HealthzOutbound", group: "health", handle: () => outbound(health) },
+    {
+      verbs: ["GET"],
+      path: "/v1.0/healthz",
+      name: "Healthz",
+      group: "health",
+      handle: (call) => healthz(health, appId, call),
+    },
+    {
+      verbs: ["GET"],
+      path: "/v1.0/healthz/outbound",
+      name: "HealthzOutbound",
+      group: "health",
+      handle: () => outbound(health),
+    },
   ];
 }
 
 function healthz(health: Health, appId: string, call: HttpCall): HttpReply {
   const unready = health.unready();
-  if (unready.length > 0) throw unhealthy("ERR_HEALTH_NOT_READY", `dapr is not ready: [${unready.join(" ")}]`);
+  if (unready.length > 0)
+    throw unhealthy("ERR_HEALTH_NOT_READY", `dapr is not ready: [${unready.join(" ")}]`);
   const wanted = call.queryValue("appid");
-  if (wanted !== undefined && wanted !== appId) throw unhealthy("ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match");
+  if (wanted !== undefined && wanted !== appId)
+    throw unhealthy("ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match");
   return noContent;
 }
 

@@ -39,7 +39,12 @@ export class Metadata {
     const full = this.#extended.size >= maxExtended && !this.#extended.has(key);
     if (full || Buffer.byteLength(value) > maxValueBytes) {
       const message = `metadata holds at most ${maxExtended} keys with values of at most ${maxValueBytes} bytes`;
-      throw new ApiError({ code: "ERR_BAD_REQUEST", httpStatus: 400, grpcCode: GrpcCode.ResourceExhausted, message });
+      throw new ApiError({
+        code: "ERR_BAD_REQUEST",
+        httpStatus: 400,
+        grpcCode: GrpcCode.ResourceExhausted,
+        message,
+      });
     }
     this.#extended.set(key, value);
   }
@@ -96,7 +101,11 @@ export async function metadataMethods(metadata: Metadata): Promise<GrpcMethod[]>
   return metadataGrpcMethods(metadata);
 }
 
-const noActors = Object.freeze({ runtimeStatus: "DISABLED", hostReady: false, placement: "placement: disconnected" });
+const noActors = Object.freeze({
+  runtimeStatus: "DISABLED",
+  hostReady: false,
+  placement: "placement: disconnected",
+});
 const actorsLater = Object.freeze({ runtimeStatus: "INITIALIZING", hostReady: false });
 
 function namesOf(resources: readonly GenericResource[], kind: string): { name: string }[] {
@@ -111,7 +120,9 @@ function describeComponent(component: OpenComponent): Readonly<Record<string, un
 /** State stores with etags and transactions can hold actors. */
 function withActor(type: string, capabilities: readonly string[]): readonly string[] {
   const able = capabilities.includes("ETAG") && capabilities.includes("TRANSACTIONAL");
-  return type.startsWith("state.") && able && !capabilities.includes("ACTOR") ? [...capabilities, "ACTOR"] : capabilities;
+  return type.startsWith("state.") && able && !capabilities.includes("ACTOR")
+    ? [...capabilities, "ACTOR"]
+    : capabilities;
 }
 
 function describeApp(options: SidecarOptions): Readonly<Record<string, unknown>> | undefined {
@@ -144,4 +155,3 @@ function isEmpty(value: unknown): boolean {
   if (value === undefined || value === "") return true;
   return Array.isArray(value) && value.length === 0;
 }
-

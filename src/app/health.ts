@@ -36,6 +36,18 @@ export class AppHealth {
     return () => void this.#listeners.delete(listener);
   }
 
+  /** Resolves when the app is ill, now or when it falls ill. */
+  whenIll(): Promise<void> {
+    if (!this.#healthy) return Promise.resolve();
+    return new Promise((resolve) => {
+      const stop = this.onChange((healthy) => {
+        if (healthy) return;
+        stop();
+        resolve();
+      });
+    });
+  }
+
   /** Probes now and then at every interval. Resolves when the signal is aborted. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -56,7 +68,10 @@ export class AppHealth {
     this.#healthy = well;
     this.#failures = 0;
     if (well) this.#log.info("App entered healthy status");
-    else this.#log.warn(`App entered un-healthy status: ${this.#options.threshold} health probes in a row failed`);
+    else
+      this.#log.warn(
+        `App entered un-healthy status: ${this.#options.threshold} health probes in a row failed`,
+      );
     for (const listener of this.#listeners) listener(well);
   }
 
@@ -69,7 +84,9 @@ export class AppHealth {
     try {
       return await this.#probe(limit.signal);
     } catch (error) {
-      this.#log.debug(`health probe of the app failed: ${error instanceof Error ? error.message : String(error)}`);
+      this.#log.debug(
+        `health probe of the app failed: ${error instanceof Error ? error.message : String(error)}`,
+      );
       return false;
     } finally {
       timer.cancel();

@@ -3,7 +3,13 @@ import { connect } from "node:net";
 import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
-import { type AppChannel, type AppGrpcRequest, type AppGrpcResponse, type AppHttpRequest, type AppHttpResponse } from "./channel.ts";
+import {
+  type AppChannel,
+  type AppGrpcRequest,
+  type AppGrpcResponse,
+  type AppHttpRequest,
+  type AppHttpResponse,
+} from "./channel.ts";
 import { Slots } from "./concurrency.ts";
 import { AppHealth, type Probe, unhealthyApp } from "./health.ts";
 import { HttpApp } from "./http.ts";
@@ -19,7 +25,13 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
   const listening = (signal: AbortSignal): Promise<void> => waitForPort(address, port, clock, signal);
   if (protocol === "grpc" || protocol === "grpcs") return openGrpcApp(options, slots, listening, clock, log);
   const scheme = protocol === "https" ? "https" : "http";
-  const http = new HttpApp({ scheme, host: address, port, apiToken, maxHeaderBytes: options.api.readBufferBytes });
+  const http = new HttpApp({
+    scheme,
+    host: address,
+    port,
+    apiToken,
+    maxHeaderBytes: options.api.readBufferBytes,
+  });
   const channel: AppChannel = {
     protocol: "http",
     listening,
@@ -28,11 +40,23 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     grpc: () => Promise.reject(new Error("the app speaks HTTP, not gRPC (--app-protocol)")),
     close: () => http.close(),
   };
-  return probed(channel, (signal) => probeHttp(http, options.app.health?.path ?? "/", signal), options, clock, log);
+  return probed(
+    channel,
+    (signal) => probeHttp(http, options.app.health?.path ?? "/", signal),
+    options,
+    clock,
+    log,
+  );
 }
 
 /** With app health checks on: a channel that refuses calls while the app is ill. Probes take no slot. */
-function probed(channel: AppChannel, probe: Probe, options: SidecarOptions, clock: Clock, log: Log): AppChannel {
+function probed(
+  channel: AppChannel,
+  probe: Probe,
+  options: SidecarOptions,
+  clock: Clock,
+  log: Log,
+): AppChannel {
   if (options.app.health === undefined) return channel;
   const health = new AppHealth(options.app.health, probe, clock, log);
   const ill = (): Promise<never> => Promise.reject(unhealthyApp());

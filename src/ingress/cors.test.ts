@@ -2,7 +2,8 @@ import { describe, expect, test } from "vitest";
 import type { HttpCall } from "../api/http.ts";
 import { canonicalNames, createCors, isPreflight, originMatcher } from "./cors.ts";
 
-const call = (verb: string, headers: Record<string, string>): HttpCall => ({ verb, headers }) as unknown as HttpCall;
+const call = (verb: string, headers: Record<string, string>): HttpCall =>
+  ({ verb, headers }) as unknown as HttpCall;
 
 describe("which origins match", () => {
   test.each([
@@ -61,7 +62,10 @@ describe("preflight", () => {
     ["an unknown method", "http://a", "BREW"],
     ["no origin", "", "PUT"],
   ])("%s gets only the Vary lines", (_name, origin, method) => {
-    expect(createCors(["http://a"]).preflight(ask(origin, method))).toEqual({ status: 200, headers: { Vary: vary } });
+    expect(createCors(["http://a"]).preflight(ask(origin, method))).toEqual({
+      status: 200,
+      headers: { Vary: vary },
+    });
   });
 });
 

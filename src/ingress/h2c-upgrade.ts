@@ -20,7 +20,12 @@ export function isH2cUpgrade({ headers }: IncomingMessage): boolean {
 }
 
 /** Switches the connection over. `head` are bytes that came behind the request. */
-export function upgradeToH2c(http2: Http2Server, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+export function upgradeToH2c(
+  http2: Http2Server,
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+): void {
   socket.on("error", () => socket.destroy());
   const frame = headersFrame(request);
   if (frame === undefined) {
@@ -87,7 +92,15 @@ class UpgradedSocket extends Duplex {
 }
 
 /** Headers of the HTTP/1.1 hop. */
-const notForwarded = new Set(["connection", "upgrade", "http2-settings", "host", "keep-alive", "proxy-connection", "te"]);
+const notForwarded = new Set([
+  "connection",
+  "upgrade",
+  "http2-settings",
+  "host",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+]);
 
 /** HEADERS of stream 1 with END_STREAM; undefined when they do not fit one frame. */
 export function headersFrame(request: IncomingMessage): Buffer | undefined {

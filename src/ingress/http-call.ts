@@ -64,7 +64,8 @@ export class NodeHttpCall implements HttpCall {
     const request = this.#request;
     if (!this.hasBody()) return Promise.resolve(noBody);
     const declared = request.headers["content-length"];
-    if (declared !== undefined && Number(declared) > this.#maxBodyBytes) return Promise.reject(this.#bodyTooLarge());
+    if (declared !== undefined && Number(declared) > this.#maxBodyBytes)
+      return Promise.reject(this.#bodyTooLarge());
     if (this.expectsContinue()) this.#response.writeContinue();
     return new Promise((resolve, reject) => {
       const chunks: Buffer[] = [];
@@ -120,7 +121,9 @@ export class NodeHttpCall implements HttpCall {
   /** The rest of such a body is never read, so its connection ends with the answer. */
   #bodyTooLarge(): ApiError {
     this.#response.shouldKeepAlive = false;
-    return bodyUnreadable(`http: request body too large (limit ${this.#maxBodyBytes} bytes, set by --max-body-size)`);
+    return bodyUnreadable(
+      `http: request body too large (limit ${this.#maxBodyBytes} bytes, set by --max-body-size)`,
+    );
   }
 }
 

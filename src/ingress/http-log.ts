@@ -14,7 +14,10 @@ export type LoggedCall = {
 };
 
 /** Writes the lines; undefined when API logging is off. */
-export function createApiLog(settings: ApiLoggingSettings, log: Log): ((done: LoggedCall) => void) | undefined {
+export function createApiLog(
+  settings: ApiLoggingSettings,
+  log: Log,
+): ((done: LoggedCall) => void) | undefined {
   if (!settings.enabled) return undefined;
   const scoped = log.scope("dapr.runtime.http-info");
   return ({ call, endpoint, group, status, latencyMs, sizeBytes }) => {

@@ -63,7 +63,13 @@ function flatHeaders(reply: HttpReply): string[] {
 }
 
 /** HTTP/2 forbids these: framing is its own. */
-const connectionHeaders = new Set(["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"]);
+const connectionHeaders = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "transfer-encoding",
+  "upgrade",
+]);
 
 function http2Headers(reply: HttpReply): OutgoingHttpHeaders {
   const flat = flatHeaders(reply);

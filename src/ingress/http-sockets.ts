@@ -69,7 +69,9 @@ export class HttpSockets {
 
   /** Stops accepting, waits for requests in flight up to `graceMs`, then closes the rest. */
   async close(graceMs: number): Promise<void> {
-    const closed = this.#servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
+    const closed = this.#servers.map(
+      (server) => new Promise<void>((resolve) => server.close(() => resolve())),
+    );
     for (const server of this.#servers) server.closeIdleConnections();
     for (const session of this.#sessions) session.close();
     for (const socket of this.#undecided) socket.destroy();
@@ -90,7 +92,8 @@ export class HttpSockets {
       joinDuplicateHeaders: true,
       shouldUpgradeCallback: (request) => this.#http2 !== undefined && isH2cUpgrade(request),
     });
-    const answer = (request: IncomingMessage, response: ServerResponse): void => this.#answerHttp1(request, response);
+    const answer = (request: IncomingMessage, response: ServerResponse): void =>
+      this.#answerHttp1(request, response);
     server.on("request", answer);
     // The client is told to go on when the body is asked for (http-call.ts).
     server.on("checkContinue", answer);
@@ -147,7 +150,9 @@ export class HttpSockets {
       this.#sessions.add(session);
       session.once("close", () => this.#sessions.delete(session));
     });
-    server.on("sessionError", (error) => this.#options.log.debug(`HTTP/2 connection ended: ${error.message}`));
+    server.on("sessionError", (error) =>
+      this.#options.log.debug(`HTTP/2 connection ended: ${error.message}`),
+    );
     const answer = (request: Http2ServerRequest, response: Http2ServerResponse): void =>
       this.#answerHttp2(request, response);
     server.on("request", answer);
@@ -206,7 +211,9 @@ function refuse(error: NodeJS.ErrnoException & { readonly rawPacket?: Buffer }, 
   if (!socket.writable) return void socket.destroy();
   const unknownVerb = error.code === "HPE_INVALID_METHOD" && /^[\w-]+ /.test(String(error.rawPacket));
   const line = unknownVerb ? "501 Not Implemented" : (refusals[error.code ?? ""] ?? "400 Bad Request");
-  socket.end(`HTTP/1.1 ${line}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n${line}`);
+  socket.end(
+    `HTTP/1.1 ${line}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n${line}`,
+  );
 }
 
 /** By node's error code. */

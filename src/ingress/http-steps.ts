@@ -70,8 +70,16 @@ export class HttpIngress {
     this.#handle = stepsInOrder(steps).reduceRight((next, step) => step(next), route);
     this.#writeLog = createApiLog(steps.apiLogging, steps.log);
     const labels = ["method", "path", "status"];
-    this.#count = steps.metrics.count("http_server_request_count", "HTTP requests started by the server.", labels);
-    this.#latency = steps.metrics.latency("http_server_latency", "End-to-end latency of HTTP requests, ms.", labels);
+    this.#count = steps.metrics.count(
+      "http_server_request_count",
+      "HTTP requests started by the server.",
+      labels,
+    );
+    this.#latency = steps.metrics.latency(
+      "http_server_latency",
+      "End-to-end latency of HTTP requests, ms.",
+      labels,
+    );
   }
 
   /** Answers one request. Rejects only when the answer could not be written; then the connection is of no more use. */
@@ -109,7 +117,8 @@ function corsStep(allowed: readonly string[]): HttpStep {
 
 function tokenStep(token: string): HttpStep {
   return (next) => (call) => {
-    const known = call.headers["dapr-api-token"] === token || (call.verb === "GET" && openPaths.has(call.path));
+    const known =
+      call.headers["dapr-api-token"] === token || (call.verb === "GET" && openPaths.has(call.path));
     return known ? next(call) : unauthorized;
   };
 }
@@ -155,7 +164,11 @@ export const textHeaders = Object.freeze({
   "Content-Type": "text/plain; charset=utf-8",
   "X-Content-Type-Options": "nosniff",
 });
-const unauthorized: HttpReply = Object.freeze({ status: 401, headers: textHeaders, body: "invalid api token\n" });
+const unauthorized: HttpReply = Object.freeze({
+  status: 401,
+  headers: textHeaders,
+  body: "invalid api token\n",
+});
 const badEscape: HttpReply = Object.freeze({ status: 400, headers: textHeaders, body: "400 Bad Request" });
 
 /** Label of a route: stores keep their name but not their keys; the rest keeps its path. */

@@ -22,7 +22,10 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   return new HttpSockets({ ...options, ingress: new HttpIngress(options) });
 }
 
-export type PublicServerOptions = Pick<HttpServerOptions, "clock" | "log" | "metrics" | "readBufferBytes" | "h2c"> & {
+export type PublicServerOptions = Pick<
+  HttpServerOptions,
+  "clock" | "log" | "metrics" | "readBufferBytes" | "h2c"
+> & {
   readonly routes: readonly HttpRoute[];
 };
 

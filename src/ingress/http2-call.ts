@@ -18,7 +18,8 @@ export class Http2Call extends NodeHttpCall {
   override get headers(): IncomingMessage["headers"] {
     if (this.#named === undefined) {
       const named: Record<string, string | string[] | undefined> = {};
-      for (const [name, value] of Object.entries(this.#http2.headers)) if (!name.startsWith(":")) named[name] = value;
+      for (const [name, value] of Object.entries(this.#http2.headers))
+        if (!name.startsWith(":")) named[name] = value;
       named["host"] ??= this.#http2.authority;
       this.#named = named;
     }
@@ -29,7 +30,8 @@ export class Http2Call extends NodeHttpCall {
     if (this.#flat === undefined) {
       const raw = this.#http2.rawHeaders;
       const flat: string[] = [];
-      for (let i = 0; i + 1 < raw.length; i += 2) if (!raw[i]!.startsWith(":")) flat.push(raw[i]!, raw[i + 1]!);
+      for (let i = 0; i + 1 < raw.length; i += 2)
+        if (!raw[i]!.startsWith(":")) flat.push(raw[i]!, raw[i + 1]!);
       this.#flat = flat;
     }
     return this.#flat;

@@ -70,7 +70,13 @@ function addVerbs(routes: Map<string, HttpRoute>, route: HttpRoute): void {
 }
 
 /** Depth is bounded by the routes' own depth, at most seven parts. */
-function findFrom(node: Node, verb: string, path: string, start: number, params: readonly string[]): Match | undefined {
+function findFrom(
+  node: Node,
+  verb: string,
+  path: string,
+  start: number,
+  params: readonly string[],
+): Match | undefined {
   if (start > path.length) {
     const route = node.routes.get(verb);
     return route === undefined ? undefined : { route, params };
@@ -88,7 +94,9 @@ function findFrom(node: Node, verb: string, path: string, start: number, params:
     if (match !== undefined) return match;
   }
   const rest = start < path.length ? node.rest.get(verb) : undefined;
-  return rest === undefined ? undefined : { route: rest, params: [...params, decodeParam(path.slice(start))] };
+  return rest === undefined
+    ? undefined
+    : { route: rest, params: [...params, decodeParam(path.slice(start))] };
 }
 
 const needsDecoding = /[%+]/;

@@ -52,7 +52,9 @@ export async function createProfilingServer(
 function listen(server: Server, address: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", (error) => {
-      reject(new Error(`profiling: ${error.message}; choose another --profile-port or --enable-profiling=false`));
+      reject(
+        new Error(`profiling: ${error.message}; choose another --profile-port or --enable-profiling=false`),
+      );
     });
     server.listen({ port, ...(address === "" ? {} : { host: address }) }, resolve);
   });
@@ -107,7 +109,10 @@ class Profiler {
 }
 
 async function heap(response: ServerResponse): Promise<void> {
-  const [{ getHeapSnapshot }, { pipeline }] = await Promise.all([import("node:v8"), import("node:stream/promises")]);
+  const [{ getHeapSnapshot }, { pipeline }] = await Promise.all([
+    import("node:v8"),
+    import("node:stream/promises"),
+  ]);
   response.writeHead(200, {
     "Content-Type": "application/json",
     "Content-Disposition": 'attachment; filename="heap.heapsnapshot"',

@@ -18,7 +18,10 @@ const notHealthy = "rpc error: code = Internal desc = app is not in a healthy st
 type Patient = App & { well: boolean; asked: number };
 
 /** An app with a health path, one subscription, and a name that its answers tell. */
-async function startPatient(name: string, routes: Readonly<Record<string, AppHandler>> = {}): Promise<Patient> {
+async function startPatient(
+  name: string,
+  routes: Readonly<Record<string, AppHandler>> = {},
+): Promise<Patient> {
   const state = { well: true, asked: 0 };
   const app = await startApp({
     routes: {

@@ -41,8 +41,17 @@ test("the block ends early: the app is ill, the shutdown API is called, or a sec
   let well = true;
   await using app = await startApp({ routes: { "/health": () => ({ status: well ? 200 : 500 }) } });
   const block = ["--dapr-block-shutdown-duration=60s"];
-  const checks = ["--enable-app-health-check=true", "--app-health-check-path=/health", "--app-health-probe-interval=1"];
-  await using ill = await startSidecar({ appId: "ill", appPort: app.port, nats, flags: [...block, ...checks] });
+  const checks = [
+    "--enable-app-health-check=true",
+    "--app-health-check-path=/health",
+    "--app-health-probe-interval=1",
+  ];
+  await using ill = await startSidecar({
+    appId: "ill",
+    appPort: app.port,
+    nats,
+    flags: [...block, ...checks],
+  });
   await using called = await startSidecar({ appId: "called", nats, flags: block });
   await using twice = await startSidecar({ appId: "twice", nats, flags: block });
   await using direct = await startSidecar({ appId: "direct", nats, flags: block });
@@ -65,7 +74,9 @@ test("the block ends early: the app is ill, the shutdown API is called, or a sec
 test("--dapr-graceful-shutdown-seconds=0 waits for ever, a second signal ends it", async () => {
   await using nats = await startNats();
   const release = Promise.withResolvers<void>();
-  await using app = await startApp({ routes: { "/slow": () => release.promise.then(() => ({ body: "done" })) } });
+  await using app = await startApp({
+    routes: { "/slow": () => release.promise.then(() => ({ body: "done" })) },
+  });
   const flags = ["--dapr-graceful-shutdown-seconds=0"];
   await using callee = await startSidecar({ appId: "callee", appPort: app.port, nats, flags });
   await using stuck = await startSidecar({ appId: "stuck", appPort: app.port, nats, flags });
@@ -127,7 +138,10 @@ test("SIGHUP reads everything again in the same process, on the same ports", asy
   await sidecar.http("/v1.0/metadata/k", { method: "PUT", body: "v" });
   const { pid } = sidecar;
   await writeFile(join(sidecar.resourcesPath, "s.yaml"), ordersSubscription);
-  await writeFile(join(sidecar.resourcesPath, "c.yaml"), nativeComponents.replace("name: statestore", "name: renamed"));
+  await writeFile(
+    join(sidecar.resourcesPath, "c.yaml"),
+    nativeComponents.replace("name: statestore", "name: renamed"),
+  );
   for (const round of [1, 2]) {
     sidecar.signal("SIGHUP");
     const lines = new RegExp(`(Init Elapsed[\\s\\S]*){${round + 1}}`);
@@ -135,7 +149,10 @@ test("SIGHUP reads everything again in the same process, on the same ports", asy
   }
   await sidecar.ready();
   expect(sidecar.pid).toBe(pid);
-  const document = (await sidecar.get("/v1.0/metadata")).json<{ extended: object; components: { name: string }[] }>();
+  const document = (await sidecar.get("/v1.0/metadata")).json<{
+    extended: object;
+    components: { name: string }[];
+  }>();
   expect(document.components.map(({ name }) => name)).toEqual(["renamed", "pubsub"]);
   expect(Object.keys(document.extended)).toEqual(["daprRuntimeVersion"]);
   await sidecar.subscribed("orders");
@@ -149,9 +166,16 @@ test("SIGHUP reads everything again in the same process, on the same ports", asy
 
 test("SIGHUP with files that cannot be used ends the sidecar and says why", async () => {
   await using nats = await startNats();
-  await using sidecar = await startSidecar({ appId: "again", nats, resources: { "c.yaml": nativeComponents } });
+  await using sidecar = await startSidecar({
+    appId: "again",
+    nats,
+    resources: { "c.yaml": nativeComponents },
+  });
   await rm(join(sidecar.resourcesPath, "c.yaml"));
-  await writeFile(join(sidecar.resourcesPath, "d.yaml"), nativeComponents.replace("state.nats", "state.natz"));
+  await writeFile(
+    join(sidecar.resourcesPath, "d.yaml"),
+    nativeComponents.replace("state.nats", "state.natz"),
+  );
   sidecar.signal("SIGHUP");
   expect(await sidecar.exited).toBe(1);
   expect(sidecar.logs()).toMatch(/Fatal error from runtime: .*did you mean state\.nats\?/);

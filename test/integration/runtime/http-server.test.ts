@@ -43,7 +43,11 @@ const token = { "dapr-api-token": "secret" };
 
 type Answer = { readonly status: number; readonly headers: Record<string, unknown>; readonly text: string };
 
-async function http2(session: ClientHttp2Session, headers: OutgoingHttpHeaders, body?: string): Promise<Answer> {
+async function http2(
+  session: ClientHttp2Session,
+  headers: OutgoingHttpHeaders,
+  body?: string,
+): Promise<Answer> {
   const stream = session.request({ ...token, ...headers }, { endStream: body === undefined });
   if (body !== undefined) stream.end(body);
   const [answer] = (await once(stream, "response")) as [Record<string, unknown>];
@@ -63,14 +67,20 @@ describe("HTTP/2 on the HTTP port", () => {
     );
     expect(saved.status).toBe(204);
     const read = await http2(session, { ":path": "/v1.0/state/statestore/k" });
-    expect(read).toMatchObject({ status: 200, text: '"over h2"', headers: { "content-type": "application/json" } });
+    expect(read).toMatchObject({
+      status: 200,
+      text: '"over h2"',
+      headers: { "content-type": "application/json" },
+    });
     const calls = Array.from({ length: 50 }, (_, i) =>
       http2(session, { ":path": "/v1.0/invoke/edge/method/x", ":method": "PUT" }, "x".repeat(i)),
     );
     const texts = (await Promise.all(calls)).map(({ text }) => text);
     expect(texts).toEqual(Array.from({ length: 50 }, (_, i) => `PUT ${i}`));
     // A verb that HTTP/1.1 parsers do not know, and no app id.
-    expect((await http2(session, { ":path": "/nowhere", ":method": "BREW" })).text).toContain("ERR_DIRECT_INVOKE");
+    expect((await http2(session, { ":path": "/nowhere", ":method": "BREW" })).text).toContain(
+      "ERR_DIRECT_INVOKE",
+    );
     session.close();
   });
 
@@ -102,9 +112,9 @@ describe("HTTP/2 on the HTTP port", () => {
     // A SETTINGS frame.
     expect(first[3]).toBe(4);
     socket.destroy();
-    expect(await exchange(sidecar.httpPort, "PROPFIND / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).toMatch(
-      /^HTTP\/1\.1 401 /,
-    );
+    expect(
+      await exchange(sidecar.httpPort, "PROPFIND / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+    ).toMatch(/^HTTP\/1\.1 401 /);
     silent.destroy();
   });
 
@@ -121,13 +131,15 @@ describe("HTTP/2 on the HTTP port", () => {
     ];
     socket.write(`${request.join("\r\n")}\r\n\r\n`);
     const [head] = (await once(socket, "data")) as [Buffer];
-    expect(head.toString("latin1")).toMatch(/^HTTP\/1\.1 101 Switching Protocols\r\n[\s\S]*Upgrade: h2c\r\n\r\n/i);
+    expect(head.toString("latin1")).toMatch(
+      /^HTTP\/1\.1 101 Switching Protocols\r\n[\s\S]*Upgrade: h2c\r\n\r\n/i,
+    );
     const settings = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
     socket.write(Buffer.concat([Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), settings]));
     let bytes = head.subarray(head.indexOf("\r\n\r\n") + 4);
     let body = "";
     let status = 0;
-    for (let ended = false; !ended; ) {
+    for (let ended = false; !ended;) {
       while (bytes.length >= 9 && bytes.length >= 9 + bytes.readUIntBE(0, 3)) {
         const length = bytes.readUIntBE(0, 3);
         const [type, flags, stream] = [bytes[3], bytes[4]!, bytes.readUInt32BE(5)];
@@ -156,7 +168,9 @@ describe("HTTP/2 on the HTTP port", () => {
       "HTTP2-Settings: AAMAAABkAAQAAP__",
       "Content-Length: 1",
     ];
-    expect(await exchange(sidecar.httpPort, `${head.join("\r\n")}\r\n\r\nv`, /\r\n\r\n/)).toMatch(/^HTTP\/1\.1 204 /);
+    expect(await exchange(sidecar.httpPort, `${head.join("\r\n")}\r\n\r\nv`, /\r\n\r\n/)).toMatch(
+      /^HTTP\/1\.1 204 /,
+    );
   });
 });
 
@@ -213,8 +227,11 @@ describe("odd requests over HTTP/1.1", () => {
 });
 
 describe("CORS", () => {
-  const ask = (headers: Record<string, string>, path = "/v1.0/metadata", method = "OPTIONS"): Promise<Answer> =>
-    sidecar.http(path, { method, headers });
+  const ask = (
+    headers: Record<string, string>,
+    path = "/v1.0/metadata",
+    method = "OPTIONS",
+  ): Promise<Answer> => sidecar.http(path, { method, headers });
 
   test("a preflight is answered before the token is asked for", async () => {
     const answer = await ask({
@@ -236,9 +253,15 @@ describe("CORS", () => {
 
   test("other answers carry Vary, errors and healthz too, and the origin when it matches", async () => {
     const health = await ask({ origin: "http://one.example" }, "/v1.0/healthz", "GET");
-    expect(health.headers).toMatchObject({ vary: "Origin", "access-control-allow-origin": "http://one.example" });
+    expect(health.headers).toMatchObject({
+      vary: "Origin",
+      "access-control-allow-origin": "http://one.example",
+    });
     const refused = await ask({ origin: "http://one.example" }, "/v1.0/metadata", "GET");
-    expect(refused).toMatchObject({ status: 401, headers: { "access-control-allow-origin": "http://one.example" } });
+    expect(refused).toMatchObject({
+      status: 401,
+      headers: { "access-control-allow-origin": "http://one.example" },
+    });
     const invoked = await ask({ ...token }, "/v1.0/invoke/edge/method/x", "GET");
     expect(invoked.headers["vary"]).toBe("Origin");
     expect(invoked.headers["access-control-allow-origin"]).toBeUndefined();
@@ -273,7 +296,11 @@ test("without CORS an OPTIONS is a call like any other; DAPR_HTTP_DISABLE_H2C tu
   expect(preflight.headers["vary"]).toBeUndefined();
   expect(await exchange(plain.httpPort, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")).toMatch(/^HTTP\/1\.1 400 /);
   const upgrade = "GET /v1.0/healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\n";
-  const answer = await exchange(plain.httpPort, `${upgrade}Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n`, /\r\n\r\n/);
+  const answer = await exchange(
+    plain.httpPort,
+    `${upgrade}Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n`,
+    /\r\n\r\n/,
+  );
   expect(answer).toMatch(/^HTTP\/1\.1 204 /);
 });
 
@@ -298,7 +325,9 @@ test("socket files replace both ports and are gone after the end, also a forced 
   await local.start();
   await local.logged(/dapr initialized/);
   const forced = connect(files[0]!);
-  forced.write("POST /v1.0/shutdown HTTP/1.1\r\nHost: x\r\ndapr-force-shutdown: true\r\nContent-Length: 0\r\n\r\n");
+  forced.write(
+    "POST /v1.0/shutdown HTTP/1.1\r\nHost: x\r\ndapr-force-shutdown: true\r\nContent-Length: 0\r\n\r\n",
+  );
   expect(await local.exited).toBe(1);
   forced.destroy();
   expect(files.map(existsSync)).toEqual([false, false]);
