@@ -16,6 +16,7 @@ export async function invokeOverHttp(
   ownNamespace: string,
 ): Promise<HttpReply> {
   const { target, method } = readTarget(call, ownNamespace);
+  call.endpoint = `InvokeService/${target.id}`;
   if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
   const request: MeshRequest = {
     verb: knownVerbs.has(call.verb) ? call.verb : "POST",

@@ -15,6 +15,7 @@ import { asError, createPublisher } from "./publish.ts";
 import type { Streams } from "./stream.ts";
 import { askForSubscriptions } from "./subscribe-list.ts";
 import { createOpenSubscription, createSubscriber } from "./subscriber.ts";
+import type { Subscriber } from "./subscriber.ts";
 import { chooseSubscriptions, compileSubscription, describeSubscription } from "./subscription.ts";
 import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 
@@ -26,31 +27,47 @@ export function createPubSubBlock(host: BlockHost): Block {
   const wrapEvent = createWrapEvent(appId, clock);
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
   const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics }));
-  const subscriber = createSubscriber({ appId, brokers, open, clock, log });
   const bulk = createBulkPublisher(publisher, appId);
   const declarative = host.subscriptions.map(compileResource);
-  const stopping = new AbortController();
+  const unstarted = chooseSubscriptions(declarative, []);
   let streams: Streams | undefined;
-  let subscriptions: readonly SubscriptionSpec[] = chooseSubscriptions(declarative, []);
+  /** What the app listed, once it did; it is not asked again. */
+  let chosen: readonly TopicSubscription[] | undefined;
+  /** From `appReady` until `appUnready`. */
+  let delivery: { readonly ending: AbortController; readonly subscriber: Subscriber } | undefined;
 
-  async function startSubscriptions(): Promise<void> {
-    let programmatic: TopicSubscription[] = [];
-    if (!host.options.app.skipSubscribe && brokers.any()) {
-      const specs = await askForSubscriptions({ app, appId, clock, log }, stopping.signal);
-      programmatic = specs.flatMap((spec) => {
-        try {
-          return [compileSubscription(spec)];
-        } catch (error) {
-          log.error(
-            `the app's subscription to ${spec.topic} of ${spec.pubsub} does not start: ${asError(error).message}`,
-          );
-          return [];
-        }
-      });
+  async function choose(signal: AbortSignal): Promise<readonly TopicSubscription[]> {
+    if (host.options.app.skipSubscribe || !brokers.any()) return unstarted;
+    const specs = await askForSubscriptions({ app, appId, clock, log }, signal);
+    const programmatic = specs.flatMap((spec) => {
+      try {
+        return [compileSubscription(spec)];
+      } catch (error) {
+        log.error(
+          `the app's subscription to ${spec.topic} of ${spec.pubsub} does not start: ${asError(error).message}`,
+        );
+        return [];
+      }
+    });
+    return chooseSubscriptions(declarative, programmatic);
+  }
+
+  async function startDelivery(): Promise<void> {
+    const ending = new AbortController();
+    const subscriber = createSubscriber({ appId, brokers, open, clock, log });
+    delivery = { ending, subscriber };
+    try {
+      chosen ??= await choose(ending.signal);
+      if (chosen.length > 0 && !ending.signal.aborted) await subscriber.start(chosen, await deliverTo(app));
+    } catch (error) {
+      if (ending.signal.aborted) return;
+      log.error(`no subscription of the app starts: ${asError(error).message}`);
     }
-    const chosen = chooseSubscriptions(declarative, programmatic);
-    subscriptions = chosen;
-    if (chosen.length > 0) await subscriber.start(chosen, await deliverTo(app));
+  }
+
+  async function endDelivery(graceMs: number): Promise<void> {
+    delivery?.ending.abort(new Error("delivery to the app ends"));
+    await delivery?.subscriber.stop(graceMs);
   }
 
   return {
@@ -64,22 +81,18 @@ export function createPubSubBlock(host: BlockHost): Block {
       streams = createStreams({ brokers, open });
       return [...grpcMethods(publisher, bulk), streams.method];
     },
-    async appReady() {
-      if (app.protocol === "none") return;
-      try {
-        await startSubscriptions();
-      } catch (error) {
-        if (stopping.signal.aborted) return;
-        log.error(`no subscription of the app starts: ${asError(error).message}`);
-      }
+    appReady: () => (app.protocol === "none" ? Promise.resolve() : startDelivery()),
+    async appUnready(graceMs, why) {
+      // Streams are the app's own doing: while it is ill it may close them or not.
+      await Promise.all([endDelivery(graceMs), why === "ending" ? streams?.stop(graceMs) : undefined]);
     },
     async stop(graceMs) {
-      stopping.abort(new Error("the sidecar stops"));
-      await Promise.all([subscriber.stop(graceMs), streams?.stop(graceMs)]);
+      await Promise.all([endDelivery(graceMs), streams?.stop(graceMs)]);
     },
-    metadata: () => ({
-      subscriptions: [...subscriptions, ...(streams?.list() ?? [])].map(describeSubscription),
-    }),
+    metadata: () => {
+      const subscriptions: readonly SubscriptionSpec[] = chosen ?? unstarted;
+      return { subscriptions: [...subscriptions, ...(streams?.list() ?? [])].map(describeSubscription) };
+    },
   };
 }
 
