@@ -7,16 +7,17 @@ import { joinMesh, systemClock, type Clock, type Mesh } from "../mesh/index.ts";
 import { Health } from "./api/health.ts";
 import { Metadata } from "./api/metadata.ts";
 import { openApis } from "./apis.ts";
+import type { AppChannel } from "./app/channel.ts";
 import { openApp } from "./app/open.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
-import { openComponents } from "./components/open.ts";
+import { openComponents, type RunningComponents } from "./components/open.ts";
 import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import type { LoadedResources } from "./config/resources.ts";
 import { Serving } from "./serving.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
-import { createMetrics, noMetrics } from "./telemetry/metrics.ts";
+import { createMetrics, noMetrics, type Metrics } from "./telemetry/metrics.ts";
 import type { Log } from "./telemetry/log.ts";
 import { daprVersion, version } from "./version.ts";
 
@@ -49,54 +50,17 @@ export type Sidecar = {
 
 /** Resolves when the APIs accept calls. Rejects with a readable Error when a component or a port fails. */
 export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
-  const { options, resources, log, clock = systemClock } = init;
+  const { log, clock = systemClock } = init;
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
 
-  // 1. NATS: connects in the background; everything below works as soon as it is there.
-  const mesh = join(init, clock);
-  mesh.onStatus((status) => health.set("nats", status.connected));
-
-  // 2. What blocks stand on: metrics, the app, components.
-  const metrics = init.metricsEnabled ? createMetrics(options.appId) : noMetrics;
-  const metricsServer = options.metrics.enabled
-    ? await createMetricsServer(metrics, options.metrics)
-    : undefined;
-  const profiling = await openProfiling(options, clock, log);
-  const app = openApp(options, clock, log);
-  const components = await openComponents({
-    options,
-    resources: resources.components,
-    mesh,
-    clock,
-    log,
-    metrics,
-    env: init.env,
-  });
-  health.set("components", true);
+  // 1. and 2.: NATS, metrics, the app, components.
+  const ground = await openGround(init, clock, health);
+  const { mesh, metrics, app } = ground;
 
   // 3. Building blocks and the small APIs beside them.
-  const host: BlockHost = {
-    options,
-    mesh,
-    clock,
-    app,
-    components,
-    subscriptions: resources.subscriptions,
-    log,
-    metrics,
-  };
-  const { blocks, invocation } = makeBlocks(host);
-  const metadata = new Metadata({
-    options,
-    version: daprVersion,
-    features: init.features,
-    components: () => components.list(),
-    others: resources.others,
-    appUp: () => health.isReady("app"),
-    parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
-  });
+  const { blocks, invocation, metadata } = mount(init, ground, clock, health);
 
   // 4. API servers: gRPC, then HTTP.
   const apis = await openApis({
@@ -144,12 +108,62 @@ export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
       health.set("app", false);
       await serving.stop(graceMs);
       await apis.close(Math.max(0, endMs - clock.monotonicMs()));
+      await ground.close();
+    },
+  };
+}
+
+/** What blocks stand on. */
+type Ground = {
+  readonly mesh: Mesh;
+  readonly metrics: Metrics;
+  readonly app: AppChannel;
+  readonly components: RunningComponents;
+  close(): Promise<void>;
+};
+
+async function openGround(init: SidecarInit, clock: Clock, health: Health): Promise<Ground> {
+  const { options, log, env } = init;
+  // NATS connects in the background; everything below works as soon as it is there.
+  const mesh = join(init, clock);
+  mesh.onStatus((status) => health.set("nats", status.connected));
+  const metrics = init.metricsEnabled ? createMetrics(options.appId) : noMetrics;
+  const served = options.metrics.enabled ? await createMetricsServer(metrics, options.metrics) : undefined;
+  const profiling = await openProfiling(options, clock, log);
+  const app = openApp(options, clock, log);
+  const resources = init.resources.components;
+  const components = await openComponents({ options, resources, mesh, clock, log, metrics, env });
+  health.set("components", true);
+  return {
+    mesh,
+    metrics,
+    app,
+    components,
+    async close() {
       await components.close();
       await app.close();
       await mesh.close();
-      await Promise.all([metricsServer?.close(), profiling?.close()]);
+      await Promise.all([served?.close(), profiling?.close()]);
     },
   };
+}
+
+function mount(init: SidecarInit, ground: Ground, clock: Clock, health: Health) {
+  const { options, resources, log } = init;
+  const { mesh, app, components, metrics } = ground;
+  const { subscriptions, others } = resources;
+  const host: BlockHost = { options, mesh, clock, app, components, subscriptions, log, metrics };
+  const { blocks, invocation } = makeBlocks(host);
+  const metadata = new Metadata({
+    options,
+    version: daprVersion,
+    features: init.features,
+    components: () => components.list(),
+    others,
+    appUp: () => health.isReady("app"),
+    parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
+  });
+  return { blocks, invocation, metadata };
 }
 
 /** The profiler is loaded only where it is wanted. */

@@ -39,7 +39,9 @@ test("outbound health comes before the app, health after it", async () => {
   expect((await sidecar.get("/v1.0/healthz")).status).toBe(500);
   await using app = await startApp({ port: appPort });
   await sidecar.ready();
-  expect((await sidecar.get("/v1.0/healthz?appid=other")).json()).toMatchObject({ errorCode: "ERR_HEALTH_APPID_NOT_MATCH" });
+  expect((await sidecar.get("/v1.0/healthz?appid=other")).json()).toMatchObject({
+    errorCode: "ERR_HEALTH_APPID_NOT_MATCH",
+  });
   void app;
 });
 
@@ -57,7 +59,12 @@ test("with an API token every call but health needs it, on both ports", async ()
 test("the app's token goes to the app, the caller's does not", async () => {
   await using nats = await startNats();
   await using app = await startApp({ fallback: () => ({}) });
-  await using sidecar = await startSidecar({ appId: "tokens", appPort: app.port, nats, env: { APP_API_TOKEN: "for-app" } });
+  await using sidecar = await startSidecar({
+    appId: "tokens",
+    appPort: app.port,
+    nats,
+    env: { APP_API_TOKEN: "for-app" },
+  });
   await sidecar.get("/v1.0/invoke/tokens/method/x", { "dapr-api-token": "mine" });
   expect(app.requestsTo("/x")[0]!.headers["dapr-api-token"]).toBe("for-app");
 });
@@ -69,7 +76,11 @@ test.each([
   ["a negative length", () => `POST /v1.0/state/s HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n`],
 ])("%s is refused and the sidecar lives on", async (_name, bytes) => {
   await using nats = await startNats();
-  await using sidecar = await startSidecar({ appId: "tough", nats, resources: { "c.yaml": nativeComponents } });
+  await using sidecar = await startSidecar({
+    appId: "tough",
+    nats,
+    resources: { "c.yaml": nativeComponents },
+  });
   const socket = connect(sidecar.httpPort, "127.0.0.1");
   socket.write(bytes(), "latin1");
   const [first] = (await once(socket, "data")) as [Buffer];
@@ -81,16 +92,26 @@ test.each([
 test("a body above --max-body-size is told by number and flag", async () => {
   await using nats = await startNats();
   const resources = { "c.yaml": nativeComponents };
-  await using sidecar = await startSidecar({ appId: "small", nats, resources, flags: ["--max-body-size=1Ki"] });
+  await using sidecar = await startSidecar({
+    appId: "small",
+    nats,
+    resources,
+    flags: ["--max-body-size=1Ki"],
+  });
   const answer = await sidecar.post("/v1.0/publish/pubsub/t", "x".repeat(5_000));
   expect(answer.status).toBe(400);
-  expect(answer.json()).toMatchObject({ errorCode: "ERR_BODY_READ", message: expect.stringContaining("1024 bytes") });
+  expect(answer.json()).toMatchObject({
+    errorCode: "ERR_BODY_READ",
+    message: expect.stringContaining("1024 bytes"),
+  });
 });
 
 test("SIGTERM finishes the call in flight and exits 0", async () => {
   await using nats = await startNats();
   const release = Promise.withResolvers<void>();
-  await using app = await startApp({ routes: { "/slow": () => release.promise.then(() => ({ body: "done" })) } });
+  await using app = await startApp({
+    routes: { "/slow": () => release.promise.then(() => ({ body: "done" })) },
+  });
   await using callee = await startSidecar({ appId: "callee", appPort: app.port, nats });
   await using caller = await startSidecar({ appId: "caller", nats });
   const call = caller.get("/v1.0/invoke/callee/method/slow");
@@ -113,7 +134,9 @@ test("the shutdown API ends gracefully, by force with exit code 1", async () => 
   await using forced = await startSidecar({ appId: "f", nats });
   expect((await graceful.post("/v1.0/shutdown")).status).toBe(204);
   expect(await graceful.exited).toBe(0);
-  expect((await forced.post("/v1.0/shutdown", undefined, { "dapr-force-shutdown": "true" })).status).toBe(204);
+  expect((await forced.post("/v1.0/shutdown", undefined, { "dapr-force-shutdown": "true" })).status).toBe(
+    204,
+  );
   expect(await forced.exited).toBe(1);
 });
 
@@ -122,7 +145,12 @@ test("a taken metrics port fails at once and says what to do", async () => {
   const other = createServer().listen(0, "127.0.0.1");
   await once(other, "listening");
   const { port } = other.address() as { port: number };
-  await using sidecar = await startSidecar({ appId: "m", nats, flags: [`--metrics-port=${port}`], wait: "none" });
+  await using sidecar = await startSidecar({
+    appId: "m",
+    nats,
+    flags: [`--metrics-port=${port}`],
+    wait: "none",
+  });
   expect(await sidecar.exited).toBe(1);
   expect(sidecar.logs()).toMatch(/metrics: .*choose another --metrics-port/);
   other.close();
