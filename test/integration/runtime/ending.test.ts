@@ -123,7 +123,7 @@ test("open connections without calls do not hold the end, calls of HTTP/2 client
   await using other = await startSidecar({ appId: "b", nats });
   const idle = connectHttp2(other.httpUrl);
   const busy = connectHttp2(sidecar.httpUrl);
-  for (const session of [idle, busy]) await once(session, "remoteSettings");
+  await Promise.all([idle, busy].map((session) => once(session, "remoteSettings")));
   const silent = [sidecar, other].map(({ httpPort }) => connect(httpPort, "127.0.0.1"));
   await Promise.all(silent.map((socket) => once(socket, "connect")));
   await other.get("/v1.0/healthz");
