@@ -117,9 +117,10 @@ function corsStep(allowed: readonly string[]): HttpStep {
 }
 
 function tokenStep(token: string): HttpStep {
+  const wanted = Buffer.from(token);
   return (next) => (call) => {
     const known =
-      call.headers["dapr-api-token"] === token || (call.verb === "GET" && openPaths.has(call.path));
+      isToken(call.headers["dapr-api-token"], wanted) || (call.verb === "GET" && openPaths.has(call.path));
     return known ? next(call) : unauthorized;
   };
 }
