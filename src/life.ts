@@ -26,7 +26,7 @@ export type LifeInit = {
   readonly clock: Clock;
 };
 
-/** Resolves with the exit code, or `reload` when everything is to be read again. Rejects when it cannot start or breaks. */
+/** Resolves with the exit code, or `reload` to begin the next life. Rejects when it cannot start or breaks. */
 export async function runSidecar(init: LifeInit): Promise<number | "reload"> {
   const over = new AbortController();
   try {

@@ -41,13 +41,13 @@ export type ComponentsInit = {
   readonly env: NodeJS.ProcessEnv;
 };
 
-type Running = OpenComponents & { list(): readonly OpenComponent[]; close(): Promise<void> };
+export type RunningComponents = OpenComponents & { list(): readonly OpenComponent[]; close(): Promise<void> };
 
 /** Every port can be closed; that is all this file knows of one. */
 type Closable = { close(): Promise<void> };
 
 /** Rejects with Dapr's text when a component fails without `ignoreErrors`; those opened before it are closed again. */
-export async function openComponents(init: ComponentsInit): Promise<Running> {
+export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
   const loadedCount = init.metrics.count("runtime_component_loaded", "Components loaded.", []);
   const initCount = init.metrics.count("runtime_component_init_total", "Component inits.", ["component"]);
   const failedCount = init.metrics.count("runtime_component_init_fail_total", "Failed component inits.", [
@@ -204,7 +204,7 @@ async function withTimeout<T>(
   }
 }
 
-function byCategory(opened: readonly OpenComponent[]): Running {
+function byCategory(opened: readonly OpenComponent[]): RunningComponents {
   const find = (category: string): OpenComponent[] =>
     opened.filter((component) => categoryOf(component.resource.type) === category);
   const categories = new Map<string, Map<string, OpenComponent>>();

@@ -23,6 +23,8 @@ import { listenOn, type ListenTarget } from "./listen.ts";
 
 /** Time for a client to send its header, ms (Dapr's). */
 const headerTimeoutMs = 10_000;
+/** How often node looks for clients above that time, ms. */
+const checkEveryMs = 2_000;
 /** Idle keep-alive connections are kept this long, ms. */
 const keepAliveMs = 120_000;
 /** Slack over the read buffer that Go's server grants, bytes. */
@@ -88,6 +90,7 @@ export class HttpSockets {
       maxHeaderSize: this.#maxHeaderBytes,
       headersTimeout: headerTimeoutMs,
       requestTimeout: 0,
+      connectionsCheckingInterval: checkEveryMs,
       keepAliveTimeout: keepAliveMs,
       joinDuplicateHeaders: true,
       shouldUpgradeCallback: (request) => this.#http2 !== undefined && isH2cUpgrade(request),

@@ -2,6 +2,7 @@
  * The way of one HTTP request, whatever its connection: the shared steps in their one order, then the route, then
  * metrics and API log. The chain is made once at boot; a request allocates nothing for it.
  */
+import { timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../mesh/index.ts";
 import { httpErrorBody, toApiError } from "../api/errors.ts";
 import type { HttpCall, HttpReply, HttpRoute } from "../api/http.ts";
@@ -116,11 +117,18 @@ function corsStep(allowed: readonly string[]): HttpStep {
 }
 
 function tokenStep(token: string): HttpStep {
+  const wanted = Buffer.from(token);
   return (next) => (call) => {
     const known =
-      call.headers["dapr-api-token"] === token || (call.verb === "GET" && openPaths.has(call.path));
+      isToken(call.headers["dapr-api-token"], wanted) || (call.verb === "GET" && openPaths.has(call.path));
     return known ? next(call) : unauthorized;
   };
+}
+
+function isToken(given: unknown, wanted: Buffer): boolean {
+  if (typeof given !== "string") return false;
+  const bytes = Buffer.from(given, "latin1");
+  return bytes.length === wanted.length && timingSafeEqual(bytes, wanted);
 }
 
 /** What comes as far as this is in the API log, whatever becomes of it. */

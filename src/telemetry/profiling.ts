@@ -15,7 +15,8 @@ const page = `<!doctype html>
 <ul>
 <li><a href="/debug/pprof/profile?seconds=${defaultSeconds}">/debug/pprof/profile?seconds=${defaultSeconds}</a>:
 CPU profile of that many seconds (1 to ${maxSeconds}), a .cpuprofile file</li>
-<li><a href="/debug/pprof/heap">/debug/pprof/heap</a>: heap snapshot, a .heapsnapshot file; the sidecar stands still meanwhile</li>
+<li><a href="/debug/pprof/heap">/debug/pprof/heap</a>: heap snapshot,
+a .heapsnapshot file; the sidecar stands still meanwhile</li>
 </ul>
 <p>Open the files in Chrome's developer tools or an editor that knows them.</p>
 `;

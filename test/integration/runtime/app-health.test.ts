@@ -36,7 +36,12 @@ async function startPatient(
     },
   });
   return Object.defineProperties(app, {
-    well: { get: () => state.well, set: (well: boolean) => void (state.well = well) },
+    well: {
+      get: () => state.well,
+      set(well: boolean) {
+        state.well = well;
+      },
+    },
     asked: { get: () => state.asked },
   }) as Patient;
 }
@@ -71,7 +76,7 @@ test("an app gets nothing until its first good probe, though the sidecar is read
   expect(app.asked).toBe(1);
 });
 
-test("an ill app is withdrawn: calls and events go to its replica; calls in flight finish; then it is back", async () => {
+test("an ill app is withdrawn, its replica gets everything, calls in flight finish; then it is back", async () => {
   await using nats = await startNats();
   const release = Promise.withResolvers<void>();
   await using one = await startPatient("one", {

@@ -1,5 +1,8 @@
 // How a sidecar ends and begins again: held back, forced, for ever patient, during its start, and SIGHUP.
+import { once } from "node:events";
 import { rm, writeFile } from "node:fs/promises";
+import { connect as connectHttp2 } from "node:http2";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
@@ -8,7 +11,7 @@ import { nativeComponents, ordersSubscription } from "./resources.ts";
 
 const resources = { "c.yaml": nativeComponents, "s.yaml": ordersSubscription };
 
-test("--dapr-block-shutdown-duration: events stop at the signal, everything else works until the time is over", async () => {
+test("--dapr-block-shutdown-duration: events stop at the signal, all else works until the time is over", async () => {
   await using nats = await startNats();
   await using app = await startApp({ routes: { "/hi": () => ({ body: "hi" }), "/orders": () => undefined } });
   const flags = ["--dapr-block-shutdown-duration=4s"];
@@ -108,6 +111,33 @@ test("past the grace period the end is forced: calls are told, the exit code is 
   expect(await callee.stop()).toBe(1);
   expect(callee.logs()).toContain("Graceful shutdown timeout exceeded, forcing shutdown");
   expect((await call).status).toBe(500);
+});
+
+test("open connections without calls do not hold the end, calls of HTTP/2 clients finish", async () => {
+  await using nats = await startNats();
+  const release = Promise.withResolvers<void>();
+  await using app = await startApp({
+    routes: { "/slow": () => release.promise.then(() => ({ body: "done" })) },
+  });
+  await using sidecar = await startSidecar({ appId: "a", appPort: app.port, nats });
+  await using other = await startSidecar({ appId: "b", nats });
+  const idle = connectHttp2(other.httpUrl);
+  const busy = connectHttp2(sidecar.httpUrl);
+  await Promise.all([idle, busy].map((session) => once(session, "remoteSettings")));
+  const silent = [sidecar, other].map(({ httpPort }) => connect(httpPort, "127.0.0.1"));
+  await Promise.all(silent.map((socket) => once(socket, "connect")));
+  await other.get("/v1.0/healthz");
+  expect(await other.stop()).toBe(0);
+  const call = busy.request({ ":path": "/v1.0/invoke/a/method/slow" });
+  await app.received("/slow", 1);
+  sidecar.signal("SIGTERM");
+  await sidecar.logged(/dapr shutting down/);
+  release.resolve();
+  let text = "";
+  for await (const chunk of call) text += String(chunk);
+  expect(text).toBe("done");
+  expect(await sidecar.exited).toBe(0);
+  for (const open of [idle, busy, ...silent]) open.destroy();
 });
 
 test("a signal during the start ends it", async () => {

@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { connect as connectHttp2, type ClientHttp2Session, type OutgoingHttpHeaders } from "node:http2";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { freePort, httpClient, startApp, startNats, startSidecar, tempDir } from "../../kit/index.ts";
 import type { App, Nats, Sidecar } from "../../kit/index.ts";
@@ -221,7 +221,8 @@ describe("odd requests over HTTP/1.1", () => {
     expect(await exchange(sidecar.httpPort, text.replace("Connection: close\r\n", ""))).toMatch(
       /^HTTP\/1\.1 400 [\s\S]*ERR_BODY_READ/,
     );
-    const chunks = `${get("POST /v1.0/publish/pubsub/t HTTP/1.1", ["Transfer-Encoding: chunked"]).replace("Connection: close\r\n", "")}11170\r\n${"x".repeat(0x11170)}\r\n`;
+    const chunked = get("POST /v1.0/publish/pubsub/t HTTP/1.1", ["Transfer-Encoding: chunked"]);
+    const chunks = `${chunked.replace("Connection: close\r\n", "")}11170\r\n${"x".repeat(0x11170)}\r\n`;
     expect(await exchange(sidecar.httpPort, chunks)).toMatch(/^HTTP\/1\.1 400 [\s\S]*ERR_BODY_READ/);
   });
 });
@@ -342,3 +343,22 @@ test("every listen address serves; one that cannot be had is told and does no ha
   }
   expect(several.logs()).toMatch(/could not listen on 192\.0\.2\.1:\d+/);
 });
+
+test("slow headers and silent connections are cut off; a port that stays taken ends the start", async () => {
+  const other = createServer().listen(0, "127.0.0.1");
+  await once(other, "listening");
+  const { port } = other.address() as { port: number };
+  const options = { appId: "late", nats, wait: "none" } as const;
+  await using api = await startSidecar({ ...options, flags: [`--dapr-http-port=${port}`] });
+  const flags = [`--dapr-public-port=${port}`, "--dapr-public-listen-address=127.0.0.1"];
+  await using open = await startSidecar({ ...options, flags });
+  expect(await open.exited).toBe(1);
+  expect(open.logs()).toMatch(/public port: .*choose another --dapr-public-port/);
+  const slow = exchange(sidecar.httpPort, "GET /v1.0/healthz HTTP/1.1\r\nHost: x\r\n");
+  const silent = exchange(sidecar.httpPort, "");
+  expect(await api.exited).toBe(1);
+  expect(api.logs()).toContain("could not listen on any endpoint");
+  expect(await slow).toMatch(/^HTTP\/1\.1 408 /);
+  expect(await silent).toBe("");
+  other.close();
+}, 40_000);
