@@ -13,8 +13,9 @@ import { makeBlocks } from "./blocks/index.ts";
 import type { Block, BlockHost } from "./blocks/block.ts";
 import type { InvocationBlock } from "./blocks/invocation/index.ts";
 import { openComponents } from "./components/open.ts";
+import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import type { SidecarOptions } from "./config/options.ts";
-import type { LoadedResources } from "./config/resources.ts";
+import { formatProblem, type LoadedResources } from "./config/resources.ts";
 import { createGrpcServer } from "./ingress/grpc.ts";
 import { createHttpServer } from "./ingress/http.ts";
 import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
@@ -61,12 +62,14 @@ export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
   // Closed from the last opened to the first, at the end or when the start fails.
   const opened = new AsyncDisposableStack();
   try {
-    const { mesh, metrics, app, components } = await openFoundation(init, clock, health, opened);
+    const { mesh, metrics, app, components, httpEndpoints } = await openFoundation(init, clock, health, opened);
 
     // 3. Building blocks and the small APIs beside them.
     const { subscriptions } = init.resources;
-    const host: BlockHost = { options, mesh, clock, app, components, subscriptions, log, metrics };
+    const foundation = { options, mesh, clock, app, components, log, metrics };
+    const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
     const { blocks, invocation } = makeBlocks(host);
+    opened.defer(() => invocation.close());
     const metadata = new Metadata({
       options,
       version: daprVersion,
@@ -116,6 +119,7 @@ type Foundation = {
   readonly metrics: Metrics;
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
+  readonly httpEndpoints: BlockHost["httpEndpoints"];
 };
 
 async function openFoundation(
@@ -143,7 +147,9 @@ async function openFoundation(
   const components = await openComponents({ options, resources, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
   health.set("components", true);
-  return { mesh, metrics, app, components };
+  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, env);
+  for (const problem of problems) log.warn(formatProblem(problem));
+  return { mesh, metrics, app, components, httpEndpoints };
 }
 
 type ApiParts = {

@@ -46,7 +46,7 @@ export class Metadata {
   /** The document of GET /v1.0/metadata; members in the contract's order, empty ones left out. */
   document(): Readonly<Record<string, unknown>> {
     const { options, version, features, parts } = this.#source;
-    const { subscriptions, ...otherParts } = parts();
+    const { subscriptions, httpEndpoints, ...otherParts } = parts();
     return withoutEmpty({
       id: options.appId,
       runtimeVersion: version,
@@ -54,6 +54,7 @@ export class Metadata {
       components: this.#source.components().map(describeComponent),
       extended: Object.fromEntries([...this.#extended].sort(([a], [b]) => (a < b ? -1 : 1))),
       subscriptions,
+      httpEndpoints,
       appConnectionProperties: describeApp(options),
       actorRuntime: { runtimeStatus: "DISABLED", hostReady: false, placement: "placement: disconnected" },
       scheduler: { connected_addresses: [] },

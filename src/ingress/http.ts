@@ -2,7 +2,8 @@
  * The HTTP port: sockets, the shared steps in written order, and the one place that turns a reply or a thrown value
  * into bytes. Steps of a request: clean path -> token -> route -> block -> reply -> metrics -> API log.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { Readable } from "node:stream";
 import type { Clock } from "../../mesh/index.ts";
 import { httpErrorBody, toApiError } from "../api/errors.ts";
@@ -61,6 +62,14 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
         response.writeContinue();
         ingress.handle(request, response);
       });
+      // Node hands CONNECT over as a bare socket; here it is a request like any other, and refused as one.
+      server.on("connect", (request, socket) => {
+        const response = new ServerResponse(request);
+        response.shouldKeepAlive = false;
+        response.assignSocket(socket as Socket);
+        response.once("finish", () => socket.end());
+        ingress.handle(request, response);
+      });
       server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
         if (!socket.writable) return void socket.destroy();
         const line =
@@ -109,7 +118,7 @@ class HttpIngress {
 
   handle(request: IncomingMessage, response: ServerResponse): void {
     const startMs = this.#options.clock.monotonicMs();
-    const url = request.url ?? "/";
+    const url = pathOf(request.url ?? "/");
     const mark = url.indexOf("?");
     const rawPath = mark < 0 ? url : url.slice(0, mark);
     const query = mark < 0 ? "" : url.slice(mark + 1);
@@ -126,7 +135,8 @@ class HttpIngress {
     let label = call.path;
     let reply: HttpReply;
     try {
-      if (!this.#authorized(call)) reply = unauthorized;
+      if (brokenEscape.test(call.rawPath)) reply = badEscape;
+      else if (!this.#authorized(call)) reply = unauthorized;
       else {
         const match = this.#router.find(call.verb, call.path);
         if (match === undefined) reply = await this.#options.fallback(call);
@@ -190,6 +200,16 @@ const unauthorized: HttpReply = Object.freeze({
 });
 const badEscape: HttpReply = Object.freeze({ status: 400, headers: textHeaders, body: "400 Bad Request" });
 
+const brokenEscape = /%(?![0-9A-Fa-f]{2})/;
+
+/** Path and query of a request target; proxies' clients send a whole URL, CONNECT an authority. */
+function pathOf(target: string): string {
+  if (target.startsWith("/")) return target;
+  const path = /^[a-z][a-z0-9+.-]*:\/\/[^/?]*(.*)$/is.exec(target)?.[1];
+  if (path === undefined) return "/";
+  return path.startsWith("/") ? path : `/${path}`;
+}
+
 /** Writes a reply; resolves when everything is handed to the socket or the client is gone. */
 async function send(reply: HttpReply, response: ServerResponse, verb: string): Promise<void> {
   if (response.destroyed) return;
@@ -206,7 +226,9 @@ async function send(reply: HttpReply, response: ServerResponse, verb: string): P
   }
   const bytes = typeof body === "string" ? Buffer.from(body) : body;
   const bodiless = reply.status === 204 || reply.status === 304;
-  if (!bodiless) headers.push("Content-Length", String(bytes?.length ?? 0));
+  const length = bytes?.length ?? 0;
+  // An answer to HEAD is about a body that is not here, so its length is unknown rather than 0.
+  if (!bodiless && (length > 0 || verb !== "HEAD")) headers.push("Content-Length", String(length));
   response.writeHead(reply.status, headers);
   if (bytes === undefined || bytes.length === 0 || bodiless || verb === "HEAD") response.end();
   else response.end(bytes);
