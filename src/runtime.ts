@@ -12,9 +12,10 @@ import { openApp } from "./app/open.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
+import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
-import type { LoadedResources } from "./config/resources.ts";
+import { formatProblem, type LoadedResources } from "./config/resources.ts";
 import { Serving } from "./serving.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
 import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
@@ -68,12 +69,14 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, app, components } = await openFoundation(init, clock, health, opened);
+  const { mesh, metrics, app, components, httpEndpoints } = await openFoundation(init, clock, health, opened);
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
-  const host: BlockHost = { options, mesh, clock, app, components, subscriptions, log, metrics };
+  const foundation = { options, mesh, clock, app, components, log, metrics };
+  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
   const { blocks, invocation } = makeBlocks(host);
+  opened.defer(() => invocation.close());
   const metadata = new Metadata({
     options,
     version: daprVersion,
@@ -145,6 +148,7 @@ type Foundation = {
   readonly metrics: Metrics;
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
+  readonly httpEndpoints: BlockHost["httpEndpoints"];
 };
 
 async function openFoundation(
@@ -174,7 +178,12 @@ async function openFoundation(
   const components = await openComponents({ options, resources, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
   health.set("components", true);
-  return { mesh, metrics, app, components };
+  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(
+    init.resources.httpEndpoints,
+    env,
+  );
+  for (const problem of problems) log.warn(formatProblem(problem));
+  return { mesh, metrics, app, components, httpEndpoints };
 }
 
 /** The profiler is loaded only where it is wanted. */

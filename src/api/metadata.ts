@@ -52,7 +52,7 @@ export class Metadata {
   /** The document of GET /v1.0/metadata; members in the contract's order, empty ones left out. */
   document(): Readonly<Record<string, unknown>> {
     const { options, version, features, others, parts, appUp } = this.#source;
-    const { subscriptions, ...otherParts } = parts();
+    const { subscriptions, httpEndpoints, ...otherParts } = parts();
     return withoutEmpty({
       id: options.appId,
       runtimeVersion: version,
@@ -60,7 +60,7 @@ export class Metadata {
       components: this.#source.components().map(describeComponent),
       extended: Object.fromEntries([...this.#extended].sort(([a], [b]) => (a < b ? -1 : 1))),
       subscriptions,
-      httpEndpoints: namesOf(others, "HTTPEndpoint"),
+      httpEndpoints,
       appConnectionProperties: describeApp(options),
       actorRuntime: appUp() ? noActors : actorsLater,
       scheduler: { connected_addresses: [] },

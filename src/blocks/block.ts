@@ -7,6 +7,7 @@ import type { HttpRoute } from "../api/http.ts";
 import type { GrpcMethod } from "../api/grpc.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { OpenComponents } from "../components/open.ts";
+import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -21,6 +22,8 @@ export type BlockHost = {
   readonly components: OpenComponents;
   /** Declarative subscriptions of the resource files, already scoped to this app. */
   readonly subscriptions: readonly SubscriptionResource[];
+  /** Servers outside that are called under a name, already scoped to this app. */
+  readonly httpEndpoints: readonly HttpEndpoint[];
   readonly log: Log;
   readonly metrics: Metrics;
 };

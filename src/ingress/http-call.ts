@@ -25,11 +25,12 @@ export class NodeHttpCall implements HttpCall {
   #abort: AbortController | undefined;
   #search: URLSearchParams | undefined;
 
-  /** `url` as in the request line. */
-  constructor(request: IncomingMessage, response: ServerResponse, url: string, maxBodyBytes: number) {
+  /** `target` as in the request line. */
+  constructor(request: IncomingMessage, response: ServerResponse, target: string, maxBodyBytes: number) {
     this.#request = request;
     this.#response = response;
     this.verb = request.method ?? "GET";
+    const url = pathOf(target);
     const mark = url.indexOf("?");
     this.rawPath = mark < 0 ? url : url.slice(0, mark);
     this.path = cleanPath(this.rawPath);
@@ -137,4 +138,12 @@ function bodyUnreadable(reason: string, cause?: unknown): ApiError {
     message: `failed to read request body: ${reason}`,
     cause,
   });
+}
+
+/** Path and query of a request target; clients of proxies send a whole URL, CONNECT an authority. */
+function pathOf(target: string): string {
+  if (target.startsWith("/")) return target;
+  const path = /^[a-z][a-z0-9+.-]*:\/\/[^/?]*(.*)$/is.exec(target)?.[1];
+  if (path === undefined) return "/";
+  return path.startsWith("/") ? path : `/${path}`;
 }

@@ -18,7 +18,7 @@ export async function sendHttp1(response: ServerResponse, reply: HttpReply, verb
   }
   const bytes = typeof body === "string" ? Buffer.from(body) : body;
   const size = bytes?.length ?? 0;
-  if (reply.status !== 204 && reply.status !== 304) headers.push("Content-Length", String(size));
+  if (hasLength(reply.status, verb, size)) headers.push("Content-Length", String(size));
   response.writeHead(reply.status, headers);
   if (size === 0 || isBodiless(reply.status, verb)) {
     response.end();
@@ -39,12 +39,17 @@ export async function sendHttp2(stream: ServerHttp2Stream, reply: HttpReply, ver
   }
   const bytes = typeof body === "string" ? Buffer.from(body) : body;
   const size = bytes?.length ?? 0;
-  if (status !== 204 && status !== 304) headers["content-length"] = String(size);
+  if (hasLength(status, verb, size)) headers["content-length"] = String(size);
   const bodiless = size === 0 || isBodiless(status, verb);
   stream.respond(headers, { endStream: bodiless });
   if (bodiless) return 0;
   stream.end(bytes);
   return size;
+}
+
+/** An answer to HEAD is about a body that is not here, so its length is unknown rather than 0. */
+function hasLength(status: number, verb: string, size: number): boolean {
+  return status !== 204 && status !== 304 && (size > 0 || verb !== "HEAD");
 }
 
 function isBodiless(status: number, verb: string): boolean {

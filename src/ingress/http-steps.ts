@@ -47,6 +47,7 @@ const openPaths = new Set(["/v1.0/healthz", "/v1.0/healthz/outbound"]);
  */
 function stepsInOrder(steps: HttpSteps): HttpStep[] {
   return [
+    escapeStep,
     steps.tracing ?? through,
     steps.allowedOrigins === undefined ? through : corsStep(steps.allowedOrigins),
     steps.apiToken === undefined ? through : tokenStep(steps.apiToken),
@@ -106,6 +107,11 @@ export class HttpIngress {
 }
 
 const through: HttpStep = (next) => next;
+
+const brokenEscape = /%(?![0-9A-Fa-f]{2})/;
+
+/** A path that cannot be decoded means nothing to anyone. */
+const escapeStep: HttpStep = (next) => (call) => (brokenEscape.test(call.rawPath) ? badEscape : next(call));
 
 function corsStep(allowed: readonly string[]): HttpStep {
   const cors = createCors(allowed);
