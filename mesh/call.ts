@@ -4,7 +4,7 @@
  */
 import type { Msg } from "@nats-io/transport-node";
 import type { MeshConnection } from "./connection.ts";
-import { MeshError, codeOfPeer, isMeshError } from "./errors.ts";
+import { MeshError, cancelledBy, codeOfPeer, isMeshError } from "./errors.ts";
 import { FrameKind, decodeFrame, encodeCancel, encodeRequest, readError, readResponse } from "./frame.ts";
 import { type Mux, type Step, isNoResponders } from "./mux.ts";
 import { plainRequest, readPlainResponse } from "./plain.ts";
@@ -15,6 +15,8 @@ import type { CallOptions, MeshIdentity, MeshRequest, MeshResponse } from "./typ
 export const livenessMs = 16_000;
 /** A call waits this long for NATS to come back before it fails as not sent. */
 const reconnectWaitMs = 5_000;
+/** Wait before an app is looked for again that was not there right after NATS came back, ms. */
+const settleWaitMs = 50;
 /** Limit of a plain-NATS app that has no way to show progress. */
 const plainTimeoutMs = 60_000;
 /** Subjects remembered, one per called app. */
@@ -35,18 +37,37 @@ export class Caller {
   }
 
   async call(request: MeshRequest, options: CallOptions): Promise<MeshResponse> {
-    const { signal } = options;
     const { clock } = this.#connection.settings;
     const subjects = this.#subjectsOf(options);
     const endMs = options.timeoutMs > 0 ? clock.monotonicMs() + options.timeoutMs : Number.POSITIVE_INFINITY;
-    const leftMs = (): number => (options.timeoutMs > 0 ? Math.max(1, endMs - clock.monotonicMs()) : 0);
+    for (;;) {
+      try {
+        return await this.#attempt(request, options, subjects, endMs);
+      } catch (error) {
+        const again = isMeshError(error, "no-responders") && this.#connection.settling;
+        if (!again || clock.monotonicMs() + settleWaitMs >= endMs) throw error;
+        await clock
+          .sleep(settleWaitMs, options.signal)
+          .catch(() => Promise.reject(cancelledBy(options.signal!)));
+      }
+    }
+  }
+
+  async #attempt(
+    request: MeshRequest,
+    { timeoutMs, signal }: CallOptions,
+    subjects: Subjects,
+    endMs: number,
+  ): Promise<MeshResponse> {
+    const { clock } = this.#connection.settings;
+    const leftMs = (): number => (timeoutMs > 0 ? Math.max(1, endMs - clock.monotonicMs()) : 0);
     if (!this.#connection.connected) {
       await this.#connection.readyWithin(Math.min(leftMs() || reconnectWaitMs, reconnectWaitMs), signal);
     }
-    const timeoutMs = leftMs();
+    const left = leftMs();
     try {
-      return await this.#mux.request(subjects.rpc, encodeRequest(request, timeoutMs), {
-        timeoutMs,
+      return await this.#mux.request(subjects.rpc, encodeRequest(request, left), {
+        timeoutMs: left,
         idleMs: livenessMs,
         signal,
         read: readReply,
@@ -54,7 +75,7 @@ export class Caller {
       });
     } catch (error) {
       if (!isMeshError(error, "no-responders")) throw error;
-      return this.#callPlain(subjects.call, request, leftMs() || plainTimeoutMs, signal);
+      return await this.#callPlain(subjects.call, request, leftMs() || plainTimeoutMs, signal);
     }
   }
 

@@ -8,7 +8,7 @@ import { MeshConnection } from "./connection.ts";
 import { JetStream } from "./jetstream.ts";
 import { Mux } from "./mux.ts";
 import { Presence } from "./presence.ts";
-import { findNats, type FindOptions } from "./server/index.ts";
+import { findNats, type FindOptions, hasCredentials } from "./server/index.ts";
 import { Server } from "./serve.ts";
 import { joinName, topicBase } from "./subjects.ts";
 import { JetStreamTable } from "./table.ts";
@@ -216,8 +216,7 @@ function findOptions(options: JoinOptions, clock: Clock, log: MeshLog, signal: A
     clock,
     signal,
     progress: (line) => log("info", line),
-    credentialsGiven:
-      access.credsFile !== undefined || access.nkeyFile !== undefined || access.user !== undefined,
+    credentialsGiven: hasCredentials(access),
     ...(options.natsUrls === undefined ? {} : { urls: options.natsUrls }),
     ...(options.home === undefined ? {} : { home: options.home }),
     ...(options.natsPort === undefined ? {} : { defaultPort: options.natsPort }),

@@ -6,6 +6,7 @@ import type { Clock } from "../mesh/index.ts";
 import { enabledFeatures } from "./config/kinds/configuration.ts";
 import { loadConfiguration } from "./config/load-configuration.ts";
 import { configurationEnv, type SidecarOptions } from "./config/options.ts";
+import { notEnforced } from "./config/not-enforced.ts";
 import { formatProblem, loadResources } from "./config/resources.ts";
 import { formatGoDuration } from "./lib/duration.ts";
 import type { Order, Orders } from "./orders.ts";
@@ -84,6 +85,7 @@ async function start({ options, env, log, orders }: LifeInit): Promise<Sidecar> 
   );
   const resources = await loadResources(options.resources.directories, { appId: options.appId, env });
   for (const problem of [...configuration.problems, ...resources.problems]) log.warn(formatProblem(problem));
+  for (const warning of notEnforced(configuration, resources)) log.warn(warning);
   const { apiLogging } = configuration;
   return startSidecar({
     options,
@@ -91,6 +93,7 @@ async function start({ options, env, log, orders }: LifeInit): Promise<Sidecar> 
     apiLogging: { ...apiLogging, enabled: options.api.apiLogging ?? apiLogging.enabled },
     metricsEnabled: configuration.metrics.enabled,
     features: enabledFeatures(configuration),
+    deniedComponents: configuration.deniedComponents,
     log,
     env,
     onShutdownRequest: (force) => {

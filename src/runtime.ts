@@ -28,6 +28,8 @@ export type SidecarInit = {
   readonly apiLogging: ApiLoggingSettings;
   readonly metricsEnabled: boolean;
   readonly features: readonly string[];
+  /** `spec.components.deny` of the Configuration. */
+  readonly deniedComponents: readonly string[];
   readonly log: Log;
   readonly env: NodeJS.ProcessEnv;
   readonly clock?: Clock;
@@ -167,7 +169,7 @@ async function openFoundation(
   // 2. What blocks stand on: metrics, the app, components.
   const metrics = init.metricsEnabled ? createMetrics(options.appId) : noMetrics;
   if (options.metrics.enabled) {
-    const server = await createMetricsServer(metrics, options.metrics);
+    const server = await createMetricsServer(metrics, options.metrics, log);
     opened.defer(() => server.close());
   }
   const profiling = await openProfiling(options, clock, log);
@@ -175,7 +177,8 @@ async function openFoundation(
   const app = openApp(options, clock, log);
   opened.defer(() => app.close());
   const resources = init.resources.components;
-  const components = await openComponents({ options, resources, mesh, clock, log, metrics, env });
+  const { deniedComponents: deny } = init;
+  const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
   health.set("components", true);
   const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(

@@ -153,7 +153,9 @@ describe("loadResources", () => {
     const two = await loadResources([directory({ "a.yaml": endpoint("e"), "b.yaml": endpoint("e") })], shop);
     expect(two.httpEndpoints).toEqual([]);
     expect(two.problems.map(({ message }) => message)).toEqual([
-      expect.stringMatching(/^duplicate definition of HTTPEndpoint name e, first in .*a\.yaml:1; no HTTPEndpoint/),
+      expect.stringMatching(
+        /^duplicate definition of HTTPEndpoint name e, first in .*a\.yaml:1; no HTTPEndpoint/,
+      ),
     ]);
   });
 });

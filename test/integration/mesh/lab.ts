@@ -2,7 +2,14 @@
 import { createServer, connect as connectSocket } from "node:net";
 import type { Socket } from "node:net";
 import { join } from "node:path";
-import { type Clock, type JoinOptions, type JoinedMesh, type MeshRequest, joinMesh, systemClock } from "../../../mesh/index.ts";
+import {
+  type Clock,
+  type JoinOptions,
+  type JoinedMesh,
+  type MeshRequest,
+  joinMesh,
+  systemClock,
+} from "../../../mesh/index.ts";
 import { checkout, eventually, freePort, nodeBinary, startNats, startProcess } from "../../kit/index.ts";
 import type { Nats, NatsOptions, RunningProcess } from "../../kit/index.ts";
 
@@ -105,26 +112,39 @@ export function jumpingClock(): JumpingClock {
 }
 
 /** Another process with a participant; see participant.ts for the roles. */
-export async function startParticipant(url: string, role: string, ...args: string[]): Promise<RunningProcess> {
+export async function startParticipant(
+  url: string,
+  role: string,
+  ...args: string[]
+): Promise<RunningProcess> {
   const program = join(checkout, "test/integration/mesh/participant.ts");
-  const started = await startProcess({ name: `${role} ${args.join(" ")}`, command: nodeBinary(), args: [program, url, role, ...args] });
+  const started = await startProcess({
+    name: `${role} ${args.join(" ")}`,
+    command: nodeBinary(),
+    args: [program, url, role, ...args],
+  });
   await eventually(() => started.logs().includes("ready\n"), { what: `${role} to be ready` });
   return started;
 }
 
 export type DeafProxy = AsyncDisposable & {
   readonly url: string;
-  /** What the server says no longer reaches the client, while all that the client says still arrives. */
+  /** What the server says is lost, while all that the client says still arrives. */
   deafen(): void;
-  /** Ends all connections; new ones work in both directions. */
+  /** What the client says is lost, while all that the server says still arrives. */
+  mute(): void;
+  /** Nothing more is lost; connections stay. */
+  hear(): void;
+  /** Nothing more is lost; all connections end. */
   heal(): void;
 };
 
-/** A proxy that can lose answers: the request arrives, its outcome stays unknown to the one who sent it. */
+/** A proxy that can lose what passes in one direction, such as the answer to a request that arrived. */
 export async function deafProxy(targetPort: number): Promise<DeafProxy> {
   const port = await freePort();
   const sockets = new Set<Socket>();
   let deaf = false;
+  let mute = false;
   const server = createServer({ noDelay: true }, (client) => {
     const target = connectSocket({ port: targetPort, host: "127.0.0.1", noDelay: true });
     for (const socket of [client, target]) {
@@ -136,12 +156,16 @@ export async function deafProxy(targetPort: number): Promise<DeafProxy> {
         target.destroy();
       });
     }
-    client.on("data", (chunk) => target.write(chunk));
+    client.on("data", (chunk) => mute || target.write(chunk));
     target.on("data", (chunk) => deaf || client.write(chunk));
   });
   await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
-  const heal = (): void => {
+  const hear = (): void => {
     deaf = false;
+    mute = false;
+  };
+  const heal = (): void => {
+    hear();
     for (const socket of sockets) socket.destroy();
   };
   return {
@@ -149,6 +173,10 @@ export async function deafProxy(targetPort: number): Promise<DeafProxy> {
     deafen() {
       deaf = true;
     },
+    mute() {
+      mute = true;
+    },
+    hear,
     heal,
     async [Symbol.asyncDispose]() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));

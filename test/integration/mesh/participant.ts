@@ -10,7 +10,12 @@ import { joinMesh } from "../../../mesh/index.ts";
 const [url = "", role = "", ...args] = process.argv.slice(2);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const app = role === "serve" ? (args[0] ?? "") : "subscriber";
-const mesh = joinMesh({ namespace: "default", app, natsUrls: [url], log: (level, text) => say(`# ${level} ${text}`) });
+const mesh = joinMesh({
+  namespace: "default",
+  app,
+  natsUrls: [url],
+  log: (level, text) => say(`# ${level} ${text}`),
+});
 await mesh.ready();
 
 let leave: () => Promise<void>;
@@ -26,11 +31,14 @@ if (role === "serve") {
   const [group = "", topic = "", ackWait, delay] = args;
   const topics = await mesh.topics({ name: ["default", "pubsub"], maxAgeMs: 3_600_000, maxBytes: -1 });
   const options = { topic, group, deliver: "all", ackWaitMs: Number(ackWait), concurrency: 8 } as const;
-  const subscription = await topics.subscribe({ ...options, backoffMs: [20], maxDeliver: -1 }, async (message) => {
-    say(`begun ${Buffer.from(message.data).toString()} ${message.deliveries}`);
-    await sleep(Number(delay));
-    say(`handled ${Buffer.from(message.data).toString()} ${message.deliveries}`);
-  });
+  const subscription = await topics.subscribe(
+    { ...options, backoffMs: [20], maxDeliver: -1 },
+    async (message) => {
+      say(`begun ${Buffer.from(message.data).toString()} ${message.deliveries}`);
+      await sleep(Number(delay));
+      say(`handled ${Buffer.from(message.data).toString()} ${message.deliveries}`);
+    },
+  );
   leave = () => subscription.stop(5_000);
 }
 
