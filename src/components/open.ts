@@ -147,6 +147,9 @@ function findEntry(resource: ComponentResource): ComponentEntry {
   const type = resource.type.toLowerCase();
   const entry = componentEntries.find((candidate) => candidate.type === type);
   if (entry !== undefined) return entry;
+  if (!categories.has(resource.type.split(".")[0]!)) {
+    throw new ComponentFailure("creation", `incorrect type ${resource.type} (${placeOf(resource)})`);
+  }
   const known = componentEntries.map((candidate) => candidate.type);
   const guess = nearest(type, known);
   const hint = guess === undefined ? `known types: ${known.join(", ")}` : `did you mean ${guess}?`;
@@ -156,6 +159,20 @@ function findEntry(resource: ComponentResource): ComponentEntry {
     `[CREATE_COMPONENT_FAILURE]: ${what} (${placeOf(resource)}; ${hint})`,
   );
 }
+
+/** First parts of types that Dapr knows, as they must be written. */
+const categories = new Set([
+  "state",
+  "pubsub",
+  "bindings",
+  "secretstores",
+  "configuration",
+  "lock",
+  "crypto",
+  "conversation",
+  "nameresolution",
+  "middleware",
+]);
 
 /** Unversioned types take an empty version, v0 and v1. */
 function checkVersion(resource: ComponentResource, file: ComponentFile): void {

@@ -147,7 +147,10 @@ function describeDuplicate(resource: ComponentResource, existing: ComponentResou
 async function listFiles(directory: string): Promise<readonly string[]> {
   try {
     const entries = await readdir(directory, { withFileTypes: true });
-    const names = entries.filter((entry) => !entry.isDirectory()).map((entry) => entry.name);
+    // A pipe or device would hold up the start for as long as nobody writes to it.
+    const names = entries
+      .filter((entry) => entry.isFile() || entry.isSymbolicLink())
+      .map((entry) => entry.name);
     if (names.length > MAX_FILES) {
       throw new SettingError(`failed to load components: ${directory} holds more than ${MAX_FILES} files`);
     }

@@ -13,6 +13,8 @@ import { type AppTarget, parseAppId } from "./target.ts";
 /** Tries after the first, and the wait between them, when a known app has no instance to answer (Dapr's policy). */
 const maxRetries = 3;
 const retryWaitMs = 1_000;
+/** After NATS came back, everybody reconnects and announces within this time, ms. */
+const gatheringMs = 5_000;
 /** Forwarding header sets remembered, one per called app. */
 const maxRemembered = 1_000;
 
@@ -20,6 +22,9 @@ export class Invocation {
   readonly #host: BlockHost;
   readonly #external: External;
   readonly #forwarded: readonly string[];
+  /** Monotonic time of the last reconnect to NATS. */
+  #backSinceMs = Number.NEGATIVE_INFINITY;
+  #met: boolean;
   readonly #identityByCaller = new Map<string, readonly string[]>();
   readonly #sent;
   readonly #received;
@@ -30,6 +35,11 @@ export class Invocation {
   constructor(host: BlockHost) {
     this.#host = host;
     this.#external = new External(host.httpEndpoints, host.options, host.clock);
+    this.#met = host.mesh.status().connected;
+    host.mesh.onStatus((status) => {
+      if (status.connected && this.#met) this.#backSinceMs = host.clock.monotonicMs();
+      this.#met ||= status.connected;
+    });
     this.#forwarded = forwardingHeaders(host.options.hostIp ?? hostAddress());
     const { metrics } = host;
     const name = "runtime_service_invocation";
@@ -148,12 +158,20 @@ export class Invocation {
         return response;
       } catch (error) {
         // Only a request that nobody received may be sent again.
-        const undelivered = isMeshError(error, "no-responders");
-        if (undelivered && tries < maxRetries && (await this.#isKnown(target)))
-          await clock.sleep(retryWaitMs, signal);
-        else throw this.#failure(target, error, undelivered && tries > 0 ? tries : 0);
+        if (!isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
+        const known = await this.#isKnown(target);
+        if (tries === maxRetries || !(known || this.#isGathering()))
+          throw this.#failure(target, error, known ? tries : 0);
+        await clock
+          .sleep(retryWaitMs, signal)
+          .catch(() => Promise.reject(this.#failure(target, error, tries)));
       }
     }
+  }
+
+  /** NATS came back a moment ago: the others may still be on their way. */
+  #isGathering(): boolean {
+    return this.#host.clock.monotonicMs() - this.#backSinceMs < gatheringMs;
   }
 
   /** Presence tells an app whose instances are coming or going from one that does not exist. */
