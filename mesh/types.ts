@@ -215,7 +215,7 @@ export type Mesh = {
   /** Resolves once connected. */
   ready(signal?: AbortSignal): Promise<void>;
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse>;
-  /** Joins the app's queue group; one handler per mesh. */
+  /** Joins the app's queue group; again after `drain` was called on the one before. */
   serve(handler: ServeHandler): Promise<Served>;
   /** Announces this instance until close; renewed by itself. */
   announce(): Promise<void>;

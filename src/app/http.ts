@@ -4,11 +4,11 @@
  */
 // The pool alone: undici's index loads three times as much code and memory (docs/decisions/0005).
 import Pool from "undici/lib/dispatcher/pool.js";
-import type { Dispatcher } from "undici";
+import type { buildConnector, Dispatcher } from "undici";
 import type { MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
-import { readGrpcCaller, withoutMeshOnly } from "../api/grpc-caller.ts";
-import { forwardRequestHeaders, forwardResponseHeaders } from "./headers.ts";
+import { asksForGzip, isGzip, unpackGzip, withoutEncoding } from "./gzip.ts";
+import { forwardResponseHeaders } from "./headers.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
 
 /** Largest answer kept in memory, bytes; larger ones wait for streaming bodies. */
@@ -23,10 +23,28 @@ export type HttpAppOptions = {
   readonly apiToken: string | undefined;
   /** Largest header section of an answer, bytes (--read-buffer-size). */
   readonly maxHeaderBytes: number;
+  /** Origin for requests and messages; made of scheme, host and port when not given. */
+  readonly origin?: string;
+  /** Opens connections to servers outside; the app itself needs none. */
+  readonly connect?: buildConnector.connector;
 };
 
 /** What undici's handler tells us about one exchange. */
 type Answer = { status: number; headers: string[]; body: Buffer };
+
+type Outgoing = { verb: string; path: string; headers: string[]; body: Uint8Array | undefined };
+
+/** Verbs that may reach the app twice. */
+const repeatable = new Set(["GET", "HEAD", "OPTIONS", "TRACE"]);
+/** Further tries of a request whose connection broke before the answer began. */
+const maxRepeats = 2;
+
+/** The connection ended before the first byte of the answer. */
+class Unanswered extends Error {
+  constructor(cause: Error) {
+    super(cause.message, { cause });
+  }
+}
 
 export class HttpApp {
   readonly #options: HttpAppOptions;
@@ -36,7 +54,7 @@ export class HttpApp {
   constructor(options: HttpAppOptions) {
     this.#options = options;
     const host = options.host.includes(":") ? `[${options.host}]` : options.host;
-    this.#origin = `${options.scheme}://${host}:${options.port}`;
+    this.#origin = options.origin ?? `${options.scheme}://${host}:${options.port}`;
     this.#pool = new Pool(this.#origin, {
       connections: null,
       pipelining: 1,
@@ -45,15 +63,21 @@ export class HttpApp {
       keepAliveTimeout: 60_000,
       maxHeaderSize: options.maxHeaderBytes,
       // The app is on this host: its certificate names whatever it likes, as with daprd.
-      connect: { timeout: connectTimeoutMs, rejectUnauthorized: false },
+      connect: options.connect ?? { timeout: connectTimeoutMs, rejectUnauthorized: false },
     });
   }
 
   /** Service invocation. Hop-by-hop headers of the answer are dropped. */
   async invoke(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const path = request.query === "" ? request.path : `${request.path}?${request.query}`;
-    const headers = appHeaders(request.headers);
-    const answer = await this.#send(request.verb, path, headers, request.body, signal);
+    const gzip = asksForGzip(request.verb, request.headers);
+    const asked = gzip ? [...request.headers, "Accept-Encoding", "gzip"] : request.headers;
+    const answer = await this.#send(request.verb, path, asked, request.body, signal);
+    // Answers without a body keep the header: there is nothing to unpack.
+    if (gzip && answer.body.length > 0 && isGzip(answer.headers)) {
+      const headers = forwardResponseHeaders(withoutEncoding(answer.headers));
+      return { status: answer.status, headers, body: await unpackGzip(answer.body, maxResponseBytes) };
+    }
     return { status: answer.status, headers: forwardResponseHeaders(answer.headers), body: answer.body };
   }
 
@@ -63,6 +87,11 @@ export class HttpApp {
 
   close(): Promise<void> {
     return this.#pool.destroy();
+  }
+
+  /** Takes no more requests; ends when those under way are answered. */
+  retire(): Promise<void> {
+    return this.#pool.close();
   }
 
   async #send(
@@ -75,7 +104,7 @@ export class HttpApp {
     const { apiToken } = this.#options;
     const all = apiToken === undefined ? (headers as string[]) : withToken(headers, apiToken);
     try {
-      return await this.#dispatch({ verb, path, headers: all, body }, signal);
+      return await this.#exchange({ verb, path, headers: all, body }, signal);
     } catch (cause) {
       if (signal.aborted) throw cause;
       const reason = netErrorText(cause, this.#options.host, this.#options.port);
@@ -83,10 +112,24 @@ export class HttpApp {
     }
   }
 
-  #dispatch(
-    request: { verb: string; path: string; headers: string[]; body: Uint8Array | undefined },
-    signal: AbortSignal,
-  ): Promise<Answer> {
+  /**
+   * An app that was restarted has closed connections which the pool still holds. A request on such a one gets no byte
+   * of an answer: it is sent again when doing it twice does no harm. Others fail, because the app may have begun.
+   */
+  async #exchange(request: Outgoing, signal: AbortSignal): Promise<Answer> {
+    for (let tries = 0; ; tries++) {
+      try {
+        return await this.#dispatch(request, signal);
+      } catch (error) {
+        const stale = repeatable.has(request.verb) && error instanceof Unanswered && !signal.aborted;
+        if (!stale || tries === maxRepeats) throw error;
+        // Other connections of the same app are noticed as closed in this turn of the event loop.
+        await nextTurn();
+      }
+    }
+  }
+
+  #dispatch(request: Outgoing, signal: AbortSignal): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const exchange = new Exchange(signal, resolve, reject);
       const body = request.body !== undefined && request.body.length > 0 ? request.body : null;
@@ -141,7 +184,8 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
     this.#release();
-    this.#reject(error);
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    this.#reject(this.#status === 0 && brokenConnection.has(code) ? new Unanswered(error) : error);
   }
 
   #release(): void {
@@ -149,13 +193,10 @@ class Exchange implements Dispatcher.DispatchHandler {
   }
 }
 
-/** A gRPC caller's metadata comes unfiltered, because its sidecar cannot know that this app speaks HTTP. */
-function appHeaders(headers: readonly string[]): readonly string[] {
-  const caller = readGrpcCaller(headers);
-  if (caller === undefined) return headers;
-  const typed = caller.contentType === "" && caller.dataType !== "";
-  const extra = typed ? ["Content-Type", "application/x-protobuf"] : [];
-  return forwardRequestHeaders(withoutMeshOnly(headers), extra);
+const brokenConnection = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function textHeaders(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {

@@ -48,13 +48,13 @@ export type ComponentsInit = {
   readonly deny?: readonly string[];
 };
 
-type Running = OpenComponents & { list(): readonly OpenComponent[]; close(): Promise<void> };
+export type RunningComponents = OpenComponents & { list(): readonly OpenComponent[]; close(): Promise<void> };
 
 /** Every port can be closed; that is all this file knows of one. */
 type Closable = { close(): Promise<void> };
 
 /** Rejects with Dapr's text when a component fails without `ignoreErrors`; those opened before it are closed again. */
-export async function openComponents(init: ComponentsInit): Promise<Running> {
+export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
   const loadedCount = init.metrics.count("runtime_component_loaded", "Components loaded.", []);
   const initCount = init.metrics.count("runtime_component_init_total", "Component inits.", ["component"]);
   const failedCount = init.metrics.count("runtime_component_init_fail_total", "Failed component inits.", [
@@ -147,6 +147,9 @@ function findEntry(resource: ComponentResource): ComponentEntry {
   const type = resource.type.toLowerCase();
   const entry = componentEntries.find((candidate) => candidate.type === type);
   if (entry !== undefined) return entry;
+  if (!categories.has(resource.type.split(".")[0]!)) {
+    throw new ComponentFailure("creation", `incorrect type ${resource.type} (${placeOf(resource)})`);
+  }
   const known = componentEntries.map((candidate) => candidate.type);
   const guess = nearest(type, known);
   const hint = guess === undefined ? `known types: ${known.join(", ")}` : `did you mean ${guess}?`;
@@ -156,6 +159,20 @@ function findEntry(resource: ComponentResource): ComponentEntry {
     `[CREATE_COMPONENT_FAILURE]: ${what} (${placeOf(resource)}; ${hint})`,
   );
 }
+
+/** First parts of types that Dapr knows, as they must be written. */
+const categories = new Set([
+  "state",
+  "pubsub",
+  "bindings",
+  "secretstores",
+  "configuration",
+  "lock",
+  "crypto",
+  "conversation",
+  "nameresolution",
+  "middleware",
+]);
 
 /** Unversioned types take an empty version, v0 and v1. */
 function checkVersion(resource: ComponentResource, file: ComponentFile): void {
@@ -239,7 +256,7 @@ async function closeLate(opening: Promise<unknown>, resource: ComponentResource,
   }
 }
 
-function byCategory(opened: readonly OpenComponent[]): Running {
+function byCategory(opened: readonly OpenComponent[]): RunningComponents {
   const find = (category: string): OpenComponent[] =>
     opened.filter((component) => categoryOf(component.resource.type) === category);
   const categories = new Map<string, Map<string, OpenComponent>>();

@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { ApiError, GrpcCode } from "../api/errors.ts";
 import type { HttpCall } from "../api/http.ts";
+import { cleanPath } from "./router.ts";
 
 const noBody = Buffer.alloc(0);
 
@@ -11,26 +12,29 @@ export class NodeHttpCall implements HttpCall {
   readonly rawPath: string;
   readonly query: string;
   params: readonly string[] = [];
+  endpoint?: string;
+  /** Group of the route; empty for the fallback. */
+  group = "";
+  /** Label of the metrics in place of the path. */
+  label: string | undefined;
+  /** It came as far as the API log. */
+  logged = false;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
   readonly #maxBodyBytes: number;
   #abort: AbortController | undefined;
   #search: URLSearchParams | undefined;
 
-  constructor(
-    request: IncomingMessage,
-    response: ServerResponse,
-    path: string,
-    rawPath: string,
-    query: string,
-    maxBodyBytes: number,
-  ) {
+  /** `target` as in the request line. */
+  constructor(request: IncomingMessage, response: ServerResponse, target: string, maxBodyBytes: number) {
     this.#request = request;
     this.#response = response;
     this.verb = request.method ?? "GET";
-    this.path = path;
-    this.rawPath = rawPath;
-    this.query = query;
+    const url = pathOf(target);
+    const mark = url.indexOf("?");
+    this.rawPath = mark < 0 ? url : url.slice(0, mark);
+    this.path = cleanPath(this.rawPath);
+    this.query = mark < 0 ? "" : url.slice(mark + 1);
     this.#maxBodyBytes = maxBodyBytes;
   }
 
@@ -59,11 +63,11 @@ export class NodeHttpCall implements HttpCall {
 
   body(): Promise<Buffer> {
     const request = this.#request;
+    if (!this.hasBody()) return Promise.resolve(noBody);
     const declared = request.headers["content-length"];
-    if (declared === undefined && request.headers["transfer-encoding"] === undefined)
-      return Promise.resolve(noBody);
     if (declared !== undefined && Number(declared) > this.#maxBodyBytes)
       return Promise.reject(this.#bodyTooLarge());
+    if (this.expectsContinue()) this.#response.writeContinue();
     return new Promise((resolve, reject) => {
       const chunks: Buffer[] = [];
       let size = 0;
@@ -103,11 +107,23 @@ export class NodeHttpCall implements HttpCall {
     return metadata;
   }
 
+  protected hasBody(): boolean {
+    const { headers } = this.#request;
+    return headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
+  }
+
+  /** The client sends the body only when asked: `Expect: 100-continue`. */
+  protected expectsContinue(): boolean {
+    return this.#request.headers.expect?.toLowerCase() === "100-continue";
+  }
+
   #parameters(): URLSearchParams {
     return (this.#search ??= new URLSearchParams(this.query));
   }
 
+  /** The rest of such a body is never read, so its connection ends with the answer. */
   #bodyTooLarge(): ApiError {
+    this.#response.shouldKeepAlive = false;
     return bodyUnreadable(
       `http: request body too large (limit ${this.#maxBodyBytes} bytes, set by --max-body-size)`,
     );
@@ -122,4 +138,12 @@ function bodyUnreadable(reason: string, cause?: unknown): ApiError {
     message: `failed to read request body: ${reason}`,
     cause,
   });
+}
+
+/** Path and query of a request target; clients of proxies send a whole URL, CONNECT an authority. */
+function pathOf(target: string): string {
+  if (target.startsWith("/")) return target;
+  const path = /^[a-z][a-z0-9+.-]*:\/\/[^/?]*(.*)$/is.exec(target)?.[1];
+  if (path === undefined) return "/";
+  return path.startsWith("/") ? path : `/${path}`;
 }

@@ -77,7 +77,8 @@ export function sendableName(name: string): boolean {
 export function headerText(value: string): string | undefined {
   if (controls.test(value)) return undefined;
   const text = aboveLatin1.test(value) ? Buffer.from(value, "utf8").toString("latin1") : value;
-  return text.trim();
+  // Not trim(): in latin1 form the last byte of "à" is a no-break space.
+  return text.replace(/^[ \t]+|[ \t]+$/g, "");
 }
 
 /** Request names that a server gives to its handlers beside plain metadata (as Go's server does). */

@@ -166,7 +166,12 @@ test.each([
     404,
     "failed getting app id either from the URL path or the header dapr-app-id",
   ],
-  ["too many dots", "/v1.0/invoke/a.b.c/method/x", 500, "invalid app id a.b.c"],
+  [
+    "too many dots",
+    "/v1.0/invoke/a.b.c/method/x",
+    500,
+    "failed to invoke, id: a.b.c, err: invalid app id a.b.c",
+  ],
   [
     "question mark in the method",
     `${base}/a%3Fb`,
