@@ -1,4 +1,6 @@
-/** Connections to servers outside: TCP or TLS, with one limit for dial and handshake, and the trust that was configured. */
+/**
+ * Connections to servers outside: TCP or TLS, with one limit for dial and handshake, and the trust that was configured.
+ */
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls, getCACertificates, rootCertificates } from "node:tls";
 import type { buildConnector } from "undici";

@@ -131,7 +131,8 @@ function repeatedEndpoints(endpoints: readonly HttpEndpointResource[]): Problem[
     first.set(name, first.get(name) ?? endpoint);
     if (existing === undefined) continue;
     const place = `${existing.file}:${existing.line}`;
-    const message = `duplicate definition of HTTPEndpoint name ${name}, first in ${place}; no HTTPEndpoint is loaded, rename one`;
+    const duplicate = `duplicate definition of HTTPEndpoint name ${name}, first in ${place}`;
+    const message = `${duplicate}; no HTTPEndpoint is loaded, rename one`;
     problems.push({ ...origin, severity: "error", message });
   }
   return problems;

@@ -1,4 +1,6 @@
-/** HTTP by hand: a request as written bytes, and an app that answers with written bytes. For what no client would send. */
+/**
+ * HTTP by hand: a request as written bytes, and an app that answers with written bytes. For what no client would send.
+ */
 import { connect, createServer, type Socket } from "node:net";
 import { freePort } from "./ports.ts";
 

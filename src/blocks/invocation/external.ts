@@ -17,7 +17,9 @@ export class External {
     this.#named = new Map(endpoints.map((endpoint) => [endpoint.name, namedTarget(endpoint)]));
   }
 
-  /** The target of an id: a named endpoint, or a URL; undefined when it means an app. Throws ApiError for a broken URL. */
+  /**
+   * The target of an id: a named endpoint, or a URL; undefined when it means an app. Throws ApiError for a broken URL.
+   */
   find(id: string): ExternalTarget | undefined {
     const named = this.#named.get(id);
     if (named !== undefined) return named;

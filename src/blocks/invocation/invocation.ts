@@ -75,7 +75,9 @@ export class Invocation {
     return local ? this.#invokeLocal(target, request, signal) : this.#invokeRemote(target, request, signal);
   }
 
-  /** The token that opened this sidecar's own API is not for the app; without token auth it is the caller's business. */
+  /**
+   * The token that opened this sidecar's own API is not for the app; without token auth it is the caller's business.
+   */
   withoutOwnToken(headers: string[]): string[] {
     if (this.#host.options.api.apiToken === undefined) return headers;
     for (let i = headers.length - 2; i >= 0; i -= 2) {

@@ -98,7 +98,8 @@ function readText(text: EndpointText, env: Environment, problems: Problem[]): st
     return "";
   }
   if (text.secretKeyRef !== undefined) {
-    const message = `${text.path}.secretKeyRef cannot be read, this sidecar has no secret stores yet; write value: or envRef: instead`;
+    const fix = "this sidecar has no secret stores yet; write value: or envRef: instead";
+    const message = `${text.path}.secretKeyRef cannot be read, ${fix}`;
     problems.push({ ...text.origin, severity: "error", message });
   }
   return undefined;

@@ -145,7 +145,8 @@ describe("request headers", () => {
   });
 
   test("that are no UTF-8 arrive byte for byte", async () => {
-    const request = `GET ${base}/bytes HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Bytes: a\xE9\xFFb\r\nX-Text: \xC3\xA9\r\n\r\n`;
+    const odd = "X-Bytes: a\xE9\xFFb\r\nX-Text: \xC3\xA9\r\n";
+    const request = `GET ${base}/bytes HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${odd}\r\n`;
     expect(await rawHttp(caller.httpPort, request)).toMatch(/^HTTP\/1\.1 200 /);
     expect(valuesOf(last(), "x-bytes")).toEqual(["a\xE9\xFFb"]);
     expect(Buffer.from(valuesOf(last(), "x-text")[0]!, "latin1").toString("utf8")).toBe("é");
@@ -249,8 +250,10 @@ describe("answers", () => {
   });
 
   test("lose the headers of the hop and those that Connection names", async () => {
-    rawApp.answer =
-      "HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nX-Kept: 1\r\nProxy-Authenticate: x\r\nX-Data-Bin: AA\r\nKeep-Alive: timeout=7\r\nContent-Length: 2\r\n\r\nok";
+    rawApp.answer = [
+      "HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nX-Kept: 1\r\nProxy-Authenticate: x",
+      "X-Data-Bin: AA\r\nKeep-Alive: timeout=7\r\nContent-Length: 2\r\n\r\nok",
+    ].join("\r\n");
     const answer = await caller.get("/v1.0/invoke/raw/method/x");
     expect(answer).toMatchObject({ status: 200, text: "ok", headers: { "x-kept": "1" } });
     for (const name of ["x-hop", "proxy-authenticate", "x-data-bin"])
@@ -273,7 +276,7 @@ describe("answers", () => {
     const answer = await caller.post("/v1.0/invoke/raw/method/x", "body");
     expect(answer.status).toBe(500);
     expect(answer.json<{ message: string }>().message).toMatch(
-      /^failed to invoke, id: raw, err: rpc error: code = Internal desc = error invoking app channel: Post "http:\/\/127/,
+      /^failed to invoke, id: raw, err: .* code = Internal desc = error invoking app channel: Post "http:\/\/127/,
     );
     rawApp.answer =
       "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok";
@@ -420,7 +423,8 @@ describe("a gRPC app behind HTTP", () => {
 describe("an app that is killed and started again", () => {
   const program = `
     const { createServer } = require("node:http");
-    createServer((request, response) => request.resume().on("end", () => response.end(request.method + " " + process.pid)))
+    const answer = (request) => request.method + " " + process.pid;
+    createServer((request, response) => request.resume().on("end", () => response.end(answer(request))))
       .listen(Number(process.env.PORT), "127.0.0.1", () => console.log("listening"));`;
   const port = freePort();
 
@@ -464,7 +468,7 @@ describe("an app that is killed and started again", () => {
     await running[Symbol.asyncDispose]();
   });
 
-  test("a connection that breaks under a request: GET is sent again, POST is an error and reaches the app once", async () => {
+  test("a connection breaks under a request: GET is sent again, POST is an error and reaches the app once", async () => {
     rawApp.answer = "";
     rawApp.requests.length = 0;
     const posted = await caller.post("/v1.0/invoke/raw/method/x", "x");
