@@ -19,6 +19,8 @@ const maxInFlight = 10_000;
 const answerWaitMs = 10_000;
 /** A caller's own deadline comes first; past it by this much, the caller is gone, ms. */
 const deadlineGraceMs = 1_000;
+/** Callers remembered by their subjects. */
+const maxCallers = 1_000;
 /** Longest text of an error; it must fit in a message whatever the app threw. */
 const maxErrorChars = 8_192;
 
@@ -41,6 +43,7 @@ export class Server implements Served {
   readonly #identity: MeshIdentity;
   readonly #handler: ServeHandler;
   readonly #inFlight = new Map<string, InFlight>();
+  readonly #callers = new Map<string, Caller>();
   #requests: Subscription[] = [];
   #cancels: Subscription | undefined;
   #progress: Timer | undefined;
@@ -176,7 +179,7 @@ export class Server implements Served {
     if (this.#inFlight.size >= maxInFlight) {
       throw new MeshError("peer", `this instance already serves ${maxInFlight} calls`);
     }
-    const caller = parseCaller(message.subject);
+    const caller = this.#callerOf(message.subject);
     const sinceMs = this.#connection.settings.clock.monotonicMs();
     const untilMs = timeoutMs > 0 ? sinceMs + timeoutMs + deadlineGraceMs : Number.POSITIVE_INFINITY;
     // A space cannot stand in a subject, so a made-up id meets no other.
@@ -185,6 +188,16 @@ export class Server implements Served {
     const call: InFlight = { id, reply, framed, caller, abort, sinceMs, untilMs, answered: false };
     this.#inFlight.set(id, call);
     void this.#run(call, request);
+  }
+
+  #callerOf(subject: string): Caller {
+    let caller = this.#callers.get(subject);
+    if (caller === undefined) {
+      caller = parseCaller(subject);
+      if (this.#callers.size >= maxCallers) this.#callers.clear();
+      this.#callers.set(subject, caller);
+    }
+    return caller;
   }
 
   /** Never rejects. */
