@@ -55,7 +55,7 @@ class Batch {
   readonly #guards: (number | undefined)[];
   readonly #op = randomUUID();
   /** Why it is not known whether an earlier try was applied. */
-  #open: unknown;
+  #open: MeshError | undefined;
 
   constructor(target: BatchTarget, writes: readonly TableWrite[], encoded: readonly string[]) {
     this.#target = target;

@@ -70,7 +70,7 @@ export type AttemptOptions = {
   /** The same for the case that NATS is away, when that shall be sooner. */
   readonly awayEndMs?: number;
   readonly signal?: AbortSignal | undefined;
-  /** For how long an attempt whose outcome is unknown is sent again, ms: 0 = never, Infinity = as long as there is time. */
+  /** For how long an attempt whose outcome is unknown is sent again, ms: 0 = never, Infinity = until `endMs`. */
   readonly repeatMs: number;
   /** Called when nobody answers for the subject: the stream may be gone and be created again here. */
   readonly onMissing?: ((options: WaitOptions) => Promise<unknown>) | undefined;

@@ -118,7 +118,7 @@ export function parseCaller(subject: string): { namespace: string; app: string }
   return { namespace: decodeToken(namespace), app: decodeToken(app) };
 }
 
-/** False for a reply subject that belongs to NATS itself or to this mesh: no participant listens there for an answer. */
+/** False for a reply subject that belongs to NATS or to this mesh: no participant listens there for an answer. */
 export function isReplySubject(root: string, subject: string): boolean {
   return !subject.startsWith("$") && !subject.startsWith(`${encodeToken(root)}.`);
 }

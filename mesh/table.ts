@@ -263,7 +263,7 @@ export class JetStreamTable implements Table {
     const { clock, random } = this.#js.connection.settings;
     let guard = write.expect === "absent" ? 0 : write.expect!;
     // Why it is not known whether an earlier try was applied.
-    let open: unknown;
+    let open: MeshError | undefined;
     for (let tries = 1; ; tries++) {
       try {
         const headers = writeHeaders(write, encoded, guard, op);
@@ -306,7 +306,13 @@ export class JetStreamTable implements Table {
  * Guard of the next try after the key turned out to have another revision: that of a tombstone when the key must be
  * absent. Throws `conflict`, or what left an earlier try open, when that try may have been applied and replaced since.
  */
-function nextGuard(write: TableWrite, state: Current, guard: number, open: unknown, cause: unknown): number {
+function nextGuard(
+  write: TableWrite,
+  state: Current,
+  guard: number,
+  open: MeshError | undefined,
+  cause: unknown,
+): number {
   // Whoever replaced what this write expected came before all of its tries.
   if (open !== undefined && guardOf(state) !== guard) throw open;
   if (write.expect === "absent" && state.entry === undefined) return state.revision;

@@ -71,7 +71,9 @@ describe("draining", () => {
     const call = codeOf(caller.call(request(), { ...to("leaving"), signal: stop.signal }));
     await eventually(() => callee.counts().servedCalls === 1);
     const drained = served.drain(30_000);
-    await eventually(async () => (await codeOf(caller.call(request(), to("leaving")))) === "no-responders");
+    await eventually(
+      async () => (await codeOf(caller.call(request(), to("leaving", 300)))) === "no-responders",
+    );
     stop.abort();
     await drained;
     expect(await call).toBe("cancelled");
@@ -113,7 +115,7 @@ describe("an instance that does not say goodbye", () => {
     expect(textOf((await caller.call(request(), to("mortal"))).body)).toBe(String(next.pid));
   });
 
-  it("frozen: timeout within the liveness bound; when it goes on it serves again and the late answer harms nobody", async () => {
+  it("frozen: timeout within the liveness bound; when it goes on, its late answer harms nobody", async () => {
     const clock = jumpingClock();
     const caller = await lab.join("c", { clock });
     await using child = await startParticipant(lab.nats.url, "serve", "frozen", "50");
