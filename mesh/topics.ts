@@ -64,6 +64,7 @@ export class JetStreamTopics implements TopicStream {
       endMs: this.#js.endIn(timeoutMs),
       signal,
       repeatMs: id === undefined ? 0 : repeatMs,
+      attemptMs: attemptMsFor(this.#topology.replicasOf(this.stream)),
       onMissing: this.#onMissing,
     };
     if (this.#topology.replicasOf(this.stream) === undefined)
