@@ -6,6 +6,7 @@ import type { Msg } from "@nats-io/transport-node";
 import { encodeHeaders, headerPairs, headerText, headerValue } from "./headers.ts";
 import {
   type AttemptOptions,
+  attemptMsFor,
   JetStreamError,
   type JetStream,
   type WaitOptions,

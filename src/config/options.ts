@@ -207,7 +207,8 @@ export function configurationEnv(options: SidecarOptions, env: Environment): Env
 function checkAppId(appId: string, mode: SidecarOptions["mode"]): void {
   if (appId === "") throw new SettingError("parameter app-id cannot be empty");
   // It becomes a part of file names (--unix-domain-socket).
-  if (/[/\u0000]/.test(appId)) throw new SettingError("parameter app-id cannot contain slashes");
+  if (appId.includes("/") || appId.includes("\u0000"))
+    throw new SettingError("parameter app-id cannot contain slashes");
   if (mode === "standalone" && appId.includes(".")) {
     throw new SettingError("parameter app-id cannot contain dots");
   }
