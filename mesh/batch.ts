@@ -107,8 +107,8 @@ class Batch {
   }
 
   /**
-   * The stream knows the op, which the first message carries as its id: stored, or with replicas still on its way, which
-   * may end with the leader. So a value of ours must be seen; when others have replaced it, the op stays known.
+   * The stream knows the op, which the first message carries as its id: stored, or with replicas still on its way,
+   * which may end with the leader. So a value of ours must be seen; when others have replaced it, the op stays known.
    */
   async #isKnown(): Promise<boolean> {
     const { clock } = this.#target.js.connection.settings;
