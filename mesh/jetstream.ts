@@ -9,12 +9,12 @@ import { type EncodedHeaders, headerText, headerValue, statusOf, statusWords } f
 import type { Mux, Step } from "./mux.ts";
 
 /** One attempt's longest time, ms. */
-const maxAttemptMs = 5_000;
+const defaultAttemptMs = 5_000;
 /**
- * The same for the first attempt at a stream with replicas, ms; each next one gets twice as long. While a leader is
- * chosen, requests vanish without an answer, and a long wait for one delays what would succeed now.
+ * The same at a stream with replicas, ms. While a leader is chosen, requests vanish without an answer, and a long wait
+ * for one delays what would succeed now.
  */
-const replicatedAttemptMs = 1_000;
+const replicatedAttemptMs = 2_000;
 const firstBackoffMs = 25;
 const maxBackoffMs = 500;
 
@@ -65,7 +65,7 @@ export function isJsError(error: unknown, ...codes: number[]): error is JetStrea
 
 /** `attemptMs` for a stream with so many replicas. */
 export function attemptMsFor(replicas: number | undefined): number {
-  return replicas === undefined || replicas === 1 ? maxAttemptMs : replicatedAttemptMs;
+  return replicas === undefined || replicas === 1 ? defaultAttemptMs : replicatedAttemptMs;
 }
 
 /** What JetStream refused as an error of the mesh, after some words on what it was about; other errors stay. */
@@ -84,7 +84,7 @@ export type AttemptOptions = {
   readonly repeatMs: number;
   /** Called when nobody answers for the subject: the stream may be gone and be created again here. */
   readonly onMissing?: ((options: WaitOptions) => Promise<unknown>) | undefined;
-  /** The first attempt's longest time, ms; 5,000 when not given. */
+  /** One attempt's longest time, ms; 5,000 when not given. */
   readonly attemptMs?: number;
 };
 
@@ -176,8 +176,8 @@ export class JetStream {
     begin?: () => void,
   ): Promise<T> {
     const { clock } = this.connection.settings;
-    const { signal, awayEndMs = options.endMs } = options;
-    let { endMs, attemptMs = maxAttemptMs } = options;
+    const { signal, attemptMs = defaultAttemptMs, awayEndMs = options.endMs } = options;
+    let { endMs } = options;
     for (let backoffMs = firstBackoffMs; ; backoffMs = Math.min(backoffMs * 2, maxBackoffMs)) {
       try {
         if (!this.connection.connected) {
@@ -190,7 +190,6 @@ export class JetStream {
       } catch (error) {
         const nowMs = clock.monotonicMs();
         if (isMeshError(error, "timeout", "interrupted")) endMs = Math.min(endMs, nowMs + options.repeatMs);
-        attemptMs = Math.min(attemptMs * 2, maxAttemptMs);
         const lastMs = isMeshError(error, "disconnected") ? Math.min(endMs, awayEndMs) : endMs;
         if (!this.#mayRetry(error, options) || nowMs + backoffMs >= lastMs) throw named(error);
         const missing = isMeshError(error, "no-responders") || isJsError(error, JsCode.streamNotFound);
