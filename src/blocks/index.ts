@@ -6,7 +6,9 @@ import { pubsubBlock } from "./pubsub/index.ts";
 import { stateBlock } from "./state/index.ts";
 
 /** Invocation stands apart as well: it takes what no route takes, and serves calls from the mesh. */
-export function makeBlocks(host: BlockHost): { blocks: readonly Block[]; invocation: InvocationBlock } {
+export async function makeBlocks(
+  host: BlockHost,
+): Promise<{ blocks: readonly Block[]; invocation: InvocationBlock }> {
   const invocation = invocationBlock(host);
-  return { invocation, blocks: [invocation, pubsubBlock(host), stateBlock(host), bindingsBlock(host)] };
+  return { invocation, blocks: [invocation, await pubsubBlock(host), stateBlock(host), bindingsBlock(host)] };
 }

@@ -8,6 +8,8 @@ import type { Metrics } from "../../telemetry/metrics.ts";
 import { drop, retry } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
+import { createBulkHandler } from "./bulk-delivery.ts";
+import type { DeliverBulk } from "./bulk-delivery.ts";
 import { hasExpired, readEvent } from "./event.ts";
 import type { AppEvent } from "./event.ts";
 import { readRawPayload } from "./raw-payload.ts";
@@ -24,11 +26,14 @@ export type DeliveryParts = {
   readonly metrics: Metrics;
 };
 
+/** How the app gets its events; a stream has no way for many at once. */
+export type Delivering = { readonly one: Deliver; readonly many?: DeliverBulk };
+
 /** Makes the handler of one subscription at its broker. */
 export type CreateHandler = (
   broker: Broker,
   subscription: TopicSubscription,
-  deliver: Deliver,
+  deliver: Delivering,
 ) => MessageHandler;
 
 /** Longest time that a copy to a dead-letter topic may take, ms. */
@@ -37,11 +42,15 @@ const deadLetterTimeoutMs = 30_000;
 export function createHandlers(parts: DeliveryParts): CreateHandler {
   const record = createRecord(parts);
   return (broker, subscription, deliver) => {
-    const line: Line = { broker, subscription, deliver, raw: readRawPayload(subscription.metadata) };
+    const line: Line = { broker, subscription, raw: readRawPayload(subscription.metadata) };
+    if (subscription.bulk !== undefined && deliver.many !== undefined) {
+      return createBulkHandler(parts, line, subscription.bulk, deliver.many);
+    }
     return async (message, signal) => {
       const topic = broker.shown(message.topic);
       const startMs = parts.clock.monotonicMs();
-      const answer = await hand(parts, line, message, topic, signal);
+      const ready = prepare(parts, line, message);
+      const answer = "kind" in ready ? ready : await deliver.one(ready.event, ready.path, signal);
       record(answer, broker.name, topic, parts.clock.monotonicMs() - startMs);
       if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
     };
@@ -49,34 +58,32 @@ export function createHandlers(parts: DeliveryParts): CreateHandler {
 }
 
 /** A subscription with all that its messages need on their way. */
-type Line = {
+export type Line = {
   readonly broker: Broker;
   readonly subscription: TopicSubscription;
-  readonly deliver: Deliver;
   readonly raw: boolean | undefined;
 };
 
-async function hand(
+/** The event of a message and where it goes, or the answer of a message that reaches nobody. */
+export function prepare(
   parts: DeliveryParts,
   line: Line,
   message: BrokerMessage,
-  topic: string,
-  signal: AbortSignal,
-): Promise<Answer> {
-  let event: AppEvent;
-  let path: string | undefined;
+): { readonly event: AppEvent; readonly path: string } | Answer {
+  const { broker, subscription, raw } = line;
   try {
-    event = readEvent(message, { pubsub: line.broker.name, topic, raw: line.raw });
+    const topic = broker.shown(message.topic);
+    const event = readEvent(message, { pubsub: broker.name, topic, raw });
     if (hasExpired(event.attributes, parts.clock.nowMs())) return drop;
-    path = line.subscription.route(event.attributes);
+    const path = subscription.route(event.attributes);
+    return path === undefined ? drop : { event, path };
   } catch (error) {
     return retry(asError(error));
   }
-  return path === undefined ? drop : line.deliver(event, path, signal);
 }
 
 /** Dead-letters what was not handled, where that is wanted; else a retry is a throw, which the broker answers. */
-async function handleLoss(
+export async function handleLoss(
   parts: DeliveryParts,
   line: Line,
   message: BrokerMessage,
