@@ -1,18 +1,18 @@
 /**
  * Requests to an HTTP app on one keep-alive pool, by undici's dispatch (25 us; `request` takes 40, `fetch` 150).
- * Bodies are whole on both sides; redirects are not followed; there is no timeout but the caller's signal.
+ * Bodies of invocations may be streams both ways (http-exchange.ts), those of callbacks are whole; redirects are not
+ * followed; there is no timeout but the caller's signal.
  */
 // The pool alone: undici's index loads three times as much code and memory (docs/decisions/0005).
 import Pool from "undici/lib/dispatcher/pool.js";
 import type { Dispatcher } from "undici";
-import type { MeshRequest, MeshResponse } from "../../mesh/index.ts";
+import type { BodyStream, Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
 import { readGrpcCaller, withoutMeshOnly } from "../api/grpc-caller.ts";
 import { forwardRequestHeaders, forwardResponseHeaders } from "./headers.ts";
+import { type Answer, Exchange } from "./http-exchange.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
 
-/** Largest answer kept in memory, bytes; larger ones wait for streaming bodies. */
-const maxResponseBytes = 64 * 1024 * 1024;
 const connectTimeoutMs = 10_000;
 
 export type HttpAppOptions = {
@@ -23,10 +23,15 @@ export type HttpAppOptions = {
   readonly apiToken: string | undefined;
   /** Largest header section of an answer, bytes (--read-buffer-size). */
   readonly maxHeaderBytes: number;
+  readonly clock: Clock;
 };
 
-/** What undici's handler tells us about one exchange. */
-type Answer = { status: number; headers: string[]; body: Buffer };
+type Outgoing = {
+  readonly verb: string;
+  readonly path: string;
+  readonly headers: readonly string[];
+  readonly body: Uint8Array | BodyStream | undefined;
+};
 
 export class HttpApp {
   readonly #options: HttpAppOptions;
@@ -49,16 +54,20 @@ export class HttpApp {
     });
   }
 
-  /** Service invocation. Hop-by-hop headers of the answer are dropped. */
-  async invoke(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+  /**
+   * Service invocation. Hop-by-hop headers of the answer are dropped. Its body is whole when it is there at once. The
+   * signal also counts while it is read. `onDone` is called when the app has sent all of it, or the exchange has failed.
+   */
+  async invoke(request: MeshRequest, signal: AbortSignal, onDone?: () => void): Promise<MeshResponse> {
+    const { verb, body } = request;
     const path = request.query === "" ? request.path : `${request.path}?${request.query}`;
-    const headers = appHeaders(request.headers);
-    const answer = await this.#send(request.verb, path, headers, request.body, signal);
+    const outgoing = { verb, path, headers: appHeaders(request.headers), body };
+    const answer = await this.#send(outgoing, signal, true, onDone);
     return { status: answer.status, headers: forwardResponseHeaders(answer.headers), body: answer.body };
   }
 
-  http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse> {
-    return this.#send(request.verb, request.path, request.headers, request.body, signal);
+  async http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse> {
+    return (await this.#send(request, signal, false)) as Answer & { readonly body: Buffer };
   }
 
   close(): Promise<void> {
@@ -66,86 +75,47 @@ export class HttpApp {
   }
 
   async #send(
-    verb: string,
-    path: string,
-    headers: readonly string[],
-    body: Uint8Array | undefined,
+    request: Outgoing,
     signal: AbortSignal,
+    streams: boolean,
+    onDone?: () => void,
   ): Promise<Answer> {
     const { apiToken } = this.#options;
-    const all = apiToken === undefined ? (headers as string[]) : withToken(headers, apiToken);
+    const { verb, path } = request;
+    const given = request.headers as string[];
+    let headers = apiToken === undefined ? given : withToken(given, apiToken);
+    let body = request.body;
+    if (body?.length === 0) body = undefined;
+    else if (body !== undefined && !(body instanceof Uint8Array) && body.length !== undefined)
+      headers = [...headers, "Content-Length", String(body.length)];
     try {
-      return await this.#dispatch({ verb, path, headers: all, body }, signal);
+      return await this.#dispatch({ verb, path, headers, body }, signal, streams, onDone);
     } catch (cause) {
       if (signal.aborted) throw cause;
-      const reason = netErrorText(cause, this.#options.host, this.#options.port);
-      throw new Error(requestErrorText(verb, this.#origin + path, reason), { cause });
+      throw this.#failure(request, cause);
     }
   }
 
+  #failure({ verb, path }: Outgoing, cause: unknown): Error {
+    const reason = netErrorText(cause, this.#options.host, this.#options.port);
+    return new Error(requestErrorText(verb, this.#origin + path, reason), { cause });
+  }
+
   #dispatch(
-    request: { verb: string; path: string; headers: string[]; body: Uint8Array | undefined },
+    request: Outgoing,
     signal: AbortSignal,
+    streams: boolean,
+    onDone: (() => void) | undefined,
   ): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const exchange = new Exchange(signal, resolve, reject);
-      const body = request.body !== undefined && request.body.length > 0 ? request.body : null;
-      const { path, verb: method, headers } = request;
-      this.#pool.dispatch({ path, method, headers, body }, exchange);
+      const { path, verb: method, body } = request;
+      const { clock } = this.#options;
+      const explain = (error: Error): Error => this.#failure(request, error);
+      const stream = body instanceof Uint8Array ? undefined : body;
+      const exchange = new Exchange({ signal, clock, streams, body: stream, explain, onDone }, resolve, reject);
+      const headers = request.headers as string[];
+      this.#pool.dispatch({ path, method, headers, body: (body as Buffer) ?? null }, exchange);
     });
-  }
-}
-
-/** Collects one answer. A status below 100 cannot reach us: undici refuses it. */
-class Exchange implements Dispatcher.DispatchHandler {
-  readonly #signal: AbortSignal;
-  readonly #resolve: (answer: Answer) => void;
-  readonly #reject: (error: unknown) => void;
-  readonly #chunks: Buffer[] = [];
-  #size = 0;
-  #status = 0;
-  #headers: string[] = [];
-  #onAbort: (() => void) | undefined;
-
-  constructor(signal: AbortSignal, resolve: (answer: Answer) => void, reject: (error: unknown) => void) {
-    this.#signal = signal;
-    this.#resolve = resolve;
-    this.#reject = reject;
-  }
-
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    const abort = (): void => controller.abort(asError(this.#signal.reason));
-    if (this.#signal.aborted) return abort();
-    this.#onAbort = abort;
-    this.#signal.addEventListener("abort", abort, { once: true });
-  }
-
-  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
-    if (status < 200) return;
-    this.#status = status;
-    this.#headers = textHeaders(controller.rawHeaders);
-  }
-
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.#size += chunk.length;
-    if (this.#size > maxResponseBytes)
-      return controller.abort(new Error(`the app's answer is above ${maxResponseBytes} bytes`));
-    this.#chunks.push(chunk);
-  }
-
-  onResponseEnd(): void {
-    this.#release();
-    const body = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks, this.#size);
-    this.#resolve({ status: this.#status, headers: this.#headers, body });
-  }
-
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    this.#release();
-    this.#reject(error);
-  }
-
-  #release(): void {
-    if (this.#onAbort !== undefined) this.#signal.removeEventListener("abort", this.#onAbort);
   }
 }
 
@@ -158,19 +128,10 @@ function appHeaders(headers: readonly string[]): readonly string[] {
   return forwardRequestHeaders(withoutMeshOnly(headers), extra);
 }
 
-function textHeaders(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
-  if (!Array.isArray(raw)) return Object.entries(raw ?? {}).flatMap(([name, value]) => [name, String(value)]);
-  return raw.map((item) => (typeof item === "string" ? item : item.toString("latin1")));
-}
-
 function withToken(headers: readonly string[], token: string): string[] {
   const kept: string[] = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
     if (headers[i]!.toLowerCase() !== "dapr-api-token") kept.push(headers[i]!, headers[i + 1]!);
   }
   return [...kept, "dapr-api-token", token];
-}
-
-function asError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new Error(String(reason));
 }

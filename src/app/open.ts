@@ -30,15 +30,33 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     port,
     apiToken,
     maxHeaderBytes: options.api.readBufferBytes,
+    clock,
   });
   return {
     protocol: "http",
     listening,
-    invoke: (request, signal) => slots.run(signal, () => http.invoke(request, signal)),
+    invoke: (request, signal) =>
+      slots.limited ? invokeInSlot(slots, http, request, signal) : http.invoke(request, signal),
     http: (request, signal) => slots.run(signal, () => http.http(request, signal)),
     grpc: () => Promise.reject(new Error("the app speaks HTTP, not gRPC (--app-protocol)")),
     close: () => http.close(),
   };
+}
+
+/** The slot is free when the whole answer has been read, or its reader gave up. */
+async function invokeInSlot(
+  slots: Slots,
+  http: HttpApp,
+  request: MeshRequest,
+  signal: AbortSignal,
+): Promise<MeshResponse> {
+  const release = await slots.hold(signal);
+  try {
+    return await http.invoke(request, signal, release);
+  } catch (error) {
+    release();
+    throw error;
+  }
 }
 
 /** The gRPC client and its protos are loaded with the first call, not at boot. */

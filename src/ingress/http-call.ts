@@ -1,9 +1,14 @@
 /** One HTTP request as blocks see it (api/http.ts), over node:http. Everything is computed on first use. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { ApiError, GrpcCode } from "../api/errors.ts";
-import type { HttpCall } from "../api/http.ts";
+import { BodyTooLarge, type HttpCall } from "../api/http.ts";
+import { BodyQueue, type BodyStream, failedBody } from "../../mesh/index.ts";
 
 const noBody = Buffer.alloc(0);
+/** A body of known length is whole up to this, bytes; larger ones would make a slow client visible as memory. */
+const wholeBytes = 256 * 1024;
+/** The client's socket is paused above this, bytes; two reads. */
+const highWaterBytes = 128 * 1024;
 
 export class NodeHttpCall implements HttpCall {
   readonly verb: string;
@@ -14,6 +19,9 @@ export class NodeHttpCall implements HttpCall {
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
   readonly #maxBodyBytes: number;
+  /** The client waits for `100 Continue` before it sends the body. */
+  #expectsContinue: boolean;
+  #refused = false;
   #abort: AbortController | undefined;
   #search: URLSearchParams | undefined;
 
@@ -24,6 +32,7 @@ export class NodeHttpCall implements HttpCall {
     rawPath: string,
     query: string,
     maxBodyBytes: number,
+    expectsContinue: boolean,
   ) {
     this.#request = request;
     this.#response = response;
@@ -32,6 +41,29 @@ export class NodeHttpCall implements HttpCall {
     this.rawPath = rawPath;
     this.query = query;
     this.#maxBodyBytes = maxBodyBytes;
+    this.#expectsContinue = expectsContinue;
+  }
+
+  /** The body is above the limit; the connection cannot be used again. */
+  get bodyRefused(): boolean {
+    return this.#refused;
+  }
+
+  /** More of the body may come. */
+  get bodyOpen(): boolean {
+    return !this.#request.complete;
+  }
+
+  /** Calls back when no more of the body can come. */
+  onBodyEnd(listener: () => void): void {
+    if (this.#request.complete || this.#request.destroyed) return listener();
+    this.#request.once("end", listener);
+    this.#request.once("close", listener);
+  }
+
+  /** Lets the rest of the body pass by, unread. */
+  discardBody(): void {
+    this.#request.resume();
   }
 
   get headers(): IncomingMessage["headers"] {
@@ -64,6 +96,7 @@ export class NodeHttpCall implements HttpCall {
       return Promise.resolve(noBody);
     if (declared !== undefined && Number(declared) > this.#maxBodyBytes)
       return Promise.reject(this.#bodyTooLarge());
+    this.#continue();
     return new Promise((resolve, reject) => {
       const chunks: Buffer[] = [];
       let size = 0;
@@ -82,6 +115,53 @@ export class NodeHttpCall implements HttpCall {
         if (!request.complete) reject(bodyUnreadable("unexpected EOF"));
       });
     });
+  }
+
+  async content(): Promise<Uint8Array | BodyStream> {
+    const { headers } = this.#request;
+    const declared = headers["content-length"] === undefined ? undefined : Number(headers["content-length"]);
+    if (declared === undefined && headers["transfer-encoding"] === undefined) return noBody;
+    if (declared !== undefined && declared > this.#maxBodyBytes) {
+      this.#refused = true;
+      return failedBody(new BodyTooLarge(this.#maxBodyBytes), declared);
+    }
+    if (declared !== undefined && declared <= wholeBytes) return this.body();
+    this.#continue();
+    const queue = this.#stream(declared);
+    if (declared !== undefined) return queue;
+    // What came in one packet with the head is there after this.
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    return queue.ended ? queue.takeReady(this.#maxBodyBytes) : queue;
+  }
+
+  #stream(length: number | undefined): BodyQueue {
+    const request = this.#request;
+    let size = 0;
+    const onTaken = (): void => {
+      if (queue.bufferedBytes < highWaterBytes / 2) request.resume();
+    };
+    const queue = new BodyQueue({ onTaken, onCancel: () => this.discardBody() }, length);
+    request.on("data", (chunk: Buffer) => {
+      size += chunk.length;
+      if (size > this.#maxBodyBytes) {
+        this.#refused = true;
+        queue.fail(new BodyTooLarge(this.#maxBodyBytes));
+      }
+      queue.push(chunk);
+      if (queue.bufferedBytes >= highWaterBytes) request.pause();
+    });
+    request.once("end", () => queue.end());
+    request.once("error", (cause) => queue.fail(bodyUnreadable(cause.message, cause)));
+    request.once("close", () => {
+      if (!request.complete) queue.fail(bodyUnreadable("unexpected EOF"));
+    });
+    return queue;
+  }
+
+  #continue(): void {
+    if (!this.#expectsContinue) return;
+    this.#expectsContinue = false;
+    this.#response.writeContinue();
   }
 
   queryValue(name: string): string | undefined {

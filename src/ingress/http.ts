@@ -3,8 +3,7 @@
  * into bytes. Steps of a request: clean path -> token -> route -> block -> reply -> metrics -> API log.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { Readable } from "node:stream";
-import type { Clock } from "../../mesh/index.ts";
+import type { BodyStream, Clock } from "../../mesh/index.ts";
 import { httpErrorBody, toApiError } from "../api/errors.ts";
 import type { HttpCall, HttpReply, HttpRoute } from "../api/http.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -17,6 +16,8 @@ import { BadEscape, cleanPath, Router } from "./router.ts";
 const headerTimeoutMs = 10_000;
 /** Idle keep-alive connections are kept this long, ms. */
 const keepAliveMs = 120_000;
+/** A client that still sends its body after the answer may go on this long before it is cut off, ms. */
+const lingerMs = 2_000;
 /** Slack over the read buffer that Go's server grants, bytes. */
 const headerSlackBytes = 4_096;
 
@@ -56,11 +57,8 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   };
   return {
     async listen(target) {
-      const server = createServer(settings, (request, response) => ingress.handle(request, response));
-      server.on("checkContinue", (request, response) => {
-        response.writeContinue();
-        ingress.handle(request, response);
-      });
+      const server = createServer(settings, (request, response) => ingress.handle(request, response, false));
+      server.on("checkContinue", (request, response) => ingress.handle(request, response, true));
       server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
         if (!socket.writable) return void socket.destroy();
         const line =
@@ -107,14 +105,16 @@ class HttpIngress {
     );
   }
 
-  handle(request: IncomingMessage, response: ServerResponse): void {
+  /** `expectsContinue`: the client sends its body only when told to. */
+  handle(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
     const startMs = this.#options.clock.monotonicMs();
     const url = request.url ?? "/";
     const mark = url.indexOf("?");
     const rawPath = mark < 0 ? url : url.slice(0, mark);
     const query = mark < 0 ? "" : url.slice(mark + 1);
     const path = cleanPath(rawPath);
-    const call = new NodeHttpCall(request, response, path, rawPath, query, this.#options.maxBodyBytes);
+    const { maxBodyBytes } = this.#options;
+    const call = new NodeHttpCall(request, response, path, rawPath, query, maxBodyBytes, expectsContinue);
     this.#answer(call, response, startMs).catch((error: unknown) => {
       this.#options.log.error(`HTTP answer failed: ${error instanceof Error ? error.stack : String(error)}`);
       response.destroy();
@@ -141,11 +141,36 @@ class HttpIngress {
       reply = this.#failure(error, call);
     }
     const status = String(reply.status);
-    await send(reply, response, call.verb);
+    await send(reply, response, call.verb, call.bodyRefused ? this.#lastAnswer(call, response) : undefined);
+    if (call.bodyOpen) this.#linger(call, response);
     const latencyMs = this.#options.clock.monotonicMs() - startMs;
     this.#count(call.verb, label, status);
     this.#latency(Math.trunc(latencyMs), call.verb, label, status);
     if (this.#options.apiLogging) this.#logCall(call, name, reply.status, latencyMs);
+  }
+
+  /** The client gets the answer while it is still sending, and the time to read it; only then the connection closes. */
+  #lastAnswer(call: NodeHttpCall, response: ServerResponse): Promise<void> {
+    response.setHeader("Connection", "close");
+    call.discardBody();
+    return new Promise((resolve) => {
+      const limit = this.#options.clock.setTimeout(resolve, lingerMs);
+      call.onBodyEnd(() => {
+        limit.cancel();
+        resolve();
+      });
+    });
+  }
+
+  /** Without an end of the request there is no next one: the rest of its body passes by, for a while. */
+  #linger(call: NodeHttpCall, response: ServerResponse): void {
+    call.discardBody();
+    const { socket } = response;
+    if (socket === null || socket.destroyed) return;
+    const limit = this.#options.clock.setTimeout(() => {
+      if (call.bodyOpen) socket.destroy();
+    }, lingerMs);
+    socket.once("close", () => limit.cancel());
   }
 
   #authorized(call: NodeHttpCall): boolean {
@@ -190,8 +215,16 @@ const unauthorized: HttpReply = Object.freeze({
 });
 const badEscape: HttpReply = Object.freeze({ status: 400, headers: textHeaders, body: "400 Bad Request" });
 
-/** Writes a reply; resolves when everything is handed to the socket or the client is gone. */
-async function send(reply: HttpReply, response: ServerResponse, verb: string): Promise<void> {
+/**
+ * Writes a reply; resolves when everything is handed to the socket or the client is gone. With `last`, the connection
+ * closes when that resolves.
+ */
+async function send(
+  reply: HttpReply,
+  response: ServerResponse,
+  verb: string,
+  last: Promise<void> | undefined,
+): Promise<void> {
   if (response.destroyed) return;
   const { body } = reply;
   const headers: string[] = reply.rawHeaders === undefined ? [] : [...reply.rawHeaders];
@@ -200,26 +233,64 @@ async function send(reply: HttpReply, response: ServerResponse, verb: string): P
     if (typeof value === "string") headers.push(name, value);
     else for (const item of value) headers.push(name, item);
   }
-  if (body instanceof Readable) {
-    response.writeHead(reply.status, headers);
-    return pipeBody(body, response);
+  if (typeof body === "object" && !(body instanceof Uint8Array)) {
+    return sendStream(reply.status, headers, body, response, verb);
   }
   const bytes = typeof body === "string" ? Buffer.from(body) : body;
   const bodiless = reply.status === 204 || reply.status === 304;
   if (!bodiless) headers.push("Content-Length", String(bytes?.length ?? 0));
   response.writeHead(reply.status, headers);
-  if (bytes === undefined || bytes.length === 0 || bodiless || verb === "HEAD") response.end();
+  const empty = bytes === undefined || bytes.length === 0 || bodiless || verb === "HEAD";
+  if (last !== undefined && !empty) {
+    response.write(bytes);
+    await last;
+    response.end();
+  } else if (empty) response.end();
   else response.end(bytes);
 }
 
-function pipeBody(body: Readable, response: ServerResponse): Promise<void> {
+/** First bytes that go out in one packet with the head, at most. */
+const firstBytes = 64 * 1024;
+
+/** Writes piece by piece as fast as the client reads. A body that fails resets the connection: it must not look whole. */
+async function sendStream(
+  status: number,
+  headers: string[],
+  body: BodyStream,
+  response: ServerResponse,
+  verb: string,
+): Promise<void> {
+  response.writeHead(status, headers);
+  if (verb === "HEAD" || status === 204 || status === 304) {
+    body.cancel(new Error("this answer has no body"));
+    return void response.end();
+  }
+  response.once("close", () => body.cancel(new Error("the client went away")));
+  const first = body.takeReady(firstBytes);
+  if (first.length > 0) response.write(first);
+  else response.flushHeaders();
+  try {
+    for await (const piece of body) {
+      if (!response.write(piece)) await drained(response);
+    }
+    response.end();
+  } catch {
+    response.socket?.resetAndDestroy();
+    response.destroy();
+  }
+}
+
+/** Resolves when the client has read, or is gone. */
+function drained(response: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
-    body.once("error", () => response.destroy());
-    response.once("close", () => {
-      body.destroy();
+    if (response.destroyed) return resolve();
+    const done = (): void => {
+      response.off("drain", done);
+      response.off("close", done);
       resolve();
-    });
-    body.pipe(response);
+    };
+    response.once("drain", done);
+    response.once("close", done);
   });
 }
 

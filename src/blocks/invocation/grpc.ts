@@ -1,17 +1,22 @@
 /** `InvokeService`: message -> mesh request -> the app's answer as response, metadata and status. */
-import type { MeshRequest, MeshResponse } from "../../../mesh/index.ts";
+import { collectBody, isMeshError, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { HTTPExtension_Verb } from "../../../proto/gen/dapr/proto/common/v1/common_pb.ts";
 import { type GrpcCall, type GrpcMethod, unary } from "../../api/grpc.ts";
 import { grpcErrorOfHttp, metadataName } from "../../api/status.ts";
 import { grpcCallerHeaders, readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
 import { headerValue } from "../../app/headers.ts";
-import { decodeValues } from "../../lib/grpc-wire.ts";
-import { emptyAppId, grpcAppStatus } from "./errors.ts";
+import { decodeValues, receivedTooLarge } from "../../lib/grpc-wire.ts";
+import { emptyAppId, grpcAppStatus, invokeFailed } from "./errors.ts";
 import type { Invocation } from "./invocation.ts";
 import { methodPath, normalizeMethod, parseAppId } from "./target.ts";
 
-export function invocationMethods(invocation: Invocation, ownNamespace: string): GrpcMethod[] {
+/** `maxBytes`: largest data that goes into an answer. */
+export function invocationMethods(
+  invocation: Invocation,
+  ownNamespace: string,
+  maxBytes: number,
+): GrpcMethod[] {
   return [
     unary(Dapr.method.invokeService, async (request, call) => {
       if (request.id === "") throw emptyAppId();
@@ -27,12 +32,29 @@ export function invocationMethods(invocation: Invocation, ownNamespace: string):
         headers: grpcCallerHeaders(call.metadata, { method, contentType, dataType }),
         body: message?.data?.value ?? new Uint8Array(0),
       };
-      const response = await invocation.invoke(target, meshRequest, call.signal);
+      const response = await wholeAnswer(await invocation.invoke(target, meshRequest, call.signal), request.id, maxBytes);
       return response.grpc === undefined
         ? httpAnswer(response, call)
         : grpcAnswer(response, response.grpc, call);
     }),
   ];
+}
+
+type Whole = MeshResponse & { readonly body: Uint8Array };
+
+async function wholeAnswer(response: MeshResponse, id: string, maxBytes: number): Promise<Whole> {
+  if (response.body instanceof Uint8Array) return response as Whole;
+  const { length } = response.body;
+  try {
+    return { ...response, body: await collectBody(response.body, maxBytes) };
+  } catch (error) {
+    if (isMeshError(error, "too-large")) {
+      const { code, message } = receivedTooLarge(length ?? maxBytes + 1, maxBytes);
+      throw grpcAppStatus(code, message, undefined);
+    }
+    const text = error instanceof Error ? error.message : String(error);
+    throw invokeFailed(id, `rpc error: code = Internal desc = ${text}`, error);
+  }
 }
 
 /** No extension at all is the empty text: a gRPC app needs none, an HTTP app's sidecar refuses it. */
@@ -42,7 +64,7 @@ function verbName(verb: HTTPExtension_Verb | undefined): string {
 }
 
 function httpAnswer(
-  response: MeshResponse,
+  response: Whole,
   call: GrpcCall,
 ): { data: { value: Uint8Array }; contentType: string } {
   for (let i = 0; i + 1 < response.headers.length; i += 2) {
@@ -56,7 +78,7 @@ function httpAnswer(
 }
 
 function grpcAnswer(
-  response: MeshResponse,
+  response: Whole,
   outcome: NonNullable<MeshResponse["grpc"]>,
   call: GrpcCall,
 ): { data: { typeUrl: string; value: Uint8Array }; contentType: string } {

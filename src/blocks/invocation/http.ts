@@ -1,5 +1,5 @@
 /** Service invocation over HTTP: request -> target and mesh request -> the app's answer, passed through. */
-import type { MeshRequest, MeshResponse } from "../../../mesh/index.ts";
+import type { BodyStream, MeshRequest, MeshResponse } from "../../../mesh/index.ts";
 import type { HttpCall, HttpReply } from "../../api/http.ts";
 import { readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
 import { forwardRequestHeaders, headerValue } from "../../app/headers.ts";
@@ -22,7 +22,7 @@ export async function invokeOverHttp(
     path: methodPath(method),
     query: call.query,
     headers: forwardRequestHeaders(call.rawHeaders, noHeaders),
-    body: await call.body(),
+    body: await call.content(),
   };
   const response = await invocation.invoke(target, request, call.signal);
   return response.grpc === undefined ? httpAppReply(response) : grpcAppReply(response, response.grpc);
@@ -30,13 +30,14 @@ export async function invokeOverHttp(
 
 const noHeaders: readonly string[] = [];
 
-function httpAppReply(response: MeshResponse): HttpReply {
+async function httpAppReply(response: MeshResponse): Promise<HttpReply> {
   // Node's HTTP server cannot write an informational status as a final one.
   const status = response.status >= 200 && response.status <= 999 ? response.status : 500;
   const { body, headers } = response;
-  if (body.length === 0 || headerValue(headers, "content-type") !== undefined)
+  const whole = body instanceof Uint8Array;
+  if ((whole && body.length === 0) || headerValue(headers, "content-type") !== undefined)
     return { status, rawHeaders: headers, body };
-  const type = status < 400 ? sniff(body) : "application/json";
+  const type = status >= 400 ? "application/json" : sniff(whole ? body : await firstPiece(body));
   return { status, rawHeaders: [...headers, "Content-Type", type], body };
 }
 
@@ -58,6 +59,18 @@ async function grpcAppReply(
   const type = readDataType(response.headers) === "" ? outcome.contentType : "application/x-protobuf";
   const rawHeaders = type === undefined || type === "" ? headers : [...headers, "Content-Type", type];
   return { status: 200, rawHeaders, body: response.body };
+}
+
+/** The beginning of a body, which stays in it; empty when the body fails, as its reader will see. */
+async function firstPiece(body: BodyStream): Promise<Uint8Array> {
+  try {
+    const { value, done } = await body[Symbol.asyncIterator]().next();
+    if (done === true) return new Uint8Array(0);
+    body.putBack(value);
+    return value;
+  } catch {
+    return new Uint8Array(0);
+  }
 }
 
 /** Bytes looked at to guess a missing content type. */

@@ -13,11 +13,11 @@ export type InvocationBlock = Block & {
 
 export function invocationBlock(host: BlockHost): InvocationBlock {
   const invocation = new Invocation(host);
-  const { namespace } = host.options;
+  const { namespace, api } = host.options;
   return {
     name: "invocation",
     http: [],
-    grpc: async () => (await import("./grpc.ts")).invocationMethods(invocation, namespace),
+    grpc: async () => (await import("./grpc.ts")).invocationMethods(invocation, namespace, api.maxBodyBytes),
     fallback: (call) => invokeOverHttp(invocation, call, namespace),
     receive: (request, caller, signal) => invocation.receive(request, caller, signal),
   };

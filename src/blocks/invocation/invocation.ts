@@ -3,9 +3,18 @@
  * gRPC; a request and its answer are the mesh's.
  */
 import { hostname, networkInterfaces } from "node:os";
-import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
+import {
+  BodyQueue,
+  type Caller,
+  failedBody,
+  isMeshError,
+  type MeshRequest,
+  type MeshResponse,
+} from "../../../mesh/index.ts";
+import { BodyTooLarge } from "../../api/http.ts";
 import { headerValue } from "../../app/headers.ts";
 import type { BlockHost } from "../block.ts";
+import { ApiError } from "../../api/errors.ts";
 import { invokeFailed } from "./errors.ts";
 import type { Target } from "./target.ts";
 
@@ -100,12 +109,16 @@ export class Invocation {
   async #invokeRemote(target: Target, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const { clock, mesh } = this.#host;
     const startMs = clock.monotonicMs();
-    this.#sent(target.app, "unary");
+    const { body } = request;
+    // What cannot be sent twice is not tried twice, although nobody has received it: as with Dapr.
+    const streaming = !(body instanceof Uint8Array) && body.length === undefined;
+    this.#sent(target.app, streaming ? "streaming" : "unary");
     const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal };
-    const headed = { ...request, headers: [...request.headers, ...this.#forwarded] };
+    const headers = [...request.headers, ...this.#forwarded];
+    const headed = { ...request, headers, body: asSentOn(body) };
     for (let tries = 0; ; tries++) {
       try {
-        const response = await mesh.call(headed, options);
+        const response = eventStream(target, request, await mesh.call(headed, options));
         const status = statusLabel(response);
         this.#answerReceived(target.app, status, "unary");
         this.#latency(clock.monotonicMs() - startMs, target.app, status);
@@ -113,9 +126,13 @@ export class Invocation {
       } catch (error) {
         // Only a request that nobody received may be sent again.
         const undelivered = isMeshError(error, "no-responders");
-        if (undelivered && tries < maxRetries && (await this.#isKnown(target)))
+        if (undelivered && !streaming && tries < maxRetries && (await this.#isKnown(target)))
           await clock.sleep(retryWaitMs, signal);
-        else throw this.#failure(target, error, undelivered && tries > 0 ? tries : 0);
+        else {
+          const refused = refusal(body);
+          if (streaming && refused !== undefined) throw invokeFailed(target.id, refused.message, error);
+          throw this.#failure(target, error, undelivered && tries > 0 ? tries : 0);
+        }
       }
     }
   }
@@ -127,6 +144,7 @@ export class Invocation {
   }
 
   #failure(target: Target, error: unknown, retries: number): Error {
+    if (error instanceof ApiError) return error;
     const text = textOf(error);
     if (isMeshError(error, "no-responders")) {
       if (retries === 0) return invokeFailed(target.id, `couldn't find service: ${target.app}`, error);
@@ -168,6 +186,50 @@ export class Invocation {
     }
     return added;
   }
+}
+
+/** Set when the body is above the size limit of this sidecar. */
+function refusal(body: MeshRequest["body"]): BodyTooLarge | undefined {
+  return body instanceof BodyQueue && body.failure instanceof BodyTooLarge ? body.failure : undefined;
+}
+
+/** The callee's sidecar says why the app got nothing, in the words of a Go program whose body was cut at the limit. */
+function asSentOn(body: MeshRequest["body"]): MeshRequest["body"] {
+  const refused = refusal(body);
+  if (refused === undefined || body.length === undefined) return body;
+  const cut = `http: ContentLength=${body.length} with Body length ${refused.limitBytes}`;
+  return failedBody(
+    new Error(`net/http: HTTP/1.x transport connection broken: ${cut}`, { cause: refused }),
+    body.length,
+  );
+}
+
+const eventStreamType = "text/event-stream";
+const eventStreamHeaders = [
+  "Content-Type",
+  eventStreamType,
+  "Cache-Control",
+  "no-cache",
+  "Connection",
+  "keep-alive",
+];
+const replacedByEventStream = new Set(["content-type", "cache-control", "connection"]);
+
+/** Another app's answer to a client that asks for server-sent events is one, or an error. */
+function eventStream(target: Target, request: MeshRequest, response: MeshResponse): MeshResponse {
+  if (headerValue(request.headers, "accept") !== eventStreamType || response.grpc !== undefined)
+    return response;
+  if (response.status < 200 || response.status > 299) {
+    if (!(response.body instanceof Uint8Array)) response.body.cancel(new Error("this answer is not used"));
+    const reason = "error invoking app channel: no response received from stream";
+    throw invokeFailed(target.id, `rpc error: code = Internal desc = ${reason}`);
+  }
+  const headers = [...eventStreamHeaders];
+  for (let i = 0; i + 1 < response.headers.length; i += 2) {
+    const name = response.headers[i]!;
+    if (!replacedByEventStream.has(name.toLowerCase())) headers.push(name, response.headers[i + 1]!);
+  }
+  return { ...response, headers };
 }
 
 const identityHeaders = new Set(["dapr-caller-namespace", "dapr-caller-app-id", "dapr-callee-app-id"]);

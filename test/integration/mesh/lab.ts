@@ -2,7 +2,7 @@
 import { createServer, connect as connectSocket } from "node:net";
 import type { Socket } from "node:net";
 import { join } from "node:path";
-import { type Clock, type JoinOptions, type JoinedMesh, type MeshRequest, joinMesh, systemClock } from "../../../mesh/index.ts";
+import { type BodyStream, type Clock, type JoinOptions, type JoinedMesh, type MeshRequest, joinMesh, systemClock } from "../../../mesh/index.ts";
 import { checkout, eventually, freePort, nodeBinary, startNats, startProcess } from "../../kit/index.ts";
 import type { Nats, NatsOptions, RunningProcess } from "../../kit/index.ts";
 
@@ -31,12 +31,24 @@ export async function startLab(options: NatsOptions = {}): Promise<Lab> {
 }
 
 export const bytes = (text: string): Buffer => Buffer.from(text);
-export const textOf = (value: Uint8Array | undefined): string | undefined =>
-  value === undefined ? undefined : Buffer.from(value).toString();
+export const textOf = (value: Uint8Array | BodyStream | undefined): string | undefined =>
+  value === undefined ? undefined : Buffer.from(whole(value)).toString();
+
+/** A body that must have come in one message. */
+export function whole(body: Uint8Array | BodyStream): Uint8Array {
+  if (body instanceof Uint8Array) return body;
+  throw new Error("the body came as a stream");
+}
 
 export function request(more: Partial<MeshRequest> = {}): MeshRequest {
   return { verb: "POST", path: "/", query: "", headers: [], body: new Uint8Array(0), ...more };
 }
+
+/** A request for encoders, which take whole bodies. */
+export const wholeRequest = (more: Partial<MeshRequest> = {}): MeshRequest & { readonly body: Uint8Array } => {
+  const made = request(more);
+  return { ...made, body: whole(made.body) };
+};
 
 export const to = (app: string, timeoutMs = 0): { app: string; namespace: string; timeoutMs: number } => ({
   app,

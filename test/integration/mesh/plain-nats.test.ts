@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FrameKind, decodeFrame, encodeCancel, encodeRequest, readError } from "../../../mesh/frame.ts";
 import { MeshError, type JoinedMesh, type MeshRequest } from "../../../mesh/index.ts";
 import { eventually } from "../../kit/index.ts";
-import { type Lab, bytes, codeOf, request, startLab, textOf, to } from "./lab.ts";
+import { type Lab, bytes, codeOf, request, startLab, textOf, to, whole, wholeRequest } from "./lab.ts";
 
 let lab: Lab;
 let client: NatsConnection;
@@ -30,7 +30,7 @@ describe("a plain caller", () => {
   beforeAll(async () => {
     const mesh = await lab.join("echo");
     await mesh.serve(async (got, by) => {
-      last = { request: { ...got, body: Uint8Array.from(got.body) }, by };
+      last = { request: { ...got, body: Uint8Array.from(whole(got.body)) }, by };
       if (got.path === "/fails") throw new Error("no\r\napp");
       if (got.path === "/large") return { status: 200, headers: [], body: new Uint8Array(mesh.maxPayloadBytes()) };
       const headers = ["X-Reply", "yes", "Weft-Status", "500", "nats-ttl", "1s", "Content-Length", "7", "x", "a\r\nb"];
@@ -102,7 +102,7 @@ describe("a plain app", () => {
   it("an error that a sidecar sends in the plain form is an error of the call", async () => {
     client.subscribe("weft.default.call.proxied.*.*", {
       callback: (_error, message) =>
-        message.respond("app is away", { headers: names({ "Weft-Status": "502", "Weft-Error": "peer" }) }),
+        void message.respond("app is away", { headers: names({ "Weft-Status": "502", "Weft-Error": "peer" }) }),
     });
     await client.flush();
     const mesh = await lab.join("c");
@@ -122,7 +122,7 @@ describe("a plain app", () => {
 
   it("that speaks frames badly: the call ends with protocol", async () => {
     const junk = [bytes("junk"), Buffer.from("010200000001c1", "hex"), Buffer.from("0109000000018000", "hex")];
-    client.subscribe("weft.default.rpc.junk.*.*", { callback: (_error, message) => message.respond(junk.shift()!) });
+    client.subscribe("weft.default.rpc.junk.*.*", { callback: (_error, message) => void message.respond(junk.shift()!) });
     await client.flush();
     const mesh = await lab.join("c");
     for (let i = 0; i < 3; i++) expect(await codeOf(mesh.call(request(), to("junk")))).toBe("protocol");
@@ -152,13 +152,13 @@ describe("bytes that are no frame", () => {
   };
 
   it("are answered by a protocol error, and the sidecar lives on", async () => {
-    const whole = encodeRequest(request({ path: "/p", headers: ["a", "b"], body: bytes("body") }), 100);
-    const bent = fc.tuple(fc.nat(whole.length - 1), fc.nat(255)).map(([at, byte]) => {
-      const copy = Buffer.from(whole);
+    const frame = encodeRequest(wholeRequest({ path: "/p", headers: ["a", "b"], body: bytes("body") }), 100);
+    const bent = fc.tuple(fc.nat(frame.length - 1), fc.nat(255)).map(([at, byte]) => {
+      const copy = Buffer.from(frame);
       copy[at] = byte;
       return copy;
     });
-    const cut = fc.nat(whole.length - 5).map((length) => whole.subarray(0, length));
+    const cut = fc.nat(frame.length - 5).map((length) => frame.subarray(0, length));
     const any = fc.uint8Array({ maxLength: 64 }).map((array) => Buffer.from(array));
     await fc.assert(
       fc.asyncProperty(fc.oneof(bent, cut, any), async (payload) => {
@@ -188,7 +188,7 @@ describe("bytes that are no frame", () => {
 
   it("in a cancel frame, or a cancel by somebody else, end nothing", async () => {
     const id = "_INBOX.held";
-    client.publish(subject, encodeRequest(request({ path: "/wait" }), 0), { reply: id });
+    client.publish(subject, encodeRequest(wholeRequest({ path: "/wait" }), 0), { reply: id });
     await eventually(() => mesh.counts().servedCalls === 1);
     client.publish("weft.default.cancel.target.default.me", "junk");
     client.publish("weft.default.cancel.target.default.me", encodeCancel("_INBOX.other"));
