@@ -100,11 +100,7 @@ function isMap(value: unknown): value is Record<string, unknown> {
 }
 
 /** With `rest`, the body of the frame is only the beginning. */
-export function encodeRequest(
-  request: WithBytes<MeshRequest>,
-  timeoutMs: number,
-  rest?: Following,
-): Buffer {
+export function encodeRequest(request: WithBytes<MeshRequest>, timeoutMs: number, rest?: Following): Buffer {
   const head: RequestHead = { verb: request.verb, path: request.path };
   if (request.query !== "") head.query = request.query;
   if (request.headers.length > 0) head.headers = request.headers as string[];
@@ -209,8 +205,8 @@ export function readError(frame: Frame): ErrorHead {
 }
 
 /**
- * The call is alive. Resets the peer's liveness limit. `n` is the number of the next chunk, from a side that sends some:
- * it shows the loss of the last ones.
+ * The call is alive. Resets the peer's liveness limit. `n` is the number of the next chunk, from a side that sends
+ * some: it shows the loss of the last ones.
  */
 export function encodeProgress(n?: number): Buffer {
   return encode(FrameKind.progress, n === undefined ? {} : { n }, noBody);

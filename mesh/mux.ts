@@ -145,7 +145,15 @@ export class Mux {
       const token = (this.#next++).toString(36);
       this.#connection.publish(subject, payload, this.prefix + token, options.headers);
       const nowMs = clock.monotonicMs();
-      const pending = new Pending(this, token, subject, options, nowMs, resolve, reject) as unknown as Pending<never>;
+      const pending = new Pending(
+        this,
+        token,
+        subject,
+        options,
+        nowMs,
+        resolve,
+        reject,
+      ) as unknown as Pending<never>;
       this.#pending.set(token, pending);
       if (signal !== undefined) {
         pending.onAbort = () => this.#giveUp(token, pending, cancelledBy(signal));
@@ -159,9 +167,7 @@ export class Mux {
   }
 
   #subscribe(): void {
-    this.#subscription ??= this.#connection.subscribe(`${this.prefix}*`, (message) =>
-      this.#onReply(message),
-    );
+    this.#subscription ??= this.#connection.subscribe(`${this.prefix}*`, (message) => this.#onReply(message));
   }
 
   #onReply(message: Msg): void {

@@ -256,8 +256,7 @@ export class Server implements Served {
       if (frame.length <= limit) return () => this.#connection.publish(call.reply, frame);
     }
     call.untilMs = Number.POSITIVE_INFINITY;
-    if (!this.#connection.connected)
-      await this.#connection.readyWithin(answerWaitMs, call.abort.signal);
+    if (!this.#connection.connected) await this.#connection.readyWithin(answerWaitMs, call.abort.signal);
     await this.#streams.answer(call, response, body instanceof Uint8Array ? bodyOfBytes(body) : body);
     return () => {};
   }

@@ -101,12 +101,7 @@ export class ServedStreams {
   #open(call: StreamedCall): ServedStream {
     if (call.stream !== undefined) return call.stream;
     const { signal } = call.abort;
-    const to = streamSubject(
-      this.#identity.root,
-      this.#identity,
-      (this.#next++).toString(36),
-      call.caller,
-    );
+    const to = streamSubject(this.#identity.root, this.#identity, (this.#next++).toString(36), call.caller);
     const link = new StreamLink(
       {
         connection: this.#connection,

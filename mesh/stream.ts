@@ -161,7 +161,10 @@ export class BodyReceiver {
     this.#next++;
     this.#received += costOf(bytes.length, 1);
     if (this.#received > this.#granted) {
-      throw new MeshError("protocol", `the peer sent ${this.#received} bytes with a credit of ${this.#granted}`);
+      throw new MeshError(
+        "protocol",
+        `the peer sent ${this.#received} bytes with a credit of ${this.#granted}`,
+      );
     }
     this.body.push(bytes);
   }

@@ -16,8 +16,8 @@ export type MeshIdentity = {
 export type MeshLog = (level: "debug" | "info" | "warn" | "error", text: string) => void;
 
 /**
- * A body in pieces, for one reader. Reading it is what lets more of it come, so a slow reader slows its writer. An error
- * while reading means that the body is incomplete.
+ * A body in pieces, for one reader. Reading it is what lets more of it come, so a slow reader slows its writer. An
+ * error while reading means that the body is incomplete.
  */
 export type BodyStream = AsyncIterable<Uint8Array> & {
   /** Bytes in all, when known beforehand. */

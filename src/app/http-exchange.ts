@@ -49,11 +49,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #gathering: Timer | undefined;
   #onAbort: (() => void) | undefined;
 
-  constructor(
-    options: ExchangeOptions,
-    resolve: (answer: Answer) => void,
-    reject: (error: unknown) => void,
-  ) {
+  constructor(options: ExchangeOptions, resolve: (answer: Answer) => void, reject: (error: unknown) => void) {
     this.#options = options;
     this.#resolve = resolve;
     this.#reject = reject;

@@ -56,7 +56,7 @@ export class HttpApp {
 
   /**
    * Service invocation. Hop-by-hop headers of the answer are dropped. Its body is whole when it is there at once. The
-   * signal also counts while it is read. `onDone` is called when the app has sent all of it, or the exchange has failed.
+   * signal also counts while it is read. `onDone` is called when the app has sent all of it, or failed.
    */
   async invoke(request: MeshRequest, signal: AbortSignal, onDone?: () => void): Promise<MeshResponse> {
     const { verb, body } = request;
@@ -112,7 +112,11 @@ export class HttpApp {
       const { clock } = this.#options;
       const explain = (error: Error): Error => this.#failure(request, error);
       const stream = body instanceof Uint8Array ? undefined : body;
-      const exchange = new Exchange({ signal, clock, streams, body: stream, explain, onDone }, resolve, reject);
+      const exchange = new Exchange(
+        { signal, clock, streams, body: stream, explain, onDone },
+        resolve,
+        reject,
+      );
       const headers = request.headers as string[];
       this.#pool.dispatch({ path, method, headers, body: (body as Buffer) ?? null }, exchange);
     });

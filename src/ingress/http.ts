@@ -252,7 +252,7 @@ async function send(
 /** First bytes that go out in one packet with the head, at most. */
 const firstBytes = 64 * 1024;
 
-/** Writes piece by piece as fast as the client reads. A body that fails resets the connection: it must not look whole. */
+/** Writes piece by piece as fast as the client reads. A body that fails resets the connection: it is not whole. */
 async function sendStream(
   status: number,
   headers: string[],

@@ -1,6 +1,6 @@
 /**
- * `node test/load/stream.ts`: one large body each way through two sidecars, at once, as an echo; prints MB/s, CPU and how
- * much resident memory each sidecar gained. `--mb N` (default 1024), `--direction up|down|both` (default both).
+ * `node test/load/stream.ts`: one large body each way through two sidecars, at once, as an echo; prints MB/s, CPU and
+ * how much resident memory each sidecar gained. `--mb N` (default 1024), `--direction up|down|both` (default both).
  * Beside it stands the ceiling of the machine: the same echo without sidecars. Nothing here asserts.
  */
 import { createServer, request, type IncomingMessage } from "node:http";
@@ -27,10 +27,17 @@ function serveApp(): void {
     incoming.on("data", (chunk: Buffer) => (taken += chunk.length));
     incoming.on("end", () => response.end(String(taken)));
   });
-  server.listen(0, "127.0.0.1", () => parentPort!.postMessage((server.address() as AddressInfo).port));
+  server.listen(0, "127.0.0.1", () => {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
+    parentPort!.postMessage((server.address() as AddressInfo).port);
+  });
 }
 
-type Sink = { write(piece: Buffer): boolean; end(): void; once(event: "drain", listener: () => void): unknown };
+type Sink = {
+  write(piece: Buffer): boolean;
+  end(): void;
+  once(event: "drain", listener: () => void): unknown;
+};
 
 /** Writes so many bytes as fast as they are taken. */
 function pour(sink: Sink, bytes: number): void {
@@ -97,9 +104,8 @@ async function main(): Promise<void> {
   for (const name of Object.keys(sidecars)) {
     const cpu = (after[name]!.cpu - before[name]!.cpu) / 1000;
     const [from, to, end] = [before[name]!.mb, peak[name] ?? 0, after[name]!.mb];
-    console.log(
-      `${name.padEnd(7)} CPU ${cpu.toFixed(1)} s; memory ${from.toFixed(0)} MB before, peak +${(to - from).toFixed(0)}, end +${(end - from).toFixed(0)}`,
-    );
+    const grown = `peak +${(to - from).toFixed(0)}, end +${(end - from).toFixed(0)}`;
+    console.log(`${name.padEnd(7)} CPU ${cpu.toFixed(1)} s; memory ${from.toFixed(0)} MB before, ${grown}`);
   }
   await app.terminate();
 }

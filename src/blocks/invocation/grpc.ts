@@ -32,7 +32,11 @@ export function invocationMethods(
         headers: grpcCallerHeaders(call.metadata, { method, contentType, dataType }),
         body: message?.data?.value ?? new Uint8Array(0),
       };
-      const response = await wholeAnswer(await invocation.invoke(target, meshRequest, call.signal), request.id, maxBytes);
+      const response = await wholeAnswer(
+        await invocation.invoke(target, meshRequest, call.signal),
+        request.id,
+        maxBytes,
+      );
       return response.grpc === undefined
         ? httpAnswer(response, call)
         : grpcAnswer(response, response.grpc, call);
@@ -63,10 +67,7 @@ function verbName(verb: HTTPExtension_Verb | undefined): string {
   return Object.entries(HTTPExtension_Verb).find(([, value]) => value === verb)?.[0] ?? "NONE";
 }
 
-function httpAnswer(
-  response: Whole,
-  call: GrpcCall,
-): { data: { value: Uint8Array }; contentType: string } {
+function httpAnswer(response: Whole, call: GrpcCall): { data: { value: Uint8Array }; contentType: string } {
   for (let i = 0; i + 1 < response.headers.length; i += 2) {
     call.setHeader(metadataName(response.headers[i]!), response.headers[i + 1]!);
   }

@@ -66,7 +66,9 @@ describe("a call", () => {
       await release.promise;
       return ok(Buffer.from(path));
     });
-    const calls = Array.from({ length: 2_000 }, (_, i) => caller.call(request({ path: `/${i}` }), to("slow")));
+    const calls = Array.from({ length: 2_000 }, (_, i) =>
+      caller.call(request({ path: `/${i}` }), to("slow")),
+    );
     await eventually(() => callee.counts().servedCalls === 2_000);
     expect(caller.counts().pendingRequests).toBe(2_000);
     release.resolve();
@@ -208,7 +210,9 @@ describe("a call that fails", () => {
     });
     // A caller that is gone without a word.
     const client = await lab.nats.connect();
-    client.publish("weft.default.rpc.orphanage.default.gone", encodeRequest(wholeRequest(), 1_000), { reply: "_INBOX.gone" });
+    client.publish("weft.default.rpc.orphanage.default.gone", encodeRequest(wholeRequest(), 1_000), {
+      reply: "_INBOX.gone",
+    });
     await eventually(() => callee.counts().servedCalls === 1);
     clock.jump(10_000);
     expect(await aborted.promise).toMatchObject({ code: "timeout" });

@@ -2,7 +2,15 @@
 import { createServer, connect as connectSocket } from "node:net";
 import type { Socket } from "node:net";
 import { join } from "node:path";
-import { type BodyStream, type Clock, type JoinOptions, type JoinedMesh, type MeshRequest, joinMesh, systemClock } from "../../../mesh/index.ts";
+import {
+  type BodyStream,
+  type Clock,
+  type JoinOptions,
+  type JoinedMesh,
+  type MeshRequest,
+  joinMesh,
+  systemClock,
+} from "../../../mesh/index.ts";
 import { checkout, eventually, freePort, nodeBinary, startNats, startProcess } from "../../kit/index.ts";
 import type { Nats, NatsOptions, RunningProcess } from "../../kit/index.ts";
 
@@ -45,7 +53,9 @@ export function request(more: Partial<MeshRequest> = {}): MeshRequest {
 }
 
 /** A request for encoders, which take whole bodies. */
-export const wholeRequest = (more: Partial<MeshRequest> = {}): MeshRequest & { readonly body: Uint8Array } => {
+export const wholeRequest = (
+  more: Partial<MeshRequest> = {},
+): MeshRequest & { readonly body: Uint8Array } => {
   const made = request(more);
   return { ...made, body: whole(made.body) };
 };
@@ -117,9 +127,17 @@ export function jumpingClock(): JumpingClock {
 }
 
 /** Another process with a participant; see participant.ts for the roles. */
-export async function startParticipant(url: string, role: string, ...args: string[]): Promise<RunningProcess> {
+export async function startParticipant(
+  url: string,
+  role: string,
+  ...args: string[]
+): Promise<RunningProcess> {
   const program = join(checkout, "test/integration/mesh/participant.ts");
-  const started = await startProcess({ name: `${role} ${args.join(" ")}`, command: nodeBinary(), args: [program, url, role, ...args] });
+  const started = await startProcess({
+    name: `${role} ${args.join(" ")}`,
+    command: nodeBinary(),
+    args: [program, url, role, ...args],
+  });
   await eventually(() => started.logs().includes("ready\n"), { what: `${role} to be ready` });
   return started;
 }

@@ -12,7 +12,12 @@ import { joinMesh } from "../../../mesh/index.ts";
 const [url = "", role = "", ...args] = process.argv.slice(2);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const app = role === "serve" || role === "swallow" ? (args[0] ?? "") : "other";
-const mesh = joinMesh({ namespace: "default", app, natsUrls: [url], log: (level, text) => say(`# ${level} ${text}`) });
+const mesh = joinMesh({
+  namespace: "default",
+  app,
+  natsUrls: [url],
+  log: (level, text) => say(`# ${level} ${text}`),
+});
 await mesh.ready();
 
 let leave: () => Promise<void>;
@@ -33,7 +38,10 @@ if (role === "serve") {
   leave = () => served.drain(5_000);
 } else if (role === "drink") {
   const options = { app: args[0] ?? "", namespace: "default", timeoutMs: 0 };
-  const { body } = await mesh.call({ verb: "GET", path: "/", query: "", headers: [], body: new Uint8Array(0) }, options);
+  const { body } = await mesh.call(
+    { verb: "GET", path: "/", query: "", headers: [], body: new Uint8Array(0) },
+    options,
+  );
   say("drinking");
   void (async () => {
     for await (const piece of body as AsyncIterable<Uint8Array>) void piece;
@@ -43,11 +51,14 @@ if (role === "serve") {
   const [group = "", topic = "", ackWait, delay] = args;
   const topics = await mesh.topics({ name: ["default", "pubsub"], maxAgeMs: 3_600_000, maxBytes: -1 });
   const options = { topic, group, deliver: "all", ackWaitMs: Number(ackWait), concurrency: 8 } as const;
-  const subscription = await topics.subscribe({ ...options, backoffMs: [20], maxDeliver: -1 }, async (message) => {
-    say(`begun ${Buffer.from(message.data).toString()} ${message.deliveries}`);
-    await sleep(Number(delay));
-    say(`handled ${Buffer.from(message.data).toString()} ${message.deliveries}`);
-  });
+  const subscription = await topics.subscribe(
+    { ...options, backoffMs: [20], maxDeliver: -1 },
+    async (message) => {
+      say(`begun ${Buffer.from(message.data).toString()} ${message.deliveries}`);
+      await sleep(Number(delay));
+      say(`handled ${Buffer.from(message.data).toString()} ${message.deliveries}`);
+    },
+  );
   leave = () => subscription.stop(5_000);
 }
 

@@ -32,8 +32,20 @@ describe("a plain caller", () => {
     await mesh.serve(async (got, by) => {
       last = { request: { ...got, body: Uint8Array.from(whole(got.body)) }, by };
       if (got.path === "/fails") throw new Error("no\r\napp");
-      if (got.path === "/large") return { status: 200, headers: [], body: new Uint8Array(mesh.maxPayloadBytes()) };
-      const headers = ["X-Reply", "yes", "Weft-Status", "500", "nats-ttl", "1s", "Content-Length", "7", "x", "a\r\nb"];
+      if (got.path === "/large")
+        return { status: 200, headers: [], body: new Uint8Array(mesh.maxPayloadBytes()) };
+      const headers = [
+        "X-Reply",
+        "yes",
+        "Weft-Status",
+        "500",
+        "nats-ttl",
+        "1s",
+        "Content-Length",
+        "7",
+        "x",
+        "a\r\nb",
+      ];
       const grpc = got.path === "/grpc" ? { grpc: { code: 3, message: "bad" } } : {};
       return { status: 201, headers, body: got.body, ...grpc };
     });
@@ -51,7 +63,13 @@ describe("a plain caller", () => {
   });
 
   it("gives verb, path, query and headers; what starts with Weft- or Nats- is no header of the app", async () => {
-    await ask("x", { "Weft-Verb": "put", "Weft-Path": "a/b?c=d?e", "X-A": "é", "weft-x": "1", "Nats-Y": "2" });
+    await ask("x", {
+      "Weft-Verb": "put",
+      "Weft-Path": "a/b?c=d?e",
+      "X-A": "é",
+      "weft-x": "1",
+      "Nats-Y": "2",
+    });
     expect(last.request).toMatchObject({ verb: "PUT", path: "/a/b", query: "c=d?e", headers: ["X-A", "é"] });
   });
 
@@ -69,7 +87,8 @@ describe("a plain caller", () => {
     const inbox = "_INBOX.mine";
     const answers: string[] = [];
     client.subscribe(inbox, { callback: (_error, message) => void answers.push(message.string()) });
-    for (let i = 0; i < 50; i++) client.publish("weft.default.call.echo.default.me", String(i), { reply: inbox });
+    for (let i = 0; i < 50; i++)
+      client.publish("weft.default.call.echo.default.me", String(i), { reply: inbox });
     await eventually(() => answers.length === 50);
     expect(new Set(answers).size).toBe(50);
   });
@@ -82,15 +101,33 @@ describe("a plain app", () => {
       callback: (_error, message) => {
         const seen = { subject: message.subject, headers: headersOf(message), body: message.string() };
         const status = message.headers?.get("Weft-Path") === "/created" ? { "Weft-Status": "201" } : {};
-        message.respond(JSON.stringify(seen), { headers: names({ ...status, "X-App": "plain", "Weft-Other": "1" }) });
+        message.respond(JSON.stringify(seen), {
+          headers: names({ ...status, "X-App": "plain", "Weft-Other": "1" }),
+        });
       },
     });
     await client.flush();
     const mesh = await lab.join("c");
-    const headers = ["X-A", "1", "x-a", "2", "Host", "h", "weft-path", "/stolen", "Nats-TTL", "1s", "X-B", "a\nb"];
+    const headers = [
+      "X-A",
+      "1",
+      "x-a",
+      "2",
+      "Host",
+      "h",
+      "weft-path",
+      "/stolen",
+      "Nats-TTL",
+      "1s",
+      "X-B",
+      "a\nb",
+    ];
     const sent = request({ path: "/p", query: "q", headers, body: bytes("body") });
     const got = await mesh.call(sent, to("plain"));
-    expect({ status: got.status, headers: got.headers }).toEqual({ status: 200, headers: ["X-App", "plain"] });
+    expect({ status: got.status, headers: got.headers }).toEqual({
+      status: 200,
+      headers: ["X-App", "plain"],
+    });
     expect(JSON.parse(textOf(got.body)!)).toEqual({
       subject: "weft.default.call.plain.default.c",
       headers: { "Weft-Verb": "POST", "Weft-Path": "/p?q", "X-A": "1", "x-a": "2", "X-B": "a b" },
@@ -102,7 +139,9 @@ describe("a plain app", () => {
   it("an error that a sidecar sends in the plain form is an error of the call", async () => {
     client.subscribe("weft.default.call.proxied.*.*", {
       callback: (_error, message) =>
-        void message.respond("app is away", { headers: names({ "Weft-Status": "502", "Weft-Error": "peer" }) }),
+        void message.respond("app is away", {
+          headers: names({ "Weft-Status": "502", "Weft-Error": "peer" }),
+        }),
     });
     await client.flush();
     const mesh = await lab.join("c");
@@ -121,8 +160,14 @@ describe("a plain app", () => {
   });
 
   it("that speaks frames badly: the call ends with protocol", async () => {
-    const junk = [bytes("junk"), Buffer.from("010200000001c1", "hex"), Buffer.from("0109000000018000", "hex")];
-    client.subscribe("weft.default.rpc.junk.*.*", { callback: (_error, message) => void message.respond(junk.shift()!) });
+    const junk = [
+      bytes("junk"),
+      Buffer.from("010200000001c1", "hex"),
+      Buffer.from("0109000000018000", "hex"),
+    ];
+    client.subscribe("weft.default.rpc.junk.*.*", {
+      callback: (_error, message) => void message.respond(junk.shift()!),
+    });
     await client.flush();
     const mesh = await lab.join("c");
     for (let i = 0; i < 3; i++) expect(await codeOf(mesh.call(request(), to("junk")))).toBe("protocol");

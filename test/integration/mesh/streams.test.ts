@@ -1,10 +1,26 @@
 // Bodies in chunks between participants: every size arrives, a slow reader slows its writer, and whatever breaks ends
 // both sides with a reason, leaving nothing behind.
+// Size: one table of what can happen to a stream.
 import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type BodyStream, BodyQueue, type JoinedMesh, type MeshResponse, MeshError, type ServeHandler, collectBody } from "../../../mesh/index.ts";
-import { FrameKind, decodeFrame, encodeChunk, encodeEnd, encodeRequest, encodeResponse } from "../../../mesh/frame.ts";
+import {
+  type BodyStream,
+  BodyQueue,
+  type JoinedMesh,
+  type MeshResponse,
+  MeshError,
+  type ServeHandler,
+  collectBody,
+} from "../../../mesh/index.ts";
+import {
+  FrameKind,
+  decodeFrame,
+  encodeChunk,
+  encodeEnd,
+  encodeRequest,
+  encodeResponse,
+} from "../../../mesh/frame.ts";
 import { chunkBytes, initialWindowBytes } from "../../../mesh/stream.ts";
 import { eventually, faultProxy } from "../../kit/index.ts";
 import { type Lab, bytes, codeOf, jumpingClock, request, startLab, startParticipant, to } from "./lab.ts";
@@ -15,7 +31,11 @@ beforeAll(async () => {
 });
 afterAll(() => lab[Symbol.asyncDispose]());
 
-const ok = (body: MeshResponse["body"] = new Uint8Array(0)): MeshResponse => ({ status: 200, headers: [], body });
+const ok = (body: MeshResponse["body"] = new Uint8Array(0)): MeshResponse => ({
+  status: 200,
+  headers: [],
+  body,
+});
 const all = (body: MeshResponse["body"]): Promise<Uint8Array> => collectBody(body, Number.MAX_SAFE_INTEGER);
 const hash = (data: Uint8Array): string => createHash("sha256").update(data).digest("hex");
 
@@ -27,7 +47,10 @@ function noise(size: number): Buffer {
 }
 
 /** A body of pieces, made as they are wanted; tells how much was taken of it. */
-function source(size: number, pieceBytes = chunkBytes): { body: BodyStream; taken(): number; reason(): unknown } {
+function source(
+  size: number,
+  pieceBytes = chunkBytes,
+): { body: BodyStream; taken(): number; reason(): unknown } {
   let taken = 0;
   let made = 0;
   let reason: unknown;
@@ -60,7 +83,8 @@ async function pair(app: string, handler: ServeHandler): Promise<{ caller: Joine
 /** Nothing of the calls is left on either side. */
 async function clean(...meshes: JoinedMesh[]): Promise<void> {
   await eventually(() => {
-    for (const mesh of meshes) expect(mesh.counts()).toEqual({ pendingRequests: 0, servedCalls: 0, streams: 0 });
+    for (const mesh of meshes)
+      expect(mesh.counts()).toEqual({ pendingRequests: 0, servedCalls: 0, streams: 0 });
     return true;
   });
 }
@@ -71,24 +95,30 @@ describe("a streamed body", () => {
     .flatMap((size) => [size - 1, size, size + 1])
     .filter((size) => size >= 0);
 
-  it.each(sizes)("of %d bytes comes back as it went: whole, with its length known, and without", async (size) => {
-    const { caller, callee } = await pair(`echo-${size}`, async ({ body }) => ok(body instanceof Uint8Array ? body : await all(body)));
-    const sent = noise(size);
-    const app = to(`echo-${size}`);
-    const unknown = new BodyQueue();
-    const known = new BodyQueue({}, size);
-    const [whole, first, second] = [
-      caller.call(request({ body: sent }), app),
-      caller.call(request({ body: unknown }), app),
-      caller.call(request({ body: known }), app),
-    ];
-    for (const queue of [unknown, known]) {
-      queue.push(sent);
-      queue.end();
-    }
-    for (const answer of [whole, first, second]) expect(hash(await all((await answer).body))).toBe(hash(sent));
-    await clean(caller, callee);
-  });
+  it.each(sizes)(
+    "of %d bytes comes back as it went: whole, with its length known, and without",
+    async (size) => {
+      const { caller, callee } = await pair(`echo-${size}`, async ({ body }) =>
+        ok(body instanceof Uint8Array ? body : await all(body)),
+      );
+      const sent = noise(size);
+      const app = to(`echo-${size}`);
+      const unknown = new BodyQueue();
+      const known = new BodyQueue({}, size);
+      const [whole, first, second] = [
+        caller.call(request({ body: sent }), app),
+        caller.call(request({ body: unknown }), app),
+        caller.call(request({ body: known }), app),
+      ];
+      for (const queue of [unknown, known]) {
+        queue.push(sent);
+        queue.end();
+      }
+      for (const answer of [whole, first, second])
+        expect(hash(await all((await answer).body))).toBe(hash(sent));
+      await clean(caller, callee);
+    },
+  );
 
   it("is handed on while it is written, both directions at once, in pieces of any size", async () => {
     const { caller, callee } = await pair("live", async ({ body }) => ok(body));
@@ -98,7 +128,7 @@ describe("a streamed body", () => {
     for (const text of ["one", "two", "x".repeat(200_000)]) {
       sent.push(bytes(text));
       let got = "";
-      while (got.length < text.length) got += Buffer.from((await echoed.next()).value!).toString();
+      while (got.length < text.length) got += Buffer.from((await echoed.next()).value ?? "").toString();
       expect(got).toBe(text);
     }
     sent.end(["grpc-status", "0"]);
@@ -142,7 +172,9 @@ describe("a streamed body", () => {
   it("in many tiny pieces stays within its credit", async () => {
     const { caller } = await pair("tiny", async ({ body }) => ok(bytes(String((await all(body)).length))));
     const { body } = source(20_000, 1);
-    expect(Buffer.from(await all((await caller.call(request({ body }), to("tiny"))).body)).toString()).toBe("20000");
+    expect(Buffer.from(await all((await caller.call(request({ body }), to("tiny"))).body)).toString()).toBe(
+      "20000",
+    );
   });
 
   it("2,000 at once leave nothing behind", async () => {
@@ -216,34 +248,39 @@ describe("a stream that ends early", () => {
     await clean(caller, callee);
   });
 
-  it.each(["signal", "reader"])("the caller gives up in the midst of the answer (%s): source and handler are told", async (how) => {
-    const { body, reason } = source(Number.MAX_SAFE_INTEGER);
-    const aborted = Promise.withResolvers<unknown>();
-    const { caller, callee } = await pair(`endless-${how}`, async (_request, _by, signal) => {
-      signal.addEventListener("abort", () => aborted.resolve(signal.reason));
-      return ok(body);
-    });
-    const stop = new AbortController();
-    const answer = await caller.call(request(), { ...to(`endless-${how}`), signal: stop.signal });
-    const reading = (async () => {
-      let size = 0;
-      for await (const piece of answer.body as BodyStream) {
-        size += piece.length;
-        if (size < 3_000_000) continue;
-        if (how === "reader") break;
-        stop.abort(new Error("enough"));
-      }
-    })();
-    if (how === "signal") await expect(reading).rejects.toMatchObject({ code: "cancelled" });
-    else await reading;
-    expect(await aborted.promise).toMatchObject({ code: "cancelled" });
-    await eventually(() => reason() !== undefined);
-    await clean(caller, callee);
-  });
+  it.each(["signal", "reader"])(
+    "the caller gives up in the midst of the answer (%s): source and handler are told",
+    async (how) => {
+      const { body, reason } = source(Number.MAX_SAFE_INTEGER);
+      const aborted = Promise.withResolvers<unknown>();
+      const { caller, callee } = await pair(`endless-${how}`, async (_request, _by, signal) => {
+        signal.addEventListener("abort", () => aborted.resolve(signal.reason));
+        return ok(body);
+      });
+      const stop = new AbortController();
+      const answer = await caller.call(request(), { ...to(`endless-${how}`), signal: stop.signal });
+      const reading = (async () => {
+        let size = 0;
+        for await (const piece of answer.body as BodyStream) {
+          size += piece.length;
+          if (size < 3_000_000) continue;
+          if (how === "reader") break;
+          stop.abort(new Error("enough"));
+        }
+      })();
+      if (how === "signal") await expect(reading).rejects.toMatchObject({ code: "cancelled" });
+      else await reading;
+      expect(await aborted.promise).toMatchObject({ code: "cancelled" });
+      await eventually(() => reason() !== undefined);
+      await clean(caller, callee);
+    },
+  );
 
   it("the caller gives up while it sends: the handler's reader and signal are told", async () => {
     let seen: unknown;
-    const { caller, callee } = await pair("patient", async ({ body }) => ok(await all(body).catch((error) => ((seen = error), Promise.reject(error)))));
+    const { caller, callee } = await pair("patient", async ({ body }) =>
+      ok(await all(body).catch((error) => ((seen = error), Promise.reject(error)))),
+    );
     const { body, reason } = source(Number.MAX_SAFE_INTEGER);
     const stop = new AbortController();
     const call = codeOf(caller.call(request({ body }), { ...to("patient"), signal: stop.signal }));
@@ -258,8 +295,10 @@ describe("a stream that ends early", () => {
   it("the serving side drains: what streams is finished, what outlasts the grace is ended with a reason", async () => {
     const [caller, callee] = [await lab.join("c"), await lab.join("leaving")];
     const queues = [new BodyQueue(), new BodyQueue()];
-    const served = await callee.serve(async ({ path }) => ok(queues[Number(path)]!));
-    const [first, second] = await Promise.all(["0", "1"].map((path) => caller.call(request({ path }), to("leaving"))));
+    const served = await callee.serve(async ({ path }) => ok(queues[Number(path)]));
+    const [first, second] = await Promise.all(
+      ["0", "1"].map((path) => caller.call(request({ path }), to("leaving"))),
+    );
     const results = [all(first!.body), all(second!.body)];
     const drained = served.drain(500);
     queues[0]!.push(bytes("the last words"));
@@ -280,9 +319,11 @@ describe("a peer that breaks", () => {
     const upload = source(Number.MAX_SAFE_INTEGER);
     const call = codeOf(caller.call(request({ body: upload.body }), to("echo")));
     const answer = await caller.call(request({ path: "/endless" }), to("echo"));
-    const reading = codeOf((async () => {
-      for await (const piece of answer.body as BodyStream) void piece;
-    })());
+    const reading = codeOf(
+      (async () => {
+        for await (const piece of answer.body as BodyStream) void piece;
+      })(),
+    );
     await eventually(() => upload.taken() > 1_000_000);
     await own.nats.restart();
     expect(await reading).toBe("interrupted");
@@ -294,24 +335,29 @@ describe("a peer that breaks", () => {
     expect((await all((await caller.call(request({ body }), to("echo"))).body)).length).toBe(2_000_000);
   });
 
-  it.each(["caller", "callee"])("the connection of the %s breaks: the other side is told as soon as it is back", async (who) => {
-    await using proxy = await faultProxy(lab.nats.port);
-    const natsUrls = [proxy.url("nats")];
-    const caller = await lab.join("c", who === "caller" ? { natsUrls } : {});
-    const callee = await lab.join(`cut-${who}`, who === "callee" ? { natsUrls } : {});
-    const { body: endless, reason } = source(Number.MAX_SAFE_INTEGER);
-    await callee.serve(async () => ok(endless));
-    const answer = await caller.call(request(), to(`cut-${who}`));
-    const reading = codeOf((async () => {
-      for await (const piece of answer.body as BodyStream) void piece;
-    })());
-    proxy.cut();
-    await eventually(() => !(who === "caller" ? caller : callee).status().connected);
-    proxy.heal();
-    expect(await reading).toBe("interrupted");
-    await eventually(() => reason() !== undefined);
-    await clean(caller, callee);
-  });
+  it.each(["caller", "callee"])(
+    "the connection of the %s breaks: the other side is told as soon as it is back",
+    async (who) => {
+      await using proxy = await faultProxy(lab.nats.port);
+      const natsUrls = [proxy.url("nats")];
+      const caller = await lab.join("c", who === "caller" ? { natsUrls } : {});
+      const callee = await lab.join(`cut-${who}`, who === "callee" ? { natsUrls } : {});
+      const { body: endless, reason } = source(Number.MAX_SAFE_INTEGER);
+      await callee.serve(async () => ok(endless));
+      const answer = await caller.call(request(), to(`cut-${who}`));
+      const reading = codeOf(
+        (async () => {
+          for await (const piece of answer.body as BodyStream) void piece;
+        })(),
+      );
+      proxy.cut();
+      await eventually(() => !(who === "caller" ? caller : callee).status().connected);
+      proxy.heal();
+      expect(await reading).toBe("interrupted");
+      await eventually(() => reason() !== undefined);
+      await clean(caller, callee);
+    },
+  );
 
   it("kill -9 of the serving side during an upload: interrupted at once", async () => {
     await using serving = await startParticipant(lab.nats.url, "swallow", "doomed");
@@ -341,37 +387,45 @@ describe("a peer that breaks", () => {
     await clean(callee);
   });
 
-  it.each(["caller", "callee"])("the %s falls silent: timeout after 16 s, while an idle stream lives on", async (who) => {
-    const clock = jumpingClock();
-    const silent = jumpingClock();
-    const caller = await lab.join("c", { clock: who === "caller" ? silent : clock });
-    const callee = await lab.join(`quiet-${who}`, { clock: who === "callee" ? silent : clock });
-    const body = new BodyQueue();
-    await callee.serve(async () => ok(body));
-    const answer = await caller.call(request(), to(`quiet-${who}`));
-    const reading = codeOf(all(answer.body));
-    // Each shows life in its own time.
-    for (let second = 0; second < 30; second += 5) {
-      silent.jump(5_000);
-      await sleep(30);
-      clock.jump(5_000);
-      await sleep(30);
-    }
-    expect([caller.counts().streams, callee.counts().streams]).toEqual([1, 1]);
-    clock.jump(22_000);
-    expect(await reading).toBe("timeout");
-    await clean(caller, callee);
-  });
+  it.each(["caller", "callee"])(
+    "the %s falls silent: timeout after 16 s, while an idle stream lives on",
+    async (who) => {
+      const clock = jumpingClock();
+      const silent = jumpingClock();
+      const caller = await lab.join("c", { clock: who === "caller" ? silent : clock });
+      const callee = await lab.join(`quiet-${who}`, { clock: who === "callee" ? silent : clock });
+      const body = new BodyQueue();
+      await callee.serve(async () => ok(body));
+      const answer = await caller.call(request(), to(`quiet-${who}`));
+      const reading = codeOf(all(answer.body));
+      // Each shows life in its own time.
+      for (let second = 0; second < 30; second += 5) {
+        silent.jump(5_000);
+        await sleep(30);
+        clock.jump(5_000);
+        await sleep(30);
+      }
+      expect([caller.counts().streams, callee.counts().streams]).toEqual([1, 1]);
+      clock.jump(22_000);
+      expect(await reading).toBe("timeout");
+      await clean(caller, callee);
+    },
+  );
 });
 
 describe("frames of a peer that breaks the rules", () => {
   const subject = "weft.default.inst.x.0.default.c";
 
   /** A callee made by hand; gives the caller's end of the call and what the caller sends. */
-  async function byHand(app: string, answer: (say: (frame: Uint8Array) => void) => void): Promise<{ error: string; told: number[] }> {
+  async function byHand(
+    app: string,
+    answer: (say: (frame: Uint8Array) => void) => void,
+  ): Promise<{ error: string; told: number[] }> {
     const client = await lab.nats.connect();
     const told: number[] = [];
-    client.subscribe(subject, { callback: (_error, message) => void told.push(decodeFrame(message.data).kind) });
+    client.subscribe(subject, {
+      callback: (_error, message) => void told.push(decodeFrame(message.data).kind),
+    });
     client.subscribe(`weft.default.rpc.${app}.>`, {
       callback: (_error, message) => answer((frame) => client.publish(message.reply!, frame)),
     });
@@ -379,7 +433,9 @@ describe("frames of a peer that breaks the rules", () => {
     const caller = await lab.join("c");
     const error = await codeOf(caller.call(request(), to(app)).then(({ body }) => all(body)));
     await clean(caller);
-    await eventually(() => error === "success" || told.includes(FrameKind.cancel) || !error.startsWith("int"));
+    await eventually(
+      () => error === "success" || told.includes(FrameKind.cancel) || !error.startsWith("int"),
+    );
     return { error, told };
   }
   const head = { status: 200, headers: [], body: bytes("first") };
@@ -399,15 +455,19 @@ describe("frames of a peer that breaks the rules", () => {
     expect(error).toBe(wanted);
   });
 
-  it.each(["$JS.API.STREAM.DELETE.x", "weft.default.rpc.other.default.c", "weft.default.inst.x.0.default.other", ""])(
-    "the peer names %j as its subject: protocol, nothing is sent there",
-    async (place) => {
-      const { error, told } = await byHand(`liar-${place.length}`, (say) => say(encodeResponse(head, { length: undefined, to: place })));
-      expect([error, told]).toEqual(["protocol", []]);
-    },
-  );
+  it.each([
+    "$JS.API.STREAM.DELETE.x",
+    "weft.default.rpc.other.default.c",
+    "weft.default.inst.x.0.default.other",
+    "",
+  ])("the peer names %j as its subject: protocol, nothing is sent there", async (place) => {
+    const { error, told } = await byHand(`liar-${place.length}`, (say) =>
+      say(encodeResponse(head, { length: undefined, to: place })),
+    );
+    expect([error, told]).toEqual(["protocol", []]);
+  });
 
-  it("a caller that sends more than its credit, leaves a chunk out or is no more: the handler's reader is told", async () => {
+  it("a caller that sends more than its credit, leaves a chunk out or is gone: the reader is told", async () => {
     const seen: unknown[] = [];
     const { callee } = await pair("strict", async ({ body }) => {
       const reader = (body as BodyStream)[Symbol.asyncIterator]();
@@ -428,7 +488,11 @@ describe("frames of a peer that breaks the rules", () => {
             if (kind === FrameKind.accept && seen.length === 2) inboxOf.unsubscribe();
           },
         });
-        client.publish("weft.default.rpc.strict.default.hand", encodeRequest({ ...request(), body: bytes("x") }, 0, { length: undefined }), { reply: inbox });
+        client.publish(
+          "weft.default.rpc.strict.default.hand",
+          encodeRequest({ ...request(), body: bytes("x") }, 0, { length: undefined }),
+          { reply: inbox },
+        );
       });
     const first = await open();
     client.publish(first, encodeChunk(0, new Uint8Array(initialWindowBytes)));
@@ -440,7 +504,11 @@ describe("frames of a peer that breaks the rules", () => {
     await client.flush();
     for (const n of [0, 1]) client.publish(third, encodeChunk(n, new Uint8Array(60_000)));
     await eventually(() => seen.length === 3);
-    expect(seen.map((error) => (error as MeshError).code)).toEqual(["protocol", "interrupted", "interrupted"]);
+    expect(seen.map((error) => (error as MeshError).code)).toEqual([
+      "protocol",
+      "interrupted",
+      "interrupted",
+    ]);
     await clean(callee);
   });
 
@@ -450,7 +518,10 @@ describe("frames of a peer that breaks the rules", () => {
     const call = caller.call(request({ body }), to("own"));
     await eventually(() => callee.counts().streams === 1);
     const client = await lab.nats.connect();
-    client.publish(`weft.default.inst.${callee.identity.instance}.0.default.thief`, encodeChunk(0, bytes("stolen")));
+    client.publish(
+      `weft.default.inst.${callee.identity.instance}.0.default.thief`,
+      encodeChunk(0, bytes("stolen")),
+    );
     await client.flush();
     body.push(bytes("mine"));
     body.end();
