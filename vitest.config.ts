@@ -2,10 +2,10 @@
 // at once, because they share two cores). `npm run check` runs the first, `npm test` both, unit first.
 import { defineConfig } from "vitest/config";
 
-const unitTests = ["mesh", "src", "scripts", "test/unit", "test/kit"].map(
+const unitTests = ["mesh", "src", "scripts", "test/docs", "test/kit"].map(
   (folder) => `${folder}/**/*.test.ts`,
 );
-const processTests = ["integration", "contract", "compat", "proto", "docs"].map(
+const processTests = ["integration", "contract", "compat", "proto"].map(
   (kind) => `test/${kind}/**/*.test.ts`,
 );
 

@@ -44,7 +44,9 @@ function seedAuthenticator(file: Buffer): Authenticator {
   return nkeyAuthenticator(Buffer.from(file.toString("utf8").trim()));
 }
 
-/** A throw while the client connects would close it for good, so a file that is just being replaced counts as unchanged. */
+/**
+ * A throw while the client connects would close it for good, so a file that is just being replaced counts as unchanged.
+ */
 function fromFile(file: string, make: (content: Buffer) => Authenticator): Authenticator {
   let good = make(readFileSync(file));
   good("");

@@ -103,7 +103,8 @@ class Batch {
     const largest = Math.max(...messages.map(({ data, headers }) => data.length + headers.encode().length));
     // Found out in the middle, it would leave an open batch on the server, which has room for few.
     connection.checkSize(largest);
-    const leftMs = attempt.endMs - connection.settings.clock.monotonicMs();
+    const { endMs, awayEndMs = endMs } = attempt;
+    const leftMs = Math.min(endMs, awayEndMs) - connection.settings.clock.monotonicMs();
     await connection.readyWithin(Math.max(1, leftMs), attempt.signal);
     const last = messages.pop()!;
     for (const { subject, data, headers } of messages) js.publishWithoutAck(subject, data, headers);

@@ -24,6 +24,7 @@ export class BodyQueue implements BodyStream {
   #trailers: readonly string[] = [];
   #failure: Error | undefined;
   #wake: (() => void) | undefined;
+  #onEnd: (() => void) | undefined;
 
   constructor(events: BodyQueueEvents = {}, length?: number) {
     this.#events = events;
@@ -60,15 +61,18 @@ export class BodyQueue implements BodyStream {
     this.#ended = true;
     this.#trailers = trailers;
     this.#wakeReader();
+    this.#onEnd?.();
   }
 
   /** The body stays incomplete: the reader gets this error at once. */
   fail(error: Error): void {
     if (this.#failure !== undefined || (this.#ended && this.#bufferedBytes === 0)) return;
+    const { ended } = this;
     this.#failure = error;
     this.#pieces = [];
     this.#bufferedBytes = 0;
     this.#wakeReader();
+    if (!ended) this.#onEnd?.();
   }
 
   cancel(reason: Error): void {
@@ -76,6 +80,11 @@ export class BodyQueue implements BodyStream {
     const { ended } = this;
     this.fail(reason);
     if (!ended) this.#events.onCancel?.(reason);
+  }
+
+  onEnd(listener: () => void): void {
+    if (this.#ended || this.#failure !== undefined) listener();
+    else this.#onEnd = listener;
   }
 
   takeReady(maxBytes: number): Uint8Array {

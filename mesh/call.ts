@@ -7,7 +7,7 @@ import type { Msg } from "@nats-io/transport-node";
 import { bodyOfBytes, collectBody } from "./body.ts";
 import { CallerStream, StreamCalls } from "./caller-stream.ts";
 import type { MeshConnection } from "./connection.ts";
-import { MeshError, isMeshError } from "./errors.ts";
+import { MeshError, cancelledBy, isMeshError } from "./errors.ts";
 import { FrameKind, decodeFrame, encodeCancel, encodeRequest, readFollowing, readResponse } from "./frame.ts";
 import { errorOf, livenessMs } from "./link.ts";
 import { type Mux, type MuxOptions, type Step, type Waiting, isNoResponders } from "./mux.ts";
@@ -18,6 +18,8 @@ import type { BodyStream, CallOptions, MeshIdentity, MeshRequest, MeshResponse }
 
 /** A call waits this long for NATS to come back before it fails as not sent. */
 const reconnectWaitMs = 5_000;
+/** Wait before an app is looked for again that was not there right after NATS came back, ms. */
+const settleWaitMs = 50;
 /** Limit of a plain-NATS app that has no way to show progress. */
 const plainTimeoutMs = 60_000;
 /** Subjects remembered, one per called app. */
@@ -48,18 +50,37 @@ export class Caller {
   }
 
   async call(request: MeshRequest, options: CallOptions): Promise<MeshResponse> {
-    const { signal } = options;
     const { clock } = this.#connection.settings;
     const subjects = this.#subjectsOf(options);
     const endMs = options.timeoutMs > 0 ? clock.monotonicMs() + options.timeoutMs : Number.POSITIVE_INFINITY;
-    const leftMs = (): number => (options.timeoutMs > 0 ? Math.max(1, endMs - clock.monotonicMs()) : 0);
+    for (;;) {
+      try {
+        return await this.#attempt(request, options, subjects, endMs);
+      } catch (error) {
+        const again = isMeshError(error, "no-responders") && this.#connection.settling;
+        if (!again || clock.monotonicMs() + settleWaitMs >= endMs) throw error;
+        await clock
+          .sleep(settleWaitMs, options.signal)
+          .catch(() => Promise.reject(cancelledBy(options.signal!)));
+      }
+    }
+  }
+
+  async #attempt(
+    request: MeshRequest,
+    { timeoutMs, signal }: CallOptions,
+    subjects: Subjects,
+    endMs: number,
+  ): Promise<MeshResponse> {
+    const { clock } = this.#connection.settings;
+    const leftMs = (): number => (timeoutMs > 0 ? Math.max(1, endMs - clock.monotonicMs()) : 0);
     if (!this.#connection.connected) {
       await this.#connection.readyWithin(Math.min(leftMs() || reconnectWaitMs, reconnectWaitMs), signal);
     }
-    const timeoutMs = leftMs();
+    const left = leftMs();
     const { body } = request;
     const sending: MuxOptions<MeshResponse> = {
-      timeoutMs,
+      timeoutMs: left,
       idleMs: livenessMs,
       signal,
       read: this.#readReply,
@@ -67,12 +88,12 @@ export class Caller {
     };
     try {
       if (!(body instanceof Uint8Array)) return await this.#callStreamed(subjects, request, body, sending);
-      const frame = this.#wholeFrame(request as Whole, timeoutMs);
+      const frame = this.#wholeFrame(request as Whole, left);
       if (frame !== undefined) return await this.#mux.request(subjects.rpc, frame, sending);
       return await this.#callStreamed(subjects, request, bodyOfBytes(body), sending);
     } catch (error) {
       if (!isMeshError(error, "no-responders")) throw error;
-      return this.#callPlain(subjects.call, request, leftMs() || plainTimeoutMs, signal);
+      return await this.#callPlain(subjects.call, request, leftMs() || plainTimeoutMs, signal);
     }
   }
 

@@ -38,6 +38,8 @@ type RefusalListener = (subject: string, reason: string) => void;
 const retryWaitMs = 100;
 /** Longest time of one attempt to connect, ms. */
 const connectTimeoutMs = 2_000;
+/** After NATS came back, other participants may take this long to be back as well, ms. */
+const settleMs = 1_000;
 /** Longest wait for what was published to leave, ms. */
 const flushMs = 2_000;
 /** max_payload assumed before a server has told its own, bytes. */
@@ -59,7 +61,9 @@ export class MeshConnection {
   #found: FoundNats | undefined;
   #connected = false;
   #bringingBack = false;
+  #reconnectedMs = Number.NEGATIVE_INFINITY;
   #maxPayloadBytes = defaultMaxPayloadBytes;
+  #clustered = false;
   #lastProblem = "";
 
   constructor(settings: ConnectionSettings, findNats: (signal: AbortSignal) => Promise<FoundNats>) {
@@ -82,6 +86,11 @@ export class MeshConnection {
     return this.#stop.signal.aborted;
   }
 
+  /** True right after NATS came back: who does not answer now may still be on the way. */
+  get settling(): boolean {
+    return this.#connected && this.settings.clock.monotonicMs() - this.#reconnectedMs < settleMs;
+  }
+
   /** How NATS was found, in words; before that, why not yet. */
   describe(): { server: string; way: string } {
     const server = this.#client?.getServer() ?? this.#found?.urls.join(",") ?? "none";
@@ -93,9 +102,9 @@ export class MeshConnection {
     return this.#client?.info?.max_payload ?? this.#maxPayloadBytes;
   }
 
-  /** True when the server says that it belongs to a cluster. */
+  /** True when the server that is connected, or was last, belongs to a cluster. Ask only after `ready`. */
   clustered(): boolean {
-    return this.#client?.info?.cluster !== undefined;
+    return this.#clustered;
   }
 
   /** Called after every change, also with `false` at the close. A throw is logged. Returns the way to stop it. */
@@ -269,6 +278,7 @@ export class MeshConnection {
     } else if (status.type === "reconnect") {
       this.settings.log("info", `NATS is back: ${status.server}`);
       this.#lastProblem = "";
+      this.#reconnectedMs = this.settings.clock.monotonicMs();
       this.#setConnected(true);
     } else if (status.type === "staleConnection") {
       destroySocket(client);
@@ -300,7 +310,11 @@ export class MeshConnection {
   #setConnected(connected: boolean): void {
     if (this.#connected === connected) return;
     this.#connected = connected;
-    if (connected) this.#maxPayloadBytes = this.maxPayloadBytes();
+    if (connected) {
+      // The client forgets these with the connection.
+      this.#maxPayloadBytes = this.maxPayloadBytes();
+      this.#clustered = this.#client?.info?.cluster !== undefined;
+    }
     for (const listener of [...this.#listeners]) {
       try {
         listener(connected);

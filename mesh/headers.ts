@@ -12,14 +12,18 @@ const firstLine = "NATS/1.0";
 const validName = /^[!-9;-~]+$/;
 const lineBreak = /[\r\n]/;
 
+/** True for a name that NATS can carry. */
+export function isHeaderName(name: string): boolean {
+  return validName.test(name);
+}
+
 /** A flat name, value list as headers. Throws MeshError `protocol` for names and values that NATS cannot carry. */
 export function encodeHeaders(pairs: readonly string[]): EncodedHeaders {
   let text = `${firstLine}\r\n`;
   for (let i = 0; i + 1 < pairs.length; i += 2) {
     const name = pairs[i]!;
     const value = pairs[i + 1]!;
-    if (!validName.test(name))
-      throw new MeshError("protocol", `"${name}" cannot be the name of a NATS header`);
+    if (!isHeaderName(name)) throw new MeshError("protocol", `"${name}" cannot be the name of a NATS header`);
     if (lineBreak.test(value)) {
       throw new MeshError(
         "protocol",

@@ -67,6 +67,8 @@ export function storageError(error: unknown, about = ""): unknown {
 export type AttemptOptions = {
   /** Monotonic time by which all retries are over, ms. */
   readonly endMs: number;
+  /** The same for the case that NATS is away, when that shall be sooner. */
+  readonly awayEndMs?: number;
   readonly signal?: AbortSignal | undefined;
   /** For how long an attempt whose outcome is unknown is sent again, ms: 0 = never, Infinity = as long as there is time. */
   readonly repeatMs: number;
@@ -77,7 +79,7 @@ export type AttemptOptions = {
 };
 
 /** How long a caller waits for something that is shared with others. */
-export type WaitOptions = { readonly endMs: number; readonly signal?: AbortSignal | undefined };
+export type WaitOptions = Pick<AttemptOptions, "endMs" | "awayEndMs" | "signal">;
 
 const empty = new Uint8Array(0);
 
@@ -164,12 +166,13 @@ export class JetStream {
     begin?: () => void,
   ): Promise<T> {
     const { clock } = this.connection.settings;
-    const { signal, attemptMs = defaultAttemptMs } = options;
+    const { signal, attemptMs = defaultAttemptMs, awayEndMs = options.endMs } = options;
     let { endMs } = options;
     for (let backoffMs = firstBackoffMs; ; backoffMs = Math.min(backoffMs * 2, maxBackoffMs)) {
       try {
         if (!this.connection.connected) {
-          await this.connection.readyWithin(Math.max(1, endMs - clock.monotonicMs()), signal);
+          const waitMs = Math.min(endMs, awayEndMs) - clock.monotonicMs();
+          await this.connection.readyWithin(Math.max(1, waitMs), signal);
         }
         begin?.();
         const timeoutMs = Math.min(attemptMs, Math.max(1, endMs - clock.monotonicMs()));
@@ -177,7 +180,8 @@ export class JetStream {
       } catch (error) {
         const nowMs = clock.monotonicMs();
         if (isMeshError(error, "timeout", "interrupted")) endMs = Math.min(endMs, nowMs + options.repeatMs);
-        if (!this.#mayRetry(error, options) || nowMs + backoffMs >= endMs) throw named(error);
+        const lastMs = isMeshError(error, "disconnected") ? Math.min(endMs, awayEndMs) : endMs;
+        if (!this.#mayRetry(error, options) || nowMs + backoffMs >= lastMs) throw named(error);
         const missing = isMeshError(error, "no-responders") || isJsError(error, JsCode.streamNotFound);
         if (missing) await options.onMissing?.({ endMs, signal }).catch(() => {});
         await clock.sleep(backoffMs, signal).catch(() => Promise.reject(cancelledBy(signal!)));
@@ -243,6 +247,8 @@ function readJson<T extends ErrorBody>(message: Msg): T {
   } catch (cause) {
     throw new MeshError("protocol", "the answer of JetStream is not JSON", { cause });
   }
+  if (typeof body !== "object" || body === null)
+    throw new MeshError("protocol", "the answer of JetStream is no object");
   const { error } = body;
   if (error === undefined) return body;
   throw new JetStreamError(error.code, error.err_code ?? 0, error.description ?? "JetStream refused");

@@ -1,7 +1,7 @@
 /**
  * One call with a streamed body, as one of its two sides sees it: sends and takes frames of both directions, shows
- * life, and ends everything at once when the peer is gone. The caller (call.ts) and the serving side (serve.ts) add what
- * only they know. Normative: README.md, "Streams".
+ * life, and ends everything at once when the peer is gone. The caller (caller-stream.ts) and the serving side
+ * (served-streams.ts) add what only they know. Normative: README.md, "Streams".
  */
 import type { Msg } from "@nats-io/transport-node";
 import type { MeshConnection } from "./connection.ts";

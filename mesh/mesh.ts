@@ -5,11 +5,10 @@ import type { NatsAccess } from "./access.ts";
 import { Caller } from "./call.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import { MeshConnection } from "./connection.ts";
-import { MeshError } from "./errors.ts";
 import { JetStream } from "./jetstream.ts";
 import { Mux } from "./mux.ts";
 import { Presence } from "./presence.ts";
-import { findNats, type FindOptions } from "./server/index.ts";
+import { findNats, type FindOptions, hasCredentials } from "./server/index.ts";
 import { Server } from "./serve.ts";
 import { WindowBudget } from "./stream.ts";
 import { joinName, topicBase } from "./subjects.ts";
@@ -92,7 +91,8 @@ class NatsMesh implements JoinedMesh {
   readonly #mux: Mux;
   /** Memory of received streams, shared by both sides. */
   readonly #budget = new WindowBudget();
-  #server: Server | undefined;
+  /** Those that take calls or still answer some. */
+  readonly #servers = new Set<Server>();
 
   constructor(options: JoinOptions) {
     const {
@@ -154,10 +154,20 @@ class NatsMesh implements JoinedMesh {
   }
 
   async serve(handler: ServeHandler): Promise<Served> {
-    if (this.#server !== undefined) throw new MeshError("protocol", "this mesh already serves an app");
-    this.#server = new Server(this.#connection, this.identity, handler, this.#budget);
-    await this.#server.start();
-    return this.#server;
+    const server = new Server(this.#connection, this.identity, handler, this.#budget);
+    this.#servers.add(server);
+    try {
+      await server.start();
+    } catch (error) {
+      this.#servers.delete(server);
+      throw error;
+    }
+    return {
+      drain: async (graceMs) => {
+        await server.drain(graceMs);
+        this.#servers.delete(server);
+      },
+    };
   }
 
   async announce(): Promise<void> {
@@ -193,14 +203,14 @@ class NatsMesh implements JoinedMesh {
   counts(): MeshCounts {
     return {
       pendingRequests: this.#mux.pendingCount,
-      servedCalls: this.#server?.inFlightCount ?? 0,
-      streams: this.#caller.streamCount + (this.#server?.streamCount ?? 0),
+      servedCalls: [...this.#servers].reduce((sum, server) => sum + server.inFlightCount, 0),
+      streams: [...this.#servers].reduce((sum, server) => sum + server.streamCount, this.#caller.streamCount),
     };
   }
 
   async close(): Promise<void> {
     await this.#presence.withdraw();
-    await this.#server?.drain(0);
+    await Promise.all([...this.#servers].map((server) => server.drain(0)));
     await this.#connection.close();
   }
 }
@@ -212,8 +222,7 @@ function findOptions(options: JoinOptions, clock: Clock, log: MeshLog, signal: A
     clock,
     signal,
     progress: (line) => log("info", line),
-    credentialsGiven:
-      access.credsFile !== undefined || access.nkeyFile !== undefined || access.user !== undefined,
+    credentialsGiven: hasCredentials(access),
     ...(options.natsUrls === undefined ? {} : { urls: options.natsUrls }),
     ...(options.home === undefined ? {} : { home: options.home }),
     ...(options.natsPort === undefined ? {} : { defaultPort: options.natsPort }),

@@ -4,7 +4,14 @@
  */
 import type { Msg } from "@nats-io/transport-node";
 import { codeOfPeer, MeshError } from "./errors.ts";
-import { type EncodedHeaders, encodeHeaders, headerPairs, headerText, headerValue } from "./headers.ts";
+import {
+  type EncodedHeaders,
+  encodeHeaders,
+  headerPairs,
+  headerText,
+  headerValue,
+  isHeaderName,
+} from "./headers.ts";
 import type { MeshRequest, MeshResponse } from "./types.ts";
 
 /** The plain form has whole bodies only. */
@@ -71,7 +78,7 @@ export function readPlainResponse(message: Msg): MeshResponse {
 function appendHeaders(pairs: string[], headers: readonly string[]): void {
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const name = headers[i]!;
-    if (skipped.has(name.toLowerCase()) || reserved.test(name)) continue;
+    if (isOfOneHop(name) || !isHeaderName(name)) continue;
     pairs.push(name, headers[i + 1]!.replace(lineBreak, " "));
   }
 }
@@ -79,6 +86,11 @@ function appendHeaders(pairs: string[], headers: readonly string[]): void {
 function readHeaders(text: string): string[] {
   const flat: string[] = [];
   if (text === "") return flat;
-  for (const [name, value] of headerPairs(text)) if (!reserved.test(name)) flat.push(name, value);
+  for (const [name, value] of headerPairs(text)) if (!isOfOneHop(name)) flat.push(name, value);
   return flat;
+}
+
+/** Left out both ways: a length that a peer claims must never frame a body of ours. */
+function isOfOneHop(name: string): boolean {
+  return skipped.has(name.toLowerCase()) || reserved.test(name);
 }

@@ -20,7 +20,7 @@ import { plainError, plainResponse, readPlainRequest } from "./plain.ts";
 import { type StreamedCall, ServedStreams } from "./served-streams.ts";
 import type { WindowBudget } from "./stream.ts";
 import { callFilter, encodeToken, isReplySubject, parseCaller } from "./subjects.ts";
-import type { MeshIdentity, MeshRequest, MeshResponse, ServeHandler, Served } from "./types.ts";
+import type { Caller, MeshIdentity, MeshRequest, MeshResponse, ServeHandler, Served } from "./types.ts";
 
 /** Calls served at once; more are refused as overload. */
 const maxInFlight = 10_000;
@@ -28,6 +28,8 @@ const maxInFlight = 10_000;
 const answerWaitMs = 10_000;
 /** A caller's own deadline comes first; past it by this much, the caller is gone, ms. */
 const deadlineGraceMs = 1_000;
+/** Callers remembered by their subjects. */
+const maxCallers = 1_000;
 /** Longest text of an error; it must fit in a message whatever the app threw. */
 const maxErrorChars = 8_192;
 
@@ -48,6 +50,7 @@ export class Server implements Served {
   readonly #handler: ServeHandler;
   readonly #inFlight = new Map<string, InFlight>();
   readonly #streams: ServedStreams;
+  readonly #callers = new Map<string, Caller>();
   #requests: Subscription[] = [];
   #cancels: Subscription | undefined;
   #progress: Timer | undefined;
@@ -201,7 +204,7 @@ export class Server implements Served {
     if (this.#inFlight.size >= maxInFlight) {
       throw new MeshError("peer", `this instance already serves ${maxInFlight} calls`);
     }
-    const caller = parseCaller(message.subject);
+    const caller = this.#callerOf(message.subject);
     const sinceMs = this.#connection.settings.clock.monotonicMs();
     const untilMs = timeoutMs > 0 ? sinceMs + timeoutMs + deadlineGraceMs : Number.POSITIVE_INFINITY;
     // A space cannot stand in a subject, so a made-up id meets no other.
@@ -220,6 +223,16 @@ export class Server implements Served {
     };
     this.#inFlight.set(id, call);
     return call;
+  }
+
+  #callerOf(subject: string): Caller {
+    let caller = this.#callers.get(subject);
+    if (caller === undefined) {
+      caller = parseCaller(subject);
+      if (this.#callers.size >= maxCallers) this.#callers.clear();
+      this.#callers.set(subject, caller);
+    }
+    return caller;
   }
 
   /** Never rejects. */

@@ -6,11 +6,15 @@ import {
   callFilter,
   callSubject,
   decodeToken,
+  encodeKey,
   encodeToken,
+  isHashedKey,
+  isReplySubject,
   joinName,
   keyFilter,
   keySubject,
   parseCaller,
+  parseKey,
   parseTopic,
   topicFilter,
   topicSubject,
@@ -30,6 +34,7 @@ type Vectors = {
   }[];
   topics: { base: string; topic: string; subject: string }[];
   filters: { base: string; topic: string; subject: string }[];
+  refusedTokens: string[];
 };
 
 const vectors = JSON.parse(
@@ -98,15 +103,56 @@ describe("subjects", () => {
     expect(callSubject("weft", "rpc", target, { namespace: "x y", app: "z" }).startsWith(filter)).toBe(true);
   });
 
-  it("a prefix filter takes whole parts", () => {
+  it("a prefix filter takes whole parts, and every key below it, however long", () => {
     expect(keyFilter("b", ["orders"])).toBe("$KV.b.orders.>");
     expect(keyFilter("b", [])).toBe("$KV.b.>");
+    const long = fc.integer({ min: 1, max: 1_500 }).map((length) => "x".repeat(length));
+    fc.assert(
+      fc.property(fc.array(long, { minLength: 2, maxLength: 6 }), fc.nat(4), (key, depth) => {
+        const subject = keySubject("b", key);
+        expect(subject.length).toBeLessThanOrEqual("$KV.b.".length + 2800);
+        const filter = keyFilter("b", key.slice(0, Math.min(depth, key.length - 1)));
+        expect(subject.startsWith(filter.slice(0, -1))).toBe(true);
+        expect(isHashedKey(encodeKey(key))).toBe(key.join(".").length > 2800);
+      }),
+    );
   });
 
-  it("refuses what no encoder makes", () => {
-    for (const token of ["=4", "=zz", "=4a", "a b", "ü"]) expect(() => decodeToken(token)).toThrow(MeshError);
+  it("a key comes back, and different keys differ", () => {
+    const key = fc.array(fc.string({ unit: "binary", maxLength: 8 }), { minLength: 1, maxLength: 4 });
+    fc.assert(
+      fc.property(key, key, (a, b) => {
+        const [one, other] = [a, b].map((parts) => parts.map((part) => part.toWellFormed()));
+        expect(parseKey(encodeKey(one!))).toEqual(one);
+        expect(encodeKey(one!) === encodeKey(other!)).toBe(JSON.stringify(one) === JSON.stringify(other));
+      }),
+    );
+  });
+
+  it.each(vectors.refusedTokens)("refuses the token %j, which no encoder makes", (token) => {
+    expect(() => decodeToken(token)).toThrow(MeshError);
+  });
+
+  it("refuses what does not fit", () => {
     expect(() => parseCaller("weft.default.rpc.app")).toThrow(MeshError);
     expect(() => topicSubject("base", "x".repeat(3000))).toThrow(/at most 2800/);
+    const caller = { namespace: "default", app: "me" };
+    expect(() => callSubject("weft", "rpc", { namespace: "d", app: "ü".repeat(1000) }, caller)).toThrow(
+      /at most 2800/,
+    );
     expect(() => keySubject("b", [])).toThrow(MeshError);
+    expect(() => keySubject("b", ["x".repeat(40_000)])).toThrow(/above the limit/);
+  });
+
+  it("keeps the parts of a foreign topic that it cannot decode", () => {
+    expect(parseTopic("base", "base.a=b.=2E.ü")).toBe("a=b...ü");
+  });
+
+  it("no participant waits for an answer on a subject of NATS or of the mesh", () => {
+    expect(isReplySubject("weft", "_INBOX.x.1")).toBe(true);
+    expect(isReplySubject("weft", "weftling.x")).toBe(true);
+    expect(isReplySubject("weft", "weft.default.topic.pubsub.orders")).toBe(false);
+    expect(isReplySubject("weft", "$KV.bucket.key")).toBe(false);
+    expect(isReplySubject("weft", "$JS.API.STREAM.PURGE.x")).toBe(false);
   });
 });

@@ -119,8 +119,8 @@ export function parseCaller(subject: string): { namespace: string; app: string }
 }
 
 /**
- * Where a caller sends the chunks and credit of one call:
- * `<root>.<ns>.inst.<instance>.<stream>.<caller ns>.<caller app>`. It ends as the subject of the call does, so that one NATS permission covers both.
+ * Where a caller sends the chunks and credit of one call. It ends as the subject of the call does, so that one NATS
+ * permission covers both: `<root>.<ns>.inst.<instance>.<stream>.<caller ns>.<caller app>`.
  */
 export function streamSubject(
   root: string,

@@ -29,8 +29,10 @@ import { bucketConfig, type StreamConfig, type Topology } from "./topology.ts";
 import { encodeKey, keyFilter } from "./subjects.ts";
 import type { Expect, Table, TableEntry, TableKey, TableReadOptions, TableWrite } from "./types.ts";
 
-/** One operation's longest time with all retries, ms. */
-const operationMs = 10_000;
+/** One operation's longest time with all retries, ms: a cluster takes up to 9 s to choose another leader. */
+const operationMs = 20_000;
+/** The same while NATS is away, ms. */
+const awayMs = 10_000;
 /** A replica that does not answer within this time is passed over, ms. */
 const replicaMs = 1_000;
 /** Own writes remembered for read-your-writes on replicated buckets. */
@@ -159,7 +161,9 @@ export class JetStreamTable implements Table {
   }
 
   #attempt(signal: AbortSignal | undefined, repeatMs: number): AttemptOptions {
-    return { endMs: this.#js.endIn(operationMs), signal, repeatMs, onMissing: this.#onMissing };
+    const awayEndMs = this.#js.endIn(awayMs);
+    const endMs = awayEndMs + (operationMs - awayMs);
+    return { endMs, awayEndMs, signal, repeatMs, onMissing: this.#onMissing };
   }
 
   #ensure(attempt: AttemptOptions): Promise<number> {

@@ -24,6 +24,11 @@ import type {
 } from "./types.ts";
 
 const nanosPerMs = 1_000_000;
+/**
+ * Events of a group that may wait for their redelivery. At the limit the group stands still, and events that fail again
+ * and again must not reach it; what is under way is bounded by the pulls.
+ */
+const maxPendingEvents = 100_000;
 const consumerTimeoutMs = 10_000;
 /** A publish with an id may be sent again for this long, ms: less than the stream remembers ids (topology.ts). */
 const repeatMs = 100_000;
@@ -97,7 +102,7 @@ export class JetStreamTopics implements TopicStream {
       filter_subjects: [filter],
       ack_wait: options.ackWaitMs * nanosPerMs,
       max_deliver: options.maxDeliver,
-      max_ack_pending: Math.max(1_000, options.concurrency * 4),
+      max_ack_pending: maxPendingEvents,
     };
     const fixed = {
       durable_name: consumer,

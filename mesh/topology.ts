@@ -80,13 +80,14 @@ export class Topology {
   /** Makes sure that the stream is there, trying until `endMs`; resolves with its replica count. */
   async ensure(config: StreamConfig, options: WaitOptions): Promise<number> {
     const { clock } = this.#js.connection.settings;
+    const { endMs, awayEndMs = endMs, signal } = options;
     for (;;) {
       try {
         return this.#replicas.get(config.name) ?? (await this.#wait(config, options));
       } catch (error) {
+        const lastMs = isMeshError(error, "disconnected") ? Math.min(endMs, awayEndMs) : endMs;
         const passing = isMeshError(error, "disconnected", "interrupted", "timeout");
-        if (!passing || options.signal?.aborted || clock.monotonicMs() + retryWaitMs >= options.endMs)
-          throw error;
+        if (!passing || signal?.aborted || clock.monotonicMs() + retryWaitMs >= lastMs) throw error;
         await clock.sleep(retryWaitMs);
       }
     }
@@ -146,6 +147,8 @@ export class Topology {
 
   async #createOrAdopt(config: StreamConfig): Promise<number> {
     const options = { endMs: this.#js.endIn(createTimeoutMs), repeatMs: Number.POSITIVE_INFINITY };
+    // Only a connected server tells whether it belongs to a cluster.
+    await this.#js.connection.readyWithin(createTimeoutMs);
     try {
       return await this.#create(config, options);
     } catch (error) {

@@ -26,6 +26,8 @@ export type BodyStream = AsyncIterable<Uint8Array> & {
   readonly trailers: readonly string[];
   /** Ends the source of the body; a reader that waits gets the reason. Does nothing after the end. */
   cancel(reason: Error): void;
+  /** Calls back once when the source is done: all has come, or the body failed or was cancelled. */
+  onEnd(listener: () => void): void;
   /** What is there without waiting, if it is at most so many bytes; else empty. */
   takeReady(maxBytes: number): Uint8Array;
   /** Undoes what was taken, before anything else is read. */
@@ -241,7 +243,7 @@ export type Mesh = {
   /** Resolves once connected. */
   ready(signal?: AbortSignal): Promise<void>;
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse>;
-  /** Joins the app's queue group; one handler per mesh. */
+  /** Joins the app's queue group; again after `drain` was called on the one before. */
   serve(handler: ServeHandler): Promise<Served>;
   /** Announces this instance until close; renewed by itself. */
   announce(): Promise<void>;

@@ -3,7 +3,7 @@
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { systemClock } from "../mesh/index.ts";
-import { findNats, openHome, stopShared, type FoundNats } from "../mesh/server/index.ts";
+import { findNats, hasCredentials, openHome, stopShared, type FoundNats } from "../mesh/server/index.ts";
 import { componentsFolder, ensureDefaultComponents } from "../src/cli/default-resources.ts";
 import type { MeshOptions } from "../src/config/options.ts";
 import { freePorts } from "../src/cli/free-port.ts";
@@ -78,13 +78,12 @@ async function tour(once: boolean, cleanUp: CleanUp, signal: AbortSignal): Promi
 }
 
 async function connectNats(cleanUp: CleanUp, signal: AbortSignal): Promise<FoundNats> {
-  const { credsFile, user } = meshOptions();
   const nats = await findNats({
     env: process.env,
     clock: systemClock,
     signal,
     progress: (line) => say(`      ${line}`),
-    credentialsGiven: credsFile !== undefined || user !== undefined,
+    credentialsGiven: hasCredentials(meshOptions()),
   });
   if (nats.way === "started") cleanUp.ownServer = nats;
   return nats;

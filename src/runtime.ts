@@ -3,34 +3,33 @@
  * A process may host many sidecars: everything here lives in the object that `startSidecar` returns.
  */
 import { hostname } from "node:os";
-import { joinMesh, systemClock, type Clock, type Mesh, type Served } from "../mesh/index.ts";
-import { Health, healthRoutes } from "./api/health.ts";
-import { Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
-import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
+import { joinMesh, systemClock, type Clock, type Mesh } from "../mesh/index.ts";
+import { Health } from "./api/health.ts";
+import { Metadata } from "./api/metadata.ts";
+import { openApis } from "./apis.ts";
+import type { AppChannel } from "./app/channel.ts";
 import { openApp } from "./app/open.ts";
 import { makeBlocks } from "./blocks/index.ts";
-import type { Block, BlockHost } from "./blocks/block.ts";
-import type { InvocationBlock } from "./blocks/invocation/index.ts";
+import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
+import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
+import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
-import type { LoadedResources } from "./config/resources.ts";
-import { createGrpcServer } from "./ingress/grpc.ts";
-import { createHttpServer } from "./ingress/http.ts";
-import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
+import { formatProblem, type LoadedResources } from "./config/resources.ts";
+import { Serving } from "./serving.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
-import { createMetrics, noMetrics, type Metrics } from "./telemetry/metrics.ts";
+import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
 import type { Log } from "./telemetry/log.ts";
 import { daprVersion, version } from "./version.ts";
-
-/** A taken API port is tried for this long before the start fails, ms (Dapr's). */
-const portPatienceMs = 10_000;
 
 export type SidecarInit = {
   readonly options: SidecarOptions;
   readonly resources: LoadedResources;
-  readonly apiLogging: boolean;
+  readonly apiLogging: ApiLoggingSettings;
   readonly metricsEnabled: boolean;
   readonly features: readonly string[];
+  /** `spec.components.deny` of the Configuration. */
+  readonly deniedComponents: readonly string[];
   readonly log: Log;
   readonly env: NodeJS.ProcessEnv;
   readonly clock?: Clock;
@@ -42,151 +41,166 @@ export type Sidecar = {
   readonly httpPort: number;
   readonly grpcPort: number;
   readonly health: Health;
-  /** Resolves when the app is reachable and everything that delivers to it has begun. */
+  /** Rejects when what serves or watches the app breaks; without that there is nothing to wait for. */
   readonly running: Promise<void>;
+  /** Ends deliveries to the app and healthz; calls both ways and the APIs go on. Before `stop`, not after it. */
+  hold(graceMs: number): Promise<void>;
+  /** Resolves when the app falls ill by its health checks (or already is); never without them. */
+  appIll(): Promise<void>;
   /** Graceful end within `graceMs`: intake stops first, then calls in flight, components, NATS. */
   stop(graceMs: number): Promise<void>;
 };
 
-/** Resolves when the APIs accept calls. Rejects with a readable Error when a component or a port fails. */
+/**
+ * Resolves when the APIs accept calls. Rejects with a readable Error when a component or a port fails, leaving nothing
+ * behind.
+ */
 export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
+  // Closed from the last opened to the first, at the end or when the start fails.
+  const opened = new AsyncDisposableStack();
+  try {
+    return await assemble(init, opened);
+  } catch (error) {
+    await opened.disposeAsync();
+    throw error;
+  }
+}
+
+async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promise<Sidecar> {
   const { options, resources, log, clock = systemClock } = init;
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-
-  // 1. NATS: connects in the background; everything below works as soon as it is there.
-  const mesh = join(init, clock);
-  mesh.onStatus((status) => health.set("nats", status.connected));
-
-  // 2. What blocks stand on: metrics, the app, components.
-  const metrics = init.metricsEnabled ? createMetrics(options.appId) : noMetrics;
-  const metricsServer = options.metrics.enabled
-    ? await createMetricsServer(metrics, options.metrics)
-    : undefined;
-  const app = openApp(options, clock, log);
-  const components = await openComponents({
-    options,
-    resources: resources.components,
-    mesh,
-    clock,
-    log,
-    metrics,
-    env: init.env,
-  });
-  health.set("components", true);
+  const { mesh, metrics, app, components, httpEndpoints } = await openFoundation(init, clock, health, opened);
 
   // 3. Building blocks and the small APIs beside them.
-  const host: BlockHost = {
-    options,
-    mesh,
-    clock,
-    app,
-    components,
-    subscriptions: resources.subscriptions,
-    log,
-    metrics,
-  };
+  const { subscriptions } = resources;
+  const foundation = { options, mesh, clock, app, components, log, metrics };
+  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
   const { blocks, invocation } = makeBlocks(host);
+  opened.defer(() => invocation.close());
   const metadata = new Metadata({
     options,
     version: daprVersion,
     features: init.features,
     components: () => components.list(),
+    others: resources.others,
+    appUp: () => health.isReady("app"),
     parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
   });
 
   // 4. API servers: gRPC, then HTTP.
-  const apis = await startApis(init, { blocks, invocation, metadata, health, metrics, clock });
+  const { fallback, receive } = invocation;
+  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback });
 
-  // 5. The app: wait for its port, then serve calls from the mesh and deliver to it.
-  let served: Served | undefined;
-  const running = (async () => {
-    await app.listening(stopping.signal);
-    served = await mesh.serve(invocation.receive);
-    await mesh.announce();
+  // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
+  const initialized = (): void => {
+    if (health.isReady("app") || stopping.signal.aborted) return;
     health.set("app", true);
-    log.info(
-      `dapr initialized. Status: Running. Init Elapsed ${Math.round(clock.monotonicMs() - startedMs)}ms`,
-    );
-    await Promise.all(blocks.map(async (block) => block.appReady?.()));
-  })().catch((error: unknown) => {
-    if (!stopping.signal.aborted) throw error;
-  });
+    const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
+    log.info(`dapr initialized. Status: Running. Init Elapsed ${elapsedMs}ms`);
+  };
+  const serving = new Serving({ mesh, receive, blocks, log, onServing: initialized });
+  const running = follow(app, serving, stopping.signal, initialized);
 
   return {
     httpPort: apis.httpPort,
     grpcPort: apis.grpcPort,
     health,
     running,
+    async hold(graceMs) {
+      health.set("security-provider", false);
+      await serving.hold(graceMs);
+    },
+    appIll: () => app.health?.whenIll() ?? new Promise(() => {}),
     async stop(graceMs) {
+      const endMs = clock.monotonicMs() + graceMs;
       stopping.abort(new Error("the sidecar stops"));
       health.set("app", false);
-      await Promise.all([served?.drain(graceMs), ...blocks.map(async (block) => block.stop?.(graceMs))]);
-      await apis.close(graceMs);
-      await components.close();
-      await app.close();
-      await mesh.close();
-      await metricsServer?.close();
+      try {
+        await serving.stop(graceMs);
+        await apis.close(Math.max(0, endMs - clock.monotonicMs()));
+      } finally {
+        await opened.disposeAsync();
+      }
     },
   };
 }
 
-type ApiParts = {
-  readonly blocks: readonly Block[];
-  readonly invocation: InvocationBlock;
-  readonly metadata: Metadata;
-  readonly health: Health;
+/** Serves the app while it is up and well. Rejects when serving fails, never at the stop. */
+async function follow(
+  app: AppChannel,
+  serving: Serving,
+  stopping: AbortSignal,
+  initialized: () => void,
+): Promise<void> {
+  try {
+    await app.listening(stopping);
+    if (app.health === undefined) return await serving.set(true);
+    const following = serving.follow(app.health, stopping);
+    initialized();
+    await following;
+  } catch (error) {
+    if (!stopping.aborted) throw error;
+  }
+}
+
+type Foundation = {
+  readonly mesh: Mesh;
   readonly metrics: Metrics;
-  readonly clock: Clock;
+  readonly app: AppChannel;
+  readonly components: Awaited<ReturnType<typeof openComponents>>;
+  readonly httpEndpoints: BlockHost["httpEndpoints"];
 };
 
-type Apis = { readonly httpPort: number; readonly grpcPort: number; close(graceMs: number): Promise<void> };
+async function openFoundation(
+  init: SidecarInit,
+  clock: Clock,
+  health: Health,
+  opened: AsyncDisposableStack,
+): Promise<Foundation> {
+  const { options, log, env } = init;
 
-/** Mounts the tables of all blocks on both protocols and listens. */
-async function startApis(init: SidecarInit, parts: ApiParts): Promise<Apis> {
-  const { options, log } = init;
-  const { blocks, metadata, health, metrics, clock } = parts;
-  const { apiToken, maxBodyBytes, readBufferBytes } = options.api;
-  const grpc = createGrpcServer({
-    methods: async () => [
-      ...(await metadataMethods(metadata)),
-      ...(await shutdownMethods(init.onShutdownRequest)),
-      ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
-    ],
-    maxMessageBytes: maxBodyBytes,
-    apiToken,
-    apiLogging: init.apiLogging,
-    clock,
-    log,
-    metrics,
-  });
-  const grpcPort = await listen((target) => grpc.listen(target), targets(options, "grpc"), clock, log);
-  health.set("grpc-api-server", true);
-  const http = createHttpServer({
-    routes: [
-      ...healthRoutes(health, options.appId),
-      ...metadataRoutes(metadata),
-      ...shutdownRoutes(init.onShutdownRequest),
-      ...blocks.flatMap((block) => block.http),
-    ],
-    fallback: parts.invocation.fallback,
-    maxBodyBytes,
-    readBufferBytes,
-    apiToken,
-    apiLogging: init.apiLogging,
-    clock,
-    log,
-    metrics,
-  });
-  const httpPort = await listen((target) => http.listen(target), targets(options, "http"), clock, log);
-  health.set("http-api-server", true);
-  log.info(`HTTP API on port ${httpPort}, gRPC API on port ${grpcPort}`);
-  return {
-    httpPort,
-    grpcPort,
-    close: async (graceMs) => void (await Promise.all([http.close(graceMs), grpc.close(graceMs)])),
-  };
+  // 1. NATS: connects in the background; everything below works as soon as it is there.
+  const mesh = join(init, clock);
+  opened.defer(() => mesh.close());
+  mesh.onStatus((status) => health.set("nats", status.connected));
+
+  // 2. What blocks stand on: metrics, the app, components.
+  const metrics = init.metricsEnabled ? createMetrics(options.appId) : noMetrics;
+  if (options.metrics.enabled) {
+    const server = await createMetricsServer(metrics, options.metrics, log);
+    opened.defer(() => server.close());
+  }
+  const profiling = await openProfiling(options, clock, log);
+  opened.defer(() => profiling?.close());
+  const app = openApp(options, clock, log);
+  opened.defer(() => app.close());
+  const resources = init.resources.components;
+  const { deniedComponents: deny } = init;
+  const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
+  opened.defer(() => components.close());
+  health.set("components", true);
+  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(
+    init.resources.httpEndpoints,
+    env,
+  );
+  for (const problem of problems) log.warn(formatProblem(problem));
+  return { mesh, metrics, app, components, httpEndpoints };
+}
+
+/** The profiler is loaded only where it is wanted. */
+async function openProfiling(
+  options: SidecarOptions,
+  clock: Clock,
+  log: Log,
+): Promise<{ close(): Promise<void> } | undefined> {
+  if (!options.profiling.enabled) return undefined;
+  const { createProfilingServer } = await import("./telemetry/profiling.ts");
+  const { port } = options.profiling;
+  const server = await createProfilingServer({ addresses: options.api.addresses, port }, clock);
+  log.info(`profiling on port ${port}: /debug/pprof/`);
+  return server;
 }
 
 function join(init: SidecarInit, clock: Clock): Mesh {
@@ -220,24 +234,6 @@ function definedOnly<T extends Record<string, string | undefined>>(members: T): 
   return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as {
     [K in keyof T]?: string;
   };
-}
-
-/** Where an API listens: socket file, or its port on every listen address. */
-function targets(options: SidecarOptions, api: "http" | "grpc"): ListenTarget[] {
-  const { socketDirectory, addresses, httpPort, grpcPort } = options.api;
-  if (socketDirectory !== undefined)
-    return [{ socketPath: `${socketDirectory}/dapr-${options.appId}-${api}.socket` }];
-  const port = api === "http" ? httpPort : grpcPort;
-  return addresses.map((host) => ({ host, port }));
-}
-
-function listen(
-  start: (target: ListenTarget) => Promise<number>,
-  where: readonly ListenTarget[],
-  clock: Clock,
-  log: Log,
-): Promise<number> {
-  return listenOnAny(start, where, portPatienceMs, clock, (text) => log.warn(text));
 }
 
 /** Name of this host in log lines. */

@@ -20,10 +20,8 @@ import type { Home } from "./home.ts";
 import { defaultPath, findProgram, run, searchPath } from "./process.ts";
 import { downloadRelease, pinnedRelease, type Release } from "./release.ts";
 import { fromZip } from "./unpack.ts";
-import { isAtLeast, minimumVersion, readVersion } from "./version.ts";
+import { isAtLeast, minimumVersion, moduleVersion, readVersion, wheelVersion } from "./version.ts";
 
-const wheelVersion = "2.15.1";
-const moduleVersion = "v2.15.2";
 const pipMs = 120_000;
 const goMs = 480_000;
 const versionMs = 10_000;
@@ -150,7 +148,7 @@ async function getWheel(
 function goSource(options: FetchOptions): Source {
   const program = findProgram("go", [...searchPath(options.env), "/usr/local/go/bin"]);
   if (program === undefined) return missing("build with Go", "go is not on the PATH");
-  const what = `github.com/nats-io/nats-server/v2@${moduleVersion}`;
+  const what = `github.com/nats-io/nats-server/v2@v${moduleVersion}`;
   return {
     name: `go install ${what} (may take minutes)`,
     async get(target, folder) {

@@ -13,7 +13,10 @@ const natsPort = 4222;
 const maxUrls = 64;
 
 export type FindOptions = {
-  /** Servers of the user, each possibly a comma list; goes before WEFT_NATS_URL. Empty means not given. */
+  /**
+   * Servers of the user, each possibly a comma list; goes before WEFT_NATS_URL. Empty means not given. Without
+   * credentials, which the client does not take from a URL.
+   */
   readonly urls?: readonly string[] | undefined;
   /** Weft's folder; goes before WEFT_HOME. */
   readonly home?: string | undefined;
@@ -62,7 +65,7 @@ export async function findNats(options: FindOptions): Promise<FoundNats> {
   const { env, clock, signal } = options;
   const port = options.defaultPort ?? readPort(env["WEFT_NATS_PORT"]);
   const urls = readUrls(options.urls ?? [], env["WEFT_NATS_URL"]);
-  if (urls.length > 0) return fixed("given", urls, `using ${urls.map(hidePassword).join(", ")} as given`);
+  if (urls.length > 0) return fixed("given", urls, `using ${urls.join(", ")} as given`);
 
   // Our own server first, also on another port: all sidecars of a user must meet on one server.
   const home = locateHome(options);
@@ -130,11 +133,19 @@ function readUrls(given: readonly string[], fromEnv: string | undefined): string
   if (all.length > maxUrls)
     throw new FindNatsError(`${all.length} NATS URLs were given, at most ${maxUrls} are taken.`);
   for (const url of all) {
-    if (isNatsUrl(url)) continue;
-    throw new FindNatsError(
-      `"${hidePassword(url)}" is not a NATS URL. Write --nats-url / WEFT_NATS_URL as nats://host:4222 or ` +
-        "tls://host:4222, several with commas between.",
-    );
+    if (!isNatsUrl(url)) {
+      throw new FindNatsError(
+        `"${hidePassword(url)}" is not a NATS URL. Write --nats-url / WEFT_NATS_URL as nats://host:4222 or ` +
+          "tls://host:4222, several with commas between.",
+      );
+    }
+    // The client takes no credentials from a URL; it would be refused by the server without a word about why.
+    if (hidePassword(url) !== url) {
+      throw new FindNatsError(
+        `"${hidePassword(url)}" holds credentials, which are not read from a URL: put them in ` +
+          "--nats-user / --nats-password (WEFT_NATS_USER / WEFT_NATS_PASSWORD).",
+      );
+    }
   }
   return all;
 }
@@ -145,7 +156,7 @@ function isNatsUrl(url: string): boolean {
   return /^(nats|tls):\/\//i.test(full) && URL.canParse(full) && new URL(full).hostname !== "";
 }
 
-/** Tokens and passwords stand before the @; a log line must not show them. */
-function hidePassword(url: string): string {
-  return url.replace(/\/\/[^@/]*@/, "//***@").replace(/^[^@/]*@/, "***@");
+/** A NATS URL for a line that anybody may read: without the token or the password before the last @. */
+export function hidePassword(url: string): string {
+  return url.replace(/^([a-z]+:\/\/)?.*@/i, "$1***@");
 }

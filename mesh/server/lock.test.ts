@@ -39,6 +39,15 @@ test("is held once and names the holder, also within one process", () => {
   take().release();
 });
 
+test.each([
+  [{ purpose: 'building "v2"\n' }, 'process PID (building "v2"\n)'],
+  [{ note: '"purpose":"another"' }, "process PID"],
+  [{ purpose: 7 }, "process PID"],
+])("a holder that left %j is named", (left, held) => {
+  leave(left);
+  expect(tryLock(path, "test", systemClock)).toEqual({ held: held.replace("PID", String(process.pid)) });
+});
+
 test("the lock of a dead process is taken over", () => {
   leave({ pid: deadPid() });
   expect(take().isMine()).toBe(true);

@@ -28,7 +28,7 @@ export type LockAttempt =
   | { readonly lock: Lock; readonly held?: never }
   | { readonly lock?: never; readonly held: string };
 
-type Holder = { pid: number; start: string | undefined; atMs: number };
+type Holder = { pid: number; start: string | undefined; atMs: number; purpose: string | undefined };
 
 /** Tries once, without waiting. `purpose` is shown to those who wait. */
 export function tryLock(path: string, purpose: string, clock: Clock): LockAttempt {
@@ -122,7 +122,8 @@ function parse(content: string): Holder | undefined {
       return undefined;
     if (typeof value.pid !== "number" || typeof value.atMs !== "number") return undefined;
     const start = "start" in value && typeof value.start === "string" ? value.start : undefined;
-    return { pid: value.pid, start, atMs: value.atMs };
+    const purpose = "purpose" in value && typeof value.purpose === "string" ? value.purpose : undefined;
+    return { pid: value.pid, start, atMs: value.atMs, purpose };
   } catch {
     return undefined;
   }
@@ -130,9 +131,9 @@ function parse(content: string): Holder | undefined {
 
 function describe(content: string): string {
   const holder = parse(content);
-  const purpose = /"purpose":"([^"]*)"/.exec(content)?.[1];
   if (holder === undefined) return "another process";
-  return purpose === undefined ? `process ${holder.pid}` : `process ${holder.pid} (${purpose})`;
+  const { pid, purpose } = holder;
+  return purpose === undefined ? `process ${pid}` : `process ${pid} (${purpose})`;
 }
 
 function read(path: string): string | undefined {

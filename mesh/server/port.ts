@@ -28,9 +28,10 @@ export type PortOptions = {
 /** Resolves to a port that was free a moment ago. Throws FindNatsError when 200 ports in a row are taken. */
 export async function choosePort(options: PortOptions): Promise<number> {
   const { previous, usual, avoid, clock, signal } = options;
-  if (previous !== undefined && !avoid.has(previous) && (await reclaim(previous, clock, signal)))
-    return previous;
   const last = Math.min(usual + candidates, 65_536) - 1;
+  // A port that stepping aside from the usual one cannot give comes from another setting: the new one counts.
+  const kept = previous !== undefined && previous >= usual && previous <= last && !avoid.has(previous);
+  if (kept && (await reclaim(previous, clock, signal))) return previous;
   for (let port = usual; port <= last; port += 1) {
     if (!avoid.has(port) && (await isFree(port, clock, signal))) return port;
   }

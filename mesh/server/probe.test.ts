@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { createServer, type AddressInfo, type Socket } from "node:net";
 import { expect, test } from "vitest";
 import { systemClock } from "../clock.ts";
-import { probe, whyUnusable, type ProbeResult, type ServerInfo } from "./probe.ts";
+import { hasCredentials, probe, whyUnusable, type ProbeResult, type ServerInfo } from "./probe.ts";
 
 /** What the probe makes of a server that does `onConnect` with each connection. */
 async function probed(onConnect: (socket: Socket) => void, signal?: AbortSignal): Promise<ProbeResult> {
@@ -78,7 +78,11 @@ test.each([
   { name: "good", change: {}, reason: undefined },
   { name: "old", change: { version: "2.9.10" }, reason: /2\.9\.10 is older than 2\.14/ },
   { name: "no JetStream", change: { jetstream: false }, reason: /no JetStream.*-js/ },
-  { name: "with a password", change: { authRequired: true }, reason: /credentials.*--nats-creds/ },
+  {
+    name: "with a password",
+    change: { authRequired: true },
+    reason: /credentials.*--nats-creds, --nats-nkey, or --nats-user and --nats-password/,
+  },
   { name: "with TLS", change: { tlsRequired: true }, reason: /TLS.*--nats-url/ },
 ])("whether a server can be used: $name", ({ change, reason }) => {
   const answer = whyUnusable({ ...good, ...change }, false);
@@ -89,3 +93,11 @@ test.each([
 test("credentials make a server with a password usable", () => {
   expect(whyUnusable({ ...good, authRequired: true, tlsRequired: true }, true)).toBeUndefined();
 });
+
+test.each([
+  [{}, false],
+  [{ credsFile: undefined, nkeyFile: undefined, user: undefined }, false],
+  [{ credsFile: "a.creds" }, true],
+  [{ nkeyFile: "a.nk" }, true],
+  [{ user: "a" }, true],
+])("%j is something to log in with: %s", (access, has) => expect(hasCredentials(access)).toBe(has));

@@ -65,13 +65,22 @@ export function probe(port: number, clock: Clock, signal?: AbortSignal): Promise
   });
 }
 
+/** Whether the user gave anything to log in with. */
+export function hasCredentials(access: {
+  readonly credsFile?: string | undefined;
+  readonly nkeyFile?: string | undefined;
+  readonly user?: string | undefined;
+}): boolean {
+  return access.credsFile !== undefined || access.nkeyFile !== undefined || access.user !== undefined;
+}
+
 /** Why a server cannot be the substrate, in words that name the fix; undefined when it can. */
 export function whyUnusable(info: ServerInfo, credentialsGiven: boolean): string | undefined {
   if (!isAtLeast(info.version, minimumVersion))
     return `its version ${info.version} is older than ${minimumVersion}`;
   if (!info.jetstream) return "it has no JetStream (start it with -js)";
   if (info.authRequired && !credentialsGiven) {
-    return "it asks for credentials (give them with --nats-creds or in --nats-url)";
+    return "it asks for credentials (give them with --nats-creds, --nats-nkey, or --nats-user and --nats-password)";
   }
   if (info.tlsRequired && !credentialsGiven) return "it asks for TLS (give --nats-url with --nats-tls-*)";
   return undefined;

@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { fromTarGz } from "./unpack.ts";
+import { releaseVersion } from "./version.ts";
 
 const answerMs = 5_000;
 const downloadMs = 120_000;
@@ -20,8 +21,8 @@ export type Release = {
 };
 
 export const pinnedRelease: Release = Object.freeze({
-  version: "2.15.0",
-  url: "https://github.com/nats-io/nats-server/releases/download/v2.15.0",
+  version: releaseVersion,
+  url: `https://github.com/nats-io/nats-server/releases/download/v${releaseVersion}`,
   sha256: Object.freeze({
     "darwin-amd64": "5bd8b59ca5bf93fab3da2c5843cf564cd6e2e291e22ae3b861746e7ebe259b95",
     "darwin-arm64": "e1c4e22d70bd44abfa0bcb3c16f7cf0c66f648c2e728c58924e8a1ce88913cc8",

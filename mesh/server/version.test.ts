@@ -1,5 +1,12 @@
 import { expect, test } from "vitest";
-import { isAtLeast, readVersion } from "./version.ts";
+import {
+  isAtLeast,
+  minimumVersion,
+  moduleVersion,
+  readVersion,
+  releaseVersion,
+  wheelVersion,
+} from "./version.ts";
 
 test.each([
   ["nats-server: v2.15.1", "2.15.1"],
@@ -21,4 +28,9 @@ test.each([
   ["", false],
 ])("%s is new enough: %s", (version, enough) => {
   expect(isAtLeast(version, "2.14.0")).toBe(enough);
+});
+
+test.each([releaseVersion, wheelVersion, moduleVersion])("%s, which is fetched, is new enough", (version) => {
+  expect(readVersion(version)).toBe(version);
+  expect(isAtLeast(version, minimumVersion)).toBe(true);
 });

@@ -1,9 +1,20 @@
-/** Versions of nats-server: the oldest one that Weft works with, and how to read and compare them. */
+/**
+ * Versions of nats-server: the oldest one that Weft works with, those that are fetched when none is installed, and
+ * how to read and compare them.
+ */
 
 /**
  * The oldest nats-server with everything the mesh uses (recurring schedules, atomic batches, message TTL).
  */
 export const minimumVersion = "2.14.0";
+
+/**
+ * What is fetched, by its source: each the newest there that was tried. The sums of the release's archives are in
+ * release.ts; a new release needs new sums.
+ */
+export const releaseVersion = "2.15.0";
+export const wheelVersion = "2.15.1";
+export const moduleVersion = "2.15.2";
 
 /** Finds the first `major.minor.patch` in a text, such as the answer of `nats-server --version`. */
 export function readVersion(text: string): string | undefined {

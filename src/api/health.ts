@@ -2,8 +2,19 @@
 import { ApiError, GrpcCode } from "./errors.ts";
 import { noContent, type HttpCall, type HttpReply, type HttpRoute } from "./http.ts";
 
-/** Parts in start order. `app` is only of `healthz`; the rest is what outbound calls need. */
-export type HealthPart = "nats" | "components" | "grpc-api-server" | "http-api-server" | "app";
+/**
+ * Parts in start order. `app` is only of `healthz`, and so is `security-provider`, the name under which Dapr shows that
+ * the sidecar holds back its stop; the rest is what outbound calls need.
+ */
+export type HealthPart =
+  | "nats"
+  | "components"
+  | "grpc-api-server"
+  | "http-api-server"
+  | "app"
+  | "security-provider";
+
+const inboundParts: ReadonlySet<HealthPart> = new Set(["app", "security-provider"]);
 
 export class Health {
   readonly #unready: Set<HealthPart>;
@@ -17,6 +28,10 @@ export class Health {
     else this.#unready.add(part);
   }
 
+  isReady(part: HealthPart): boolean {
+    return !this.#unready.has(part);
+  }
+
   /** Parts that are not ready, in words. */
   unready(): readonly HealthPart[] {
     return [...this.#unready];
@@ -24,7 +39,7 @@ export class Health {
 
   /** Everything that calls out of the app need; the app itself may still be starting. */
   outboundReady(): boolean {
-    return this.unready().every((part) => part === "app");
+    return this.unready().every((part) => inboundParts.has(part));
   }
 }
 

@@ -6,6 +6,8 @@ import type { BodyStream } from "../../mesh/index.ts";
 
 /** One request. Everything lazy is computed on first use. */
 export type HttpCall = {
+  /** Name of what answers, for the API log: that of the route, unless a block says more (`InvokeService/orders`). */
+  endpoint?: string;
   readonly verb: string;
   /** Cleaned path, still percent-encoded, with its leading slash. */
   readonly path: string;

@@ -22,14 +22,9 @@ type Rule = { readonly rules?: unknown };
 /** Where proto-JSON differs from the HTTP document: rules are nested once more, addresses have another case. */
 function protoShape(document: Readonly<Record<string, unknown>>): JsonValue {
   const subscriptions = document["subscriptions"] as readonly Rule[] | undefined;
-  return {
-    ...document,
-    ...(subscriptions === undefined
-      ? {}
-      : {
-          subscriptions: subscriptions.map((item) =>
-            item.rules === undefined ? item : { ...item, rules: { rules: item.rules } },
-          ),
-        }),
-  } as JsonValue;
+  if (subscriptions === undefined) return document as JsonValue;
+  const nested = subscriptions.map((item) =>
+    item.rules === undefined ? item : Object.assign({}, item, { rules: { rules: item.rules } }),
+  );
+  return { ...document, subscriptions: nested } as JsonValue;
 }

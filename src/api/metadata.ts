@@ -1,6 +1,8 @@
 /** The metadata API: what this sidecar is, what it has loaded, and free text that tools attach to it. */
 import type { OpenComponent } from "../components/open.ts";
-import type { SidecarOptions } from "../config/options.ts";
+import type { GenericResource } from "../config/kinds/generic.ts";
+import type { AppHealthOptions, AppProtocol, SidecarOptions } from "../config/options.ts";
+import { formatGoDuration } from "../lib/duration.ts";
 import { goJsonInOrder } from "../lib/go-json.ts";
 import { ApiError, GrpcCode } from "./errors.ts";
 import type { GrpcMethod } from "./grpc.ts";
@@ -15,6 +17,10 @@ export type MetadataSource = {
   readonly version: string;
   readonly features: readonly string[];
   readonly components: () => readonly OpenComponent[];
+  /** Resources that are listed by name only. */
+  readonly others: readonly GenericResource[];
+  /** The app accepts connections, or there is none. */
+  readonly appUp: () => boolean;
   /** Parts that blocks own, e.g. `subscriptions`, in wire form. */
   readonly parts: () => Readonly<Record<string, unknown>>;
 };
@@ -45,8 +51,8 @@ export class Metadata {
 
   /** The document of GET /v1.0/metadata; members in the contract's order, empty ones left out. */
   document(): Readonly<Record<string, unknown>> {
-    const { options, version, features, parts } = this.#source;
-    const { subscriptions, ...otherParts } = parts();
+    const { options, version, features, others, parts, appUp } = this.#source;
+    const { subscriptions, httpEndpoints, ...otherParts } = parts();
     return withoutEmpty({
       id: options.appId,
       runtimeVersion: version,
@@ -54,10 +60,14 @@ export class Metadata {
       components: this.#source.components().map(describeComponent),
       extended: Object.fromEntries([...this.#extended].sort(([a], [b]) => (a < b ? -1 : 1))),
       subscriptions,
+      httpEndpoints,
       appConnectionProperties: describeApp(options),
-      actorRuntime: { runtimeStatus: "DISABLED", hostReady: false, placement: "placement: disconnected" },
+      actorRuntime: appUp() ? noActors : actorsLater,
       scheduler: { connected_addresses: [] },
       workflows: { connectedWorkers: 0 },
+      mcpServers: namesOf(others, "MCPServer"),
+      workflowAccessPolicies: namesOf(others, "WorkflowAccessPolicy"),
+      resiliencies: namesOf(others, "Resiliency"),
       ...otherParts,
     });
   }
@@ -91,9 +101,28 @@ export async function metadataMethods(metadata: Metadata): Promise<GrpcMethod[]>
   return metadataGrpcMethods(metadata);
 }
 
+const noActors = Object.freeze({
+  runtimeStatus: "DISABLED",
+  hostReady: false,
+  placement: "placement: disconnected",
+});
+const actorsLater = Object.freeze({ runtimeStatus: "INITIALIZING", hostReady: false });
+
+function namesOf(resources: readonly GenericResource[], kind: string): { name: string }[] {
+  return resources.filter((resource) => resource.kind === kind).map(({ name }) => ({ name }));
+}
+
 function describeComponent(component: OpenComponent): Readonly<Record<string, unknown>> {
   const { name, type, version } = component.resource;
-  return withoutEmpty({ name, type, version, capabilities: component.capabilities });
+  return withoutEmpty({ name, type, version, capabilities: withActor(type, component.capabilities) });
+}
+
+/** State stores with etags and transactions can hold actors. */
+function withActor(type: string, capabilities: readonly string[]): readonly string[] {
+  const able = capabilities.includes("ETAG") && capabilities.includes("TRANSACTIONAL");
+  return type.startsWith("state.") && able && !capabilities.includes("ACTOR")
+    ? [...capabilities, "ACTOR"]
+    : capabilities;
 }
 
 function describeApp(options: SidecarOptions): Readonly<Record<string, unknown>> | undefined {
@@ -104,8 +133,17 @@ function describeApp(options: SidecarOptions): Readonly<Record<string, unknown>>
     protocol,
     channelAddress: address,
     maxConcurrency: Number.isFinite(maxConcurrency) ? maxConcurrency : undefined,
-    health:
-      health === undefined ? undefined : { healthCheckPath: health.path, healthThreshold: health.threshold },
+    health: health === undefined ? undefined : describeHealth(health, protocol),
+  });
+}
+
+/** A gRPC app is probed by a method, not by a path. */
+function describeHealth(health: AppHealthOptions, protocol: AppProtocol): Readonly<Record<string, unknown>> {
+  return withoutEmpty({
+    healthCheckPath: protocol === "grpc" || protocol === "grpcs" ? undefined : health.path,
+    healthProbeInterval: formatGoDuration(health.intervalMs),
+    healthProbeTimeout: formatGoDuration(health.timeoutMs),
+    healthThreshold: health.threshold,
   });
 }
 

@@ -3,6 +3,7 @@
  * http.ts and grpc.ts beside this file carry them.
  */
 import type { MeshRequest, MeshResponse } from "../../mesh/index.ts";
+import type { AppHealth } from "./health.ts";
 
 /** A callback over HTTP: whole body in, whole body out. Header names as they go on the wire. */
 export type AppHttpRequest = {
@@ -37,6 +38,8 @@ export type AppGrpcResponse = {
 export type AppChannel = {
   /** `none`: no app port was given. */
   readonly protocol: "none" | "http" | "grpc";
+  /** Undefined when the app is not probed. While it is ill, calls reject with `app is not in a healthy state`. */
+  readonly health?: AppHealth;
   /** Resolves when the app's port accepts connections; at once without an app. Bounded only by the signal. */
   listening(signal: AbortSignal): Promise<void>;
   /** Service invocation to the app. Rejects with Error when the app cannot be reached or there is none. */

@@ -229,7 +229,7 @@ const codeByReset = new Map<number, GrpcCode>([
 ]);
 
 /** gRPC code of an HTTP/2 reset code; Internal for most. */
-export function codeOfReset(rstCode: number | undefined): GrpcCode {
+function codeOfReset(rstCode: number | undefined): GrpcCode {
   return codeByReset.get(rstCode ?? 0) ?? GrpcCode.Internal;
 }
 

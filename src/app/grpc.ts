@@ -13,7 +13,6 @@ import type { AppGrpcRequest, AppGrpcResponse } from "./channel.ts";
 import { abortStatus, exchange, RefusedError } from "./grpc-exchange.ts";
 import { authorityOf, type GrpcAddress, GrpcSession, unavailable } from "./grpc-session.ts";
 
-export { abortStatus, codeOfReset } from "./grpc-exchange.ts";
 export { invokeGrpcApp } from "./grpc-invoke.ts";
 
 export type GrpcAppClientOptions = GrpcAddress & {
@@ -52,15 +51,18 @@ export function createGrpcAppClient(options: GrpcAppClientOptions): GrpcAppClien
   const sessions = new GrpcSession(options, options.clock, options.log);
   const head = new RequestHead(options);
 
+  const connect = (signal: AbortSignal): ClientHttp2Session | Promise<ClientHttp2Session> => {
+    const session = sessions.get();
+    return session instanceof Promise ? unlessAborted(session, signal) : session;
+  };
   const begin = async (
     path: string,
     metadata: readonly string[],
-    signal: AbortSignal | undefined,
+    signal: AbortSignal,
     extra: readonly string[] = [],
   ): Promise<ClientHttp2Stream> => {
-    const session = sessions.get();
-    const ready = session instanceof Promise ? await unlessAborted(session, signal) : session;
-    return request(ready, head.of(path, metadata, extra), sessions, signal);
+    const session = await connect(signal);
+    return request(session, head.of(path, metadata, extra), sessions, signal);
   };
 
   return {
@@ -73,7 +75,9 @@ export function createGrpcAppClient(options: GrpcAppClientOptions): GrpcAppClien
       }
       for (let first = true; ; first = false) {
         try {
-          const stream = await begin(path, metadata, undefined);
+          const session = await connect(signal);
+          // Without the signal: the exchange minds it, so a second listener for each call is spared.
+          const stream = request(session, head.of(path, metadata, []), sessions, undefined);
           return await exchange(stream, message, options.maxMessageBytes, signal);
         } catch (error) {
           if (!(first && error instanceof RefusedError)) throw error;
@@ -157,12 +161,12 @@ const sessionIsOver = new Set([
   "ERR_HTTP2_OUT_OF_STREAMS",
 ]);
 
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  if (signal.aborted) throw abortStatus(signal.reason);
+/** The dial goes on for others when one of its callers leaves. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(abortStatus(signal.reason));
-    signal.addEventListener("abort", onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    else signal.addEventListener("abort", onAbort, { once: true });
     promise
       .then(resolve, (error: unknown) =>
         reject(error instanceof GrpcStatusError ? error : unavailable(String(error))),

@@ -33,6 +33,15 @@ export type ExchangeOptions = {
   readonly onDone: (() => void) | undefined;
 };
 
+/** The connection ended before the first byte of the answer. */
+export class Unanswered extends Error {
+  constructor(cause: Error) {
+    super(cause.message, { cause });
+  }
+}
+
+const brokenConnection = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
+
 /** A status below 100 cannot reach us: undici refuses it. Those below 200 are not passed on. */
 export class Exchange implements Dispatcher.DispatchHandler {
   readonly #options: ExchangeOptions;
@@ -95,8 +104,10 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
     this.#finish();
-    if (this.#queue === undefined) this.#reject(error);
-    else this.#queue.fail(this.#options.signal.aborted ? error : this.#options.explain(error));
+    if (this.#queue === undefined) {
+      const code = (error as NodeJS.ErrnoException).code ?? "";
+      this.#reject(this.#status === 0 && brokenConnection.has(code) ? new Unanswered(error) : error);
+    } else this.#queue.fail(this.#options.signal.aborted ? error : this.#options.explain(error));
   }
 
   /** What the app wrote in one go arrives in one read, and its end with it. */

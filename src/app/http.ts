@@ -5,14 +5,16 @@
  */
 // The pool alone: undici's index loads three times as much code and memory (docs/decisions/0005).
 import Pool from "undici/lib/dispatcher/pool.js";
-import type { Dispatcher } from "undici";
+import type { buildConnector, Dispatcher } from "undici";
 import type { BodyStream, Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
-import { readGrpcCaller, withoutMeshOnly } from "../api/grpc-caller.ts";
-import { forwardRequestHeaders, forwardResponseHeaders } from "./headers.ts";
-import { type Answer, Exchange } from "./http-exchange.ts";
+import { asksForGzip, isGzip, unpackGzip, unpackStream, withoutEncoding } from "./gzip.ts";
+import { forwardResponseHeaders } from "./headers.ts";
+import { type Answer, Exchange, Unanswered } from "./http-exchange.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
 
+/** Largest answer that is unpacked in one go, bytes: what was whole before may be a thousand times as large after. */
+const maxUnpackedBytes = 64 * 1024 * 1024;
 const connectTimeoutMs = 10_000;
 
 export type HttpAppOptions = {
@@ -24,6 +26,10 @@ export type HttpAppOptions = {
   /** Largest header section of an answer, bytes (--read-buffer-size). */
   readonly maxHeaderBytes: number;
   readonly clock: Clock;
+  /** Origin for requests and messages; made of scheme, host and port when not given. */
+  readonly origin?: string;
+  /** Opens connections to servers outside; the app itself needs none. */
+  readonly connect?: buildConnector.connector;
 };
 
 type Outgoing = {
@@ -32,6 +38,13 @@ type Outgoing = {
   readonly headers: readonly string[];
   readonly body: Uint8Array | BodyStream | undefined;
 };
+/** How its answer is taken. */
+type Taking = { readonly signal: AbortSignal; readonly streams: boolean; readonly onDone?: () => void };
+
+/** Verbs that may reach the app twice. */
+const repeatable = new Set(["GET", "HEAD", "OPTIONS", "TRACE"]);
+/** Further tries of a request whose connection broke before the answer began. */
+const maxRepeats = 2;
 
 export class HttpApp {
   readonly #options: HttpAppOptions;
@@ -41,7 +54,7 @@ export class HttpApp {
   constructor(options: HttpAppOptions) {
     this.#options = options;
     const host = options.host.includes(":") ? `[${options.host}]` : options.host;
-    this.#origin = `${options.scheme}://${host}:${options.port}`;
+    this.#origin = options.origin ?? `${options.scheme}://${host}:${options.port}`;
     this.#pool = new Pool(this.#origin, {
       connections: null,
       pipelining: 1,
@@ -50,7 +63,7 @@ export class HttpApp {
       keepAliveTimeout: 60_000,
       maxHeaderSize: options.maxHeaderBytes,
       // The app is on this host: its certificate names whatever it likes, as with daprd.
-      connect: { timeout: connectTimeoutMs, rejectUnauthorized: false },
+      connect: options.connect ?? { timeout: connectTimeoutMs, rejectUnauthorized: false },
     });
   }
 
@@ -59,27 +72,40 @@ export class HttpApp {
    * signal also counts while it is read. `onDone` is called when the app has sent all of it, or failed.
    */
   async invoke(request: MeshRequest, signal: AbortSignal, onDone?: () => void): Promise<MeshResponse> {
-    const { verb, body } = request;
+    const { verb, headers: given } = request;
     const path = request.query === "" ? request.path : `${request.path}?${request.query}`;
-    const outgoing = { verb, path, headers: appHeaders(request.headers), body };
-    const answer = await this.#send(outgoing, signal, true, onDone);
-    return { status: answer.status, headers: forwardResponseHeaders(answer.headers), body: answer.body };
+    const gzip = asksForGzip(verb, given);
+    const asked = gzip ? [...given, "Accept-Encoding", "gzip"] : given;
+    const taking = onDone === undefined ? { signal, streams: true } : { signal, streams: true, onDone };
+    const { status, headers, body } = await this.#send(
+      { verb, path, headers: asked, body: request.body },
+      taking,
+    );
+    // Answers without a body keep the header: there is nothing to unpack.
+    if (!gzip || body.length === 0 || !isGzip(headers))
+      return { status, headers: forwardResponseHeaders(headers), body };
+    const whole = body instanceof Uint8Array;
+    return {
+      status,
+      headers: forwardResponseHeaders(withoutEncoding(headers)),
+      body: whole ? await unpackGzip(body, maxUnpackedBytes) : unpackStream(body),
+    };
   }
 
   async http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse> {
-    return (await this.#send(request, signal, false)) as Answer & { readonly body: Buffer };
+    return (await this.#send(request, { signal, streams: false })) as Answer & { readonly body: Buffer };
   }
 
   close(): Promise<void> {
     return this.#pool.destroy();
   }
 
-  async #send(
-    request: Outgoing,
-    signal: AbortSignal,
-    streams: boolean,
-    onDone?: () => void,
-  ): Promise<Answer> {
+  /** Takes no more requests; ends when those under way are answered. */
+  retire(): Promise<void> {
+    return this.#pool.close();
+  }
+
+  async #send(request: Outgoing, taking: Taking): Promise<Answer> {
     const { apiToken } = this.#options;
     const { verb, path } = request;
     const given = request.headers as string[];
@@ -89,9 +115,9 @@ export class HttpApp {
     else if (body !== undefined && !(body instanceof Uint8Array) && body.length !== undefined)
       headers = [...headers, "Content-Length", String(body.length)];
     try {
-      return await this.#dispatch({ verb, path, headers, body }, signal, streams, onDone);
+      return await this.#exchange({ verb, path, headers, body }, taking);
     } catch (cause) {
-      if (signal.aborted) throw cause;
+      if (taking.signal.aborted) throw cause;
       throw this.#failure(request, cause);
     }
   }
@@ -101,12 +127,26 @@ export class HttpApp {
     return new Error(requestErrorText(verb, this.#origin + path, reason), { cause });
   }
 
-  #dispatch(
-    request: Outgoing,
-    signal: AbortSignal,
-    streams: boolean,
-    onDone: (() => void) | undefined,
-  ): Promise<Answer> {
+  /**
+   * An app that was restarted has closed connections which the pool still holds. A request on such a one gets no byte
+   * of an answer: it is sent again when doing it twice does no harm. Others fail, because the app may have begun.
+   */
+  async #exchange(request: Outgoing, taking: Taking): Promise<Answer> {
+    const whole = request.body === undefined || request.body instanceof Uint8Array;
+    for (let tries = 0; ; tries++) {
+      try {
+        return await this.#dispatch(request, taking);
+      } catch (error) {
+        const stale =
+          whole && repeatable.has(request.verb) && error instanceof Unanswered && !taking.signal.aborted;
+        if (!stale || tries === maxRepeats) throw error;
+        // Other connections of the same app are noticed as closed in this turn of the event loop.
+        await nextTurn();
+      }
+    }
+  }
+
+  #dispatch(request: Outgoing, { signal, streams, onDone }: Taking): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const { path, verb: method, body } = request;
       const { clock } = this.#options;
@@ -123,13 +163,8 @@ export class HttpApp {
   }
 }
 
-/** A gRPC caller's metadata comes unfiltered, because its sidecar cannot know that this app speaks HTTP. */
-function appHeaders(headers: readonly string[]): readonly string[] {
-  const caller = readGrpcCaller(headers);
-  if (caller === undefined) return headers;
-  const typed = caller.contentType === "" && caller.dataType !== "";
-  const extra = typed ? ["Content-Type", "application/x-protobuf"] : [];
-  return forwardRequestHeaders(withoutMeshOnly(headers), extra);
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function withToken(headers: readonly string[], token: string): string[] {

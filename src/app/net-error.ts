@@ -29,8 +29,35 @@ export function netErrorText(thrown: unknown, host: string, port: number): strin
     case "UND_ERR_SOCKET":
       return "EOF";
     default:
-      return error.message;
+      return tlsErrorText(error, host);
   }
+}
+
+const verify = "tls: failed to verify certificate: x509:";
+const unknownAuthority = `${verify} certificate signed by unknown authority`;
+const outOfDate = `${verify} certificate has expired or is not yet valid`;
+const badVersion = "remote error: tls: protocol version not supported";
+const noTls = "http: server gave HTTP response to HTTPS client";
+
+const tlsTexts: ReadonlyMap<string, string> = new Map([
+  ["SELF_SIGNED_CERT_IN_CHAIN", unknownAuthority],
+  ["DEPTH_ZERO_SELF_SIGNED_CERT", unknownAuthority],
+  ["UNABLE_TO_GET_ISSUER_CERT", unknownAuthority],
+  ["UNABLE_TO_GET_ISSUER_CERT_LOCALLY", unknownAuthority],
+  ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", unknownAuthority],
+  ["CERT_HAS_EXPIRED", outOfDate],
+  ["CERT_NOT_YET_VALID", outOfDate],
+  ["ERR_SSL_WRONG_VERSION_NUMBER", noTls],
+  ["ERR_SSL_PACKET_LENGTH_TOO_LONG", noTls],
+  ["ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED", "remote error: tls: certificate required"],
+  ["ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION", badVersion],
+  ["ERR_SSL_UNSUPPORTED_PROTOCOL", badVersion],
+]);
+
+/** TLS failures; the text as it is for everything else. */
+function tlsErrorText(error: NetError, host: string): string {
+  if (error.code === "ERR_TLS_CERT_ALTNAME_INVALID") return `${verify} certificate is not valid for ${host}`;
+  return tlsTexts.get(error.code ?? "") ?? error.message;
 }
 
 function innermost(thrown: unknown): NetError {

@@ -11,6 +11,7 @@ import {
   type AppHttpResponse,
 } from "./channel.ts";
 import { Slots } from "./concurrency.ts";
+import { AppHealth, type Probe, unhealthyApp } from "./health.ts";
 import { HttpApp } from "./http.ts";
 
 /** How often and how long the app's port is tried while it is not up, ms (Dapr's). */
@@ -32,7 +33,7 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     maxHeaderBytes: options.api.readBufferBytes,
     clock,
   });
-  return {
+  const channel: AppChannel = {
     protocol: "http",
     listening,
     invoke: (request, signal) =>
@@ -41,10 +42,17 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     grpc: () => Promise.reject(new Error("the app speaks HTTP, not gRPC (--app-protocol)")),
     close: () => http.close(),
   };
+  return probed(
+    channel,
+    (signal) => probeHttp(http, options.app.health?.path ?? "/", signal),
+    options,
+    clock,
+    log,
+  );
 }
 
 /** The slot is free when the whole answer has been read, or its reader gave up. */
-async function invokeInSlot(
+export async function invokeInSlot(
   slots: Slots,
   http: HttpApp,
   request: MeshRequest,
@@ -58,6 +66,34 @@ async function invokeInSlot(
     throw error;
   }
 }
+
+/** With app health checks on: a channel that refuses calls while the app is ill. Probes take no slot. */
+function probed(
+  channel: AppChannel,
+  probe: Probe,
+  options: SidecarOptions,
+  clock: Clock,
+  log: Log,
+): AppChannel {
+  if (options.app.health === undefined) return channel;
+  const health = new AppHealth(options.app.health, probe, clock, log);
+  const ill = (): Promise<never> => Promise.reject(unhealthyApp());
+  return {
+    ...channel,
+    health,
+    invoke: (request, signal) => (health.healthy ? channel.invoke(request, signal) : ill()),
+    http: (request, signal) => (health.healthy ? channel.http(request, signal) : ill()),
+    grpc: (request, signal) => (health.healthy ? channel.grpc(request, signal) : ill()),
+  };
+}
+
+async function probeHttp(http: HttpApp, path: string, signal: AbortSignal): Promise<boolean> {
+  const target = path.startsWith("/") ? path : `/${path}`;
+  const { status } = await http.http({ verb: "GET", path: target, headers: [], body: undefined }, signal);
+  return status >= 200 && status <= 299;
+}
+
+const healthMethod = "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck";
 
 /** The gRPC client and its protos are loaded with the first call, not at boot. */
 function openGrpcApp(
@@ -83,7 +119,7 @@ function openGrpcApp(
   };
   let loaded: ReturnType<typeof load> | undefined;
   const get = (): ReturnType<typeof load> => (loaded ??= load());
-  return {
+  const channel: AppChannel = {
     protocol: "grpc",
     listening,
     invoke: async (request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> => {
@@ -100,6 +136,12 @@ function openGrpcApp(
       if (loaded !== undefined) (await loaded).client.close();
     },
   };
+  const probe: Probe = async (signal) => {
+    const { client } = await get();
+    await client.unary({ path: healthMethod, metadata: [], message: new Uint8Array() }, signal);
+    return true;
+  };
+  return probed(channel, probe, options, clock, log);
 }
 
 const noAppError = (): Promise<never> => Promise.reject(new Error("app channel is not initialized"));

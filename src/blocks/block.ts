@@ -7,6 +7,7 @@ import type { HttpRoute } from "../api/http.ts";
 import type { GrpcMethod } from "../api/grpc.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { OpenComponents } from "../components/open.ts";
+import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -21,6 +22,8 @@ export type BlockHost = {
   readonly components: OpenComponents;
   /** Declarative subscriptions of the resource files, already scoped to this app. */
   readonly subscriptions: readonly SubscriptionResource[];
+  /** Servers outside that are called under a name, already scoped to this app. */
+  readonly httpEndpoints: readonly HttpEndpoint[];
   readonly log: Log;
   readonly metrics: Metrics;
 };
@@ -30,8 +33,17 @@ export type Block = {
   readonly http: readonly HttpRoute[];
   /** Imports the block's grpc.ts: generated messages cost start time, so they wait for the first gRPC connection. */
   readonly grpc: () => Promise<readonly GrpcMethod[]>;
-  /** The app answers now (also at once when there is no app): begin what delivers to the app. May be called once. */
+  /**
+   * The app answers now (also at once when there is no app): begin what delivers to the app. Called again when it is
+   * well after `appUnready`.
+   */
   appReady?(): Promise<void>;
+  /**
+   * End what delivers to the app within `graceMs`; everything else goes on. `ill`: the app fails its health checks,
+   * `appReady` may follow. `ending`: the sidecar holds back its stop (--dapr-block-shutdown-duration), `stop` follows.
+   * May be called while `appReady` runs, and more than once.
+   */
+  appUnready?(graceMs: number, why: "ill" | "ending"): Promise<void>;
   /** Stop intake and end what runs within `graceMs`. Called once, before components close. */
   stop?(graceMs: number): Promise<void>;
   /** Parts of GET /v1.0/metadata that this block owns, in wire form. */

@@ -2,7 +2,14 @@
  * Which NATS the sidecars of this user work with, looked at without starting or changing anything, and who is on it.
  */
 import { joinMesh, type Clock, type JoinOptions, type PresenceEntry } from "../../mesh/index.ts";
-import { locateHome, probe, sharedStatus, whyUnusable } from "../../mesh/server/index.ts";
+import {
+  hasCredentials,
+  hidePassword,
+  locateHome,
+  probe,
+  sharedStatus,
+  whyUnusable,
+} from "../../mesh/server/index.ts";
 import type { MeshOptions } from "../config/options.ts";
 import { textOf } from "./failure.ts";
 
@@ -31,7 +38,7 @@ export async function lookForNats(
   clock: Clock,
 ): Promise<NatsSighting> {
   if (mesh.natsUrls.length > 0) {
-    const shown = mesh.natsUrls.map((url) => url.replace(/(^|\/\/)[^@/]*@/, "$1***@")).join(", ");
+    const shown = mesh.natsUrls.map(hidePassword).join(", ");
     return { way: "given", urls: mesh.natsUrls, detail: `${shown}, as given` };
   }
   const shared = await sharedStatus({ home: mesh.home, env, clock });
@@ -46,7 +53,7 @@ export async function lookForNats(
   const answer = await probe(port, clock);
   const home = locateHome({ home: mesh.home, env });
   if (answer.kind !== "nats" || answer.info.serverName === home.serverName) return none("");
-  const problem = whyUnusable(answer.info, mesh.credsFile !== undefined || mesh.user !== undefined);
+  const problem = whyUnusable(answer.info, hasCredentials(mesh));
   const { version } = answer.info;
   if (problem !== undefined) return none(`; the nats-server on 127.0.0.1:${port} is not used: ${problem}`);
   const detail = `nats-server ${version} found on 127.0.0.1:${port}`;

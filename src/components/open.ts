@@ -4,7 +4,12 @@
  */
 import { randomUUID } from "node:crypto";
 import type { Clock, Mesh } from "../../mesh/index.ts";
-import { componentLabel, resolveMetadata, type ComponentResource } from "../config/kinds/component.ts";
+import {
+  componentLabel,
+  isDenied,
+  resolveMetadata,
+  type ComponentResource,
+} from "../config/kinds/component.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import { nearest } from "../lib/nearest.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -39,15 +44,17 @@ export type ComponentsInit = {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly env: NodeJS.ProcessEnv;
+  /** `spec.components.deny` of the Configuration: `<type>` or `<type>/<version>`; none when not given. */
+  readonly deny?: readonly string[];
 };
 
-type Running = OpenComponents & { list(): readonly OpenComponent[]; close(): Promise<void> };
+export type RunningComponents = OpenComponents & { list(): readonly OpenComponent[]; close(): Promise<void> };
 
 /** Every port can be closed; that is all this file knows of one. */
 type Closable = { close(): Promise<void> };
 
 /** Rejects with Dapr's text when a component fails without `ignoreErrors`; those opened before it are closed again. */
-export async function openComponents(init: ComponentsInit): Promise<Running> {
+export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
   const loadedCount = init.metrics.count("runtime_component_loaded", "Components loaded.", []);
   const initCount = init.metrics.count("runtime_component_init_total", "Component inits.", ["component"]);
   const failedCount = init.metrics.count("runtime_component_init_fail_total", "Failed component inits.", [
@@ -57,6 +64,13 @@ export async function openComponents(init: ComponentsInit): Promise<Running> {
   ]);
   const opened: OpenComponent[] = [];
   for (const resource of init.resources) {
+    if (isDenied(resource, init.deny ?? [])) {
+      init.log.warn(
+        `${placeOf(resource)}: component ${componentLabel(resource)} is not loaded: components.deny of the ` +
+          `Configuration forbids ${resource.version === "" ? "components without a version" : "it"}`,
+      );
+      continue;
+    }
     loadedCount();
     try {
       opened.push(await openOne(resource, init));
@@ -110,7 +124,7 @@ async function openOne(resource: ComponentResource, init: ComponentsInit): Promi
   const { values, warnings } = readMetadata(file.metadataSchema, category, properties);
   for (const warning of warnings)
     init.log.warn(`${placeOf(resource)}: ${componentLabel(resource)}: ${warning}`);
-  const port = await withTimeout(resource, init.clock, (signal) => {
+  const port = await withTimeout(resource, init, async (signal) => {
     const context = {
       name: resource.name,
       type: resource.type,
@@ -133,6 +147,9 @@ function findEntry(resource: ComponentResource): ComponentEntry {
   const type = resource.type.toLowerCase();
   const entry = componentEntries.find((candidate) => candidate.type === type);
   if (entry !== undefined) return entry;
+  if (!categories.has(resource.type.split(".")[0]!)) {
+    throw new ComponentFailure("creation", `incorrect type ${resource.type} (${placeOf(resource)})`);
+  }
   const known = componentEntries.map((candidate) => candidate.type);
   const guess = nearest(type, known);
   const hint = guess === undefined ? `known types: ${known.join(", ")}` : `did you mean ${guess}?`;
@@ -142,6 +159,20 @@ function findEntry(resource: ComponentResource): ComponentEntry {
     `[CREATE_COMPONENT_FAILURE]: ${what} (${placeOf(resource)}; ${hint})`,
   );
 }
+
+/** First parts of types that Dapr knows, as they must be written. */
+const categories = new Set([
+  "state",
+  "pubsub",
+  "bindings",
+  "secretstores",
+  "configuration",
+  "lock",
+  "crypto",
+  "conversation",
+  "nameresolution",
+  "middleware",
+]);
 
 /** Unversioned types take an empty version, v0 and v1. */
 function checkVersion(resource: ComponentResource, file: ComponentFile): void {
@@ -185,7 +216,7 @@ async function resolveProperties(
 
 async function withTimeout<T>(
   resource: ComponentResource,
-  clock: Clock,
+  { clock, log }: ComponentsInit,
   run: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const limit = new AbortController();
@@ -197,14 +228,35 @@ async function withTimeout<T>(
     limit.abort(error);
     reject(error);
   }, resource.initTimeoutMs);
+  const opening = run(limit.signal);
   try {
-    return await Promise.race([run(limit.signal), overrun]);
+    return await Promise.race([opening, overrun]);
+  } catch (error) {
+    if (limit.signal.aborted) void closeLate(opening, resource, log);
+    throw error;
   } finally {
     timer.cancel();
   }
 }
 
-function byCategory(opened: readonly OpenComponent[]): Running {
+/** Nobody waits any more for a component that opens after its time, but what it holds must not stay open. */
+async function closeLate(opening: Promise<unknown>, resource: ComponentResource, log: Log): Promise<void> {
+  let port: Closable;
+  try {
+    port = (await opening) as Closable;
+  } catch {
+    // It ended by itself, as it should when its signal is aborted.
+    return;
+  }
+  try {
+    await port.close();
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    log.warn(`${componentLabel(resource)}, which opened too late, cannot be closed: ${text}`);
+  }
+}
+
+function byCategory(opened: readonly OpenComponent[]): RunningComponents {
   const find = (category: string): OpenComponent[] =>
     opened.filter((component) => categoryOf(component.resource.type) === category);
   const categories = new Map<string, Map<string, OpenComponent>>();

@@ -7,13 +7,15 @@ import { parseYaml, type YamlDocument } from "../lib/yaml.ts";
 import type { ComponentResource } from "./kinds/component.ts";
 import type { GenericResource } from "./kinds/generic.ts";
 import { parseHeader } from "./kinds/header.ts";
+import type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
 import { parseComponent } from "./kinds/parse-component.ts";
+import { parseHttpEndpoint } from "./kinds/parse-http-endpoint.ts";
 import { parseSubscription } from "./kinds/parse-subscription.ts";
 import type { SubscriptionResource } from "./kinds/subscription.ts";
 import type { Problem } from "./problem.ts";
 import { describe, ProblemList, Section } from "./section.ts";
 
-export type Resource = ComponentResource | SubscriptionResource | GenericResource;
+export type Resource = ComponentResource | SubscriptionResource | HttpEndpointResource | GenericResource;
 
 /** What one file holds, in document order. */
 export interface ParsedResources {
@@ -67,6 +69,7 @@ function parseDocument({ root, error, warnings }: YamlDocument, problems: Proble
   if (kind === "Subscription") {
     return parseSubscription(section, header, apiVersion === "dapr.io/v1alpha1" ? "v1alpha1" : "v2alpha1");
   }
+  if (kind === "HTTPEndpoint") return parseHttpEndpoint(section, header);
   return { kind, apiVersion, ...header, spec: section.json("spec") };
 }
 

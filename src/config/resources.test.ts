@@ -58,6 +58,7 @@ describe("loadResources", () => {
     expect(await loadResources([], shop)).toEqual({
       components: [],
       subscriptions: [],
+      httpEndpoints: [],
       others: [],
       problems: [],
     });
@@ -139,8 +140,22 @@ describe("loadResources", () => {
 
   it("returns other kinds apart", async () => {
     const text =
-      "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: e}\nspec: {baseUrl: http://x}\n";
+      "apiVersion: dapr.io/v1alpha1\nkind: MCPServer\nmetadata: {name: e}\nspec: {endpoint: http://x}\n";
     const { others } = await loadResources([directory({ "e.yaml": text })], shop);
-    expect(others).toMatchObject([{ kind: "HTTPEndpoint", name: "e", spec: { baseUrl: "http://x" } }]);
+    expect(others).toMatchObject([{ kind: "MCPServer", name: "e", spec: { endpoint: "http://x" } }]);
+  });
+
+  it("loads no HTTP endpoint when two share a name, and says where", async () => {
+    const endpoint = (name: string): string =>
+      `apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: ${name}}\nspec: {baseUrl: http://x}\n`;
+    const one = await loadResources([directory({ "e.yaml": `${endpoint("e")}---\n${endpoint("f")}` })], shop);
+    expect(one.httpEndpoints.map(({ name }) => name)).toEqual(["e", "f"]);
+    const two = await loadResources([directory({ "a.yaml": endpoint("e"), "b.yaml": endpoint("e") })], shop);
+    expect(two.httpEndpoints).toEqual([]);
+    expect(two.problems.map(({ message }) => message)).toEqual([
+      expect.stringMatching(
+        /^duplicate definition of HTTPEndpoint name e, first in .*a\.yaml:1; no HTTPEndpoint/,
+      ),
+    ]);
   });
 });

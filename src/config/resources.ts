@@ -9,6 +9,7 @@ import { join } from "node:path";
 import type { Environment } from "./flags.ts";
 import { type ComponentResource, componentLabel } from "./kinds/component.ts";
 import type { GenericResource } from "./kinds/generic.ts";
+import type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
 import type { SubscriptionResource } from "./kinds/subscription.ts";
 import type { ParsedResources, Resource } from "./parse-resources.ts";
 import type { Problem } from "./problem.ts";
@@ -16,6 +17,7 @@ import { SettingError } from "./setting-error.ts";
 
 export type { ComponentResource } from "./kinds/component.ts";
 export type { GenericResource } from "./kinds/generic.ts";
+export type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
 export type { SubscriptionResource, SubscriptionRule } from "./kinds/subscription.ts";
 export { formatProblem, type Problem } from "./problem.ts";
 
@@ -30,6 +32,8 @@ export interface LoadedResources {
   /** In load order: directory, file name, document. */
   readonly components: readonly ComponentResource[];
   readonly subscriptions: readonly SubscriptionResource[];
+  /** None when two have one name. */
+  readonly httpEndpoints: readonly HttpEndpointResource[];
   /** Kinds that are recognised and not used yet. */
   readonly others: readonly GenericResource[];
   /** To log as warnings, see `formatProblem`. */
@@ -67,6 +71,7 @@ export async function loadResources(
 export function selectResources(files: readonly ParsedResources[], audience: Audience): LoadedResources {
   const components = new Map<string, ComponentResource>();
   const subscriptions = new Map<string, SubscriptionResource>();
+  const endpoints: HttpEndpointResource[] = [];
   const others: GenericResource[] = [];
   const duplicates: string[] = [];
   const namespace = audience.env["NAMESPACE"];
@@ -87,16 +92,20 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
       // Deleted first, so that the later one also takes the later place.
       subscriptions.delete(resource.name);
       subscriptions.set(resource.name, resource);
+    } else if (isHttpEndpoint(resource)) {
+      endpoints.push(resource);
     } else {
       others.push(resource);
     }
   }
   if (duplicates.length > 0) throw new SettingError(`failed to load components: ${duplicates.join("\n")}`);
+  const repeated = repeatedEndpoints(endpoints);
   return Object.freeze({
     components: Object.freeze([...components.values()]),
     subscriptions: Object.freeze([...subscriptions.values()]),
+    httpEndpoints: Object.freeze(repeated.length > 0 ? [] : endpoints),
     others: Object.freeze(others),
-    problems: Object.freeze(files.flatMap((file) => file.problems)),
+    problems: Object.freeze([...files.flatMap((file) => file.problems), ...repeated]),
   });
 }
 
@@ -106,6 +115,27 @@ function isComponent(resource: Resource): resource is ComponentResource {
 
 function isSubscription(resource: Resource): resource is SubscriptionResource {
   return resource.kind === "Subscription";
+}
+
+function isHttpEndpoint(resource: Resource): resource is HttpEndpointResource {
+  return resource.kind === "HTTPEndpoint";
+}
+
+/** Dapr loads no endpoint at all when two share a name, and only warns. */
+function repeatedEndpoints(endpoints: readonly HttpEndpointResource[]): Problem[] {
+  const first = new Map<string, HttpEndpointResource>();
+  const problems: Problem[] = [];
+  for (const endpoint of endpoints) {
+    const { name, origin } = endpoint;
+    const existing = first.get(name)?.origin;
+    first.set(name, first.get(name) ?? endpoint);
+    if (existing === undefined) continue;
+    const place = `${existing.file}:${existing.line}`;
+    const duplicate = `duplicate definition of HTTPEndpoint name ${name}, first in ${place}`;
+    const message = `${duplicate}; no HTTPEndpoint is loaded, rename one`;
+    problems.push({ ...origin, severity: "error", message });
+  }
+  return problems;
 }
 
 function describeDuplicate(resource: ComponentResource, existing: ComponentResource): string {
@@ -118,7 +148,10 @@ function describeDuplicate(resource: ComponentResource, existing: ComponentResou
 async function listFiles(directory: string): Promise<readonly string[]> {
   try {
     const entries = await readdir(directory, { withFileTypes: true });
-    const names = entries.filter((entry) => !entry.isDirectory()).map((entry) => entry.name);
+    // A pipe or device would hold up the start for as long as nobody writes to it.
+    const names = entries
+      .filter((entry) => entry.isFile() || entry.isSymbolicLink())
+      .map((entry) => entry.name);
     if (names.length > MAX_FILES) {
       throw new SettingError(`failed to load components: ${directory} holds more than ${MAX_FILES} files`);
     }

@@ -294,7 +294,7 @@ class GrpcIngress {
 
   #logCall(call: ServerCall, code: number, latencyMs: number): void {
     const agent = call.headers["user-agent"];
-    this.#options.log.scope("dapr.runtime.grpc.api-info").info("gRPC API Called", {
+    this.#options.log.scope("dapr.runtime.grpc.api-info").always("gRPC API Called", {
       method: call.path,
       code,
       duration: Math.trunc(latencyMs),

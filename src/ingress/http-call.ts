@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { ApiError, GrpcCode } from "../api/errors.ts";
 import { BodyTooLarge, type HttpCall } from "../api/http.ts";
 import { BodyQueue, type BodyStream, failedBody } from "../../mesh/index.ts";
+import { cleanPath } from "./router.ts";
 
 const noBody = Buffer.alloc(0);
 /** A body of known length is whole up to this, bytes; larger ones would make a slow client visible as memory. */
@@ -16,42 +17,42 @@ export class NodeHttpCall implements HttpCall {
   readonly rawPath: string;
   readonly query: string;
   params: readonly string[] = [];
+  endpoint?: string;
+  /** Group of the route; empty for the fallback. */
+  group = "";
+  /** Label of the metrics in place of the path. */
+  label: string | undefined;
+  /** It came as far as the API log. */
+  logged = false;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
   readonly #maxBodyBytes: number;
-  /** The client waits for `100 Continue` before it sends the body. */
-  #expectsContinue: boolean;
+  #streaming = false;
   #refused = false;
   #abort: AbortController | undefined;
   #search: URLSearchParams | undefined;
 
-  constructor(
-    request: IncomingMessage,
-    response: ServerResponse,
-    path: string,
-    rawPath: string,
-    query: string,
-    maxBodyBytes: number,
-    expectsContinue: boolean,
-  ) {
+  /** `target` as in the request line. */
+  constructor(request: IncomingMessage, response: ServerResponse, target: string, maxBodyBytes: number) {
     this.#request = request;
     this.#response = response;
     this.verb = request.method ?? "GET";
-    this.path = path;
-    this.rawPath = rawPath;
-    this.query = query;
+    const url = pathOf(target);
+    const mark = url.indexOf("?");
+    this.rawPath = mark < 0 ? url : url.slice(0, mark);
+    this.path = cleanPath(this.rawPath);
+    this.query = mark < 0 ? "" : url.slice(mark + 1);
     this.#maxBodyBytes = maxBodyBytes;
-    this.#expectsContinue = expectsContinue;
   }
 
-  /** The body is above the limit; the connection cannot be used again. */
+  /** A streamed body is above the limit; the connection cannot be used again. */
   get bodyRefused(): boolean {
     return this.#refused;
   }
 
-  /** More of the body may come. */
+  /** A streamed body of which more may come. */
   get bodyOpen(): boolean {
-    return !this.#request.complete;
+    return (this.#streaming || this.#refused) && !this.#request.complete && !this.#request.destroyed;
   }
 
   /** Calls back when no more of the body can come. */
@@ -91,12 +92,11 @@ export class NodeHttpCall implements HttpCall {
 
   body(): Promise<Buffer> {
     const request = this.#request;
+    if (!this.hasBody()) return Promise.resolve(noBody);
     const declared = request.headers["content-length"];
-    if (declared === undefined && request.headers["transfer-encoding"] === undefined)
-      return Promise.resolve(noBody);
     if (declared !== undefined && Number(declared) > this.#maxBodyBytes)
       return Promise.reject(this.#bodyTooLarge());
-    this.#continue();
+    if (this.expectsContinue()) this.#response.writeContinue();
     return new Promise((resolve, reject) => {
       const chunks: Buffer[] = [];
       let size = 0;
@@ -118,15 +118,15 @@ export class NodeHttpCall implements HttpCall {
   }
 
   async content(): Promise<Uint8Array | BodyStream> {
-    const { headers } = this.#request;
-    const declared = headers["content-length"] === undefined ? undefined : Number(headers["content-length"]);
-    if (declared === undefined && headers["transfer-encoding"] === undefined) return noBody;
+    if (!this.hasBody()) return noBody;
+    const stated = this.#request.headers["content-length"];
+    const declared = stated === undefined ? undefined : Number(stated);
     if (declared !== undefined && declared > this.#maxBodyBytes) {
       this.#refused = true;
       return failedBody(new BodyTooLarge(this.#maxBodyBytes), declared);
     }
     if (declared !== undefined && declared <= wholeBytes) return this.body();
-    this.#continue();
+    if (this.expectsContinue()) this.#response.writeContinue();
     const queue = this.#stream(declared);
     if (declared !== undefined) return queue;
     // What came in one packet with the head is there after this.
@@ -136,6 +136,7 @@ export class NodeHttpCall implements HttpCall {
 
   #stream(length: number | undefined): BodyQueue {
     const request = this.#request;
+    this.#streaming = true;
     let size = 0;
     const onTaken = (): void => {
       if (queue.bufferedBytes < highWaterBytes / 2) request.resume();
@@ -158,12 +159,6 @@ export class NodeHttpCall implements HttpCall {
     return queue;
   }
 
-  #continue(): void {
-    if (!this.#expectsContinue) return;
-    this.#expectsContinue = false;
-    this.#response.writeContinue();
-  }
-
   queryValue(name: string): string | undefined {
     return this.query === "" ? undefined : (this.#parameters().get(name) ?? undefined);
   }
@@ -183,11 +178,23 @@ export class NodeHttpCall implements HttpCall {
     return metadata;
   }
 
+  protected hasBody(): boolean {
+    const { headers } = this.#request;
+    return headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
+  }
+
+  /** The client sends the body only when asked: `Expect: 100-continue`. */
+  protected expectsContinue(): boolean {
+    return this.#request.headers.expect?.toLowerCase() === "100-continue";
+  }
+
   #parameters(): URLSearchParams {
     return (this.#search ??= new URLSearchParams(this.query));
   }
 
+  /** The rest of such a body is never read, so its connection ends with the answer. */
   #bodyTooLarge(): ApiError {
+    this.#response.shouldKeepAlive = false;
     return bodyUnreadable(
       `http: request body too large (limit ${this.#maxBodyBytes} bytes, set by --max-body-size)`,
     );
@@ -202,4 +209,12 @@ function bodyUnreadable(reason: string, cause?: unknown): ApiError {
     message: `failed to read request body: ${reason}`,
     cause,
   });
+}
+
+/** Path and query of a request target; clients of proxies send a whole URL, CONNECT an authority. */
+function pathOf(target: string): string {
+  if (target.startsWith("/")) return target;
+  const path = /^[a-z][a-z0-9+.-]*:\/\/[^/?]*(.*)$/is.exec(target)?.[1];
+  if (path === undefined) return "/";
+  return path.startsWith("/") ? path : `/${path}`;
 }

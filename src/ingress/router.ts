@@ -20,14 +20,21 @@ export class BadEscape extends Error {}
 
 export class Router {
   readonly #root = newNode();
+  readonly #knownVerbs: readonly string[];
 
   constructor(routes: readonly HttpRoute[]) {
+    this.#knownVerbs = [...new Set(routes.flatMap((route) => route.verbs))];
     for (const route of routes) this.#add(route);
   }
 
   /** The route of a verb and path; undefined when none fits. Throws BadEscape. */
   find(verb: string, path: string): Match | undefined {
     return findFrom(this.#root, verb, path, 1, []);
+  }
+
+  /** Verbs that a path has routes for, in no particular order. Throws BadEscape. */
+  verbs(path: string): string[] {
+    return this.#knownVerbs.filter((verb) => this.find(verb, path) !== undefined);
   }
 
   #add(route: HttpRoute): void {

@@ -111,6 +111,7 @@ describe("openFrame", () => {
       Buffer.from("x"),
     );
     expect(await openFrame(compressed(gzipSync("text")), "gzip", 4)).toEqual(Buffer.from("text"));
+    expect(await openFrame(compressed(gzipSync("text")), "gzip", Infinity)).toEqual(Buffer.from("text"));
   });
 
   test("too much, damaged, or without encoding", async () => {

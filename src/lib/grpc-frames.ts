@@ -2,6 +2,7 @@
  * Messages of a gRPC stream: the five-byte prefix (compressed flag, length), cut out of chunks of any size.
  * Nothing here knows sockets; the server (ingress) and the client (app) share it.
  */
+import { constants } from "node:buffer";
 import { gunzip } from "node:zlib";
 
 const prefixBytes = 5;
@@ -146,7 +147,9 @@ export async function openFrame(
     throw new GrpcWireError(internal, "grpc: compressed flag set with identity or empty encoding");
   }
   return new Promise((resolve, reject) => {
-    gunzip(frame.bytes, { maxOutputLength: Math.max(1, maxBytes) }, (error, bytes) => {
+    // No limit (`--max-body-size=0`) is Infinity, which zlib refuses.
+    const maxOutputLength = Math.min(Math.max(1, maxBytes), constants.MAX_LENGTH);
+    gunzip(frame.bytes, { maxOutputLength }, (error, bytes) => {
       if (error === null) resolve(bytes);
       else if ((error as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE") {
         const text = `grpc: received message after decompression larger than max ${maxBytes}`;

@@ -19,15 +19,6 @@ export function parseTimeout(text: string): number | undefined {
   return match === null ? undefined : Number(match[1]) * unitMs[match[2]!]!;
 }
 
-/** Milliseconds as `grpc-timeout`, rounded up to what eight digits can say. */
-export function formatTimeout(timeoutMs: number): string {
-  const ms = Math.max(0, Math.ceil(timeoutMs));
-  if (ms < 1e8) return `${ms}m`;
-  const seconds = Math.ceil(ms / 1000);
-  if (seconds < 1e8) return `${seconds}S`;
-  return `${Math.min(Math.ceil(seconds / 3600), 99_999_999)}H`;
-}
-
 /** Text that needs no encoding; a space at either end would be taken for padding of the header. */
 const plainText = /^(?! )[ -$&-~]*(?<! )$/;
 const oddByte = /^ | $|[^ -$&-~]/g;
@@ -86,7 +77,8 @@ export function sendableName(name: string): boolean {
 export function headerText(value: string): string | undefined {
   if (controls.test(value)) return undefined;
   const text = aboveLatin1.test(value) ? Buffer.from(value, "utf8").toString("latin1") : value;
-  return text.trim();
+  // Not trim(): in latin1 form the last byte of "à" is a no-break space.
+  return text.replace(/^[ \t]+|[ \t]+$/g, "");
 }
 
 /** Request names that a server gives to its handlers beside plain metadata (as Go's server does). */
@@ -120,19 +112,6 @@ export function encodeValue(name: string, value: string): string | undefined {
 /** Unpadded base64. */
 export function encodeBinary(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64").replace(/=+$/, "");
-}
-
-/** Wire pairs of decoded metadata, without what cannot be sent. */
-export function writeMetadata(metadata: Metadata): string[] {
-  const pairs: string[] = [];
-  for (const [name, values] of metadata) {
-    if (!sendableName(name)) continue;
-    for (const value of values) {
-      const text = encodeValue(name, value);
-      if (text !== undefined) pairs.push(name, text);
-    }
-  }
-  return pairs;
 }
 
 /** The sendable wire pairs of a flat list: raw headers received, or pairs about to be sent. Names in lower case. */

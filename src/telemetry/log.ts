@@ -18,6 +18,8 @@ export type Log = {
   warn(message: string, fields?: LogFields): void;
   error(message: string, fields?: LogFields): void;
   fatal(message: string, fields?: LogFields): void;
+  /** At info, whatever the level of the log. */
+  always(message: string, fields?: LogFields): void;
   /** The same writer under another scope, e.g. `dapr.runtime.http`, with fields added to every line. */
   scope(name: string, fields?: LogFields): Log;
 };
@@ -58,11 +60,13 @@ export function openLog(options: LogOptions): { log: Log; close(): void } {
 }
 
 function scoped(options: LogOptions, write: (line: string) => void, fixed: LogFields): Log {
-  const emit = (level: LogLevel, message: string, fields?: LogFields): void => {
-    if (rank[level] < rank[options.level]) return;
+  const put = (level: LogLevel, message: string, fields?: LogFields): void => {
     const all = fields === undefined ? fixed : { ...fixed, ...fields };
     const time = rfc3339Nanos(options.clock.nowMs());
     write(options.json ? jsonLine(time, level, message, all) : textLine(time, level, message, all));
+  };
+  const emit: typeof put = (level, message, fields) => {
+    if (rank[level] >= rank[options.level]) put(level, message, fields);
   };
   return {
     debug: (message, fields) => emit("debug", message, fields),
@@ -70,6 +74,7 @@ function scoped(options: LogOptions, write: (line: string) => void, fixed: LogFi
     warn: (message, fields) => emit("warn", message, fields),
     error: (message, fields) => emit("error", message, fields),
     fatal: (message, fields) => emit("fatal", message, fields),
+    always: (message, fields) => put("info", message, fields),
     scope: (name, fields) => scoped(options, write, { ...fixed, ...fields, scope: name }),
   };
 }

@@ -44,6 +44,22 @@ describe("metrics", () => {
     expect(found.at(-1)).toBe('dapr_paths_total{app_id="a",path="overflow"} 500');
   });
 
+  it("never shows two series with the same labels, also when a caller's own are those of the overflow", () => {
+    const metrics = createMetrics("a");
+    const one = metrics.count("one_total", "One.", ["path"]);
+    const two = metrics.count("two_total", "Two.", ["path", "verb"]);
+    one("overflow");
+    two("overflow", "overflow");
+    for (let i = 0; i < 2_500; i++) {
+      one(`/p${i}`);
+      two(`/p${i}`, "GET");
+    }
+    const overflow = (name: string): string[] =>
+      lines(metrics.render(), `dapr_${name}{app_id="a",path="overflow"`);
+    expect(overflow("one_total")).toEqual(['dapr_one_total{app_id="a",path="overflow"} 502']);
+    expect(overflow("two_total")).toEqual(['dapr_two_total{app_id="a",path="overflow",verb="overflow"} 502']);
+  });
+
   it("gives the same family for the same name", () => {
     const metrics = createMetrics("a");
     metrics.count("x_total", "X.", [])();

@@ -96,7 +96,7 @@ class Family<S extends Series> {
   }
 
   series(values: readonly string[]): S {
-    const key = values.length === 1 ? values[0]! : values.join("\u0000");
+    const key = keyOf(values);
     return this.#series.get(key) ?? this.#add(key, values);
   }
 
@@ -109,10 +109,10 @@ class Family<S extends Series> {
 
   #add(key: string, values: readonly string[]): S {
     if (this.#series.size >= maxSeries) {
-      return (
-        this.#series.get("overflow") ??
-        this.#keep("overflow", new Array<string>(values.length).fill("overflow"))
-      );
+      const labels = new Array<string>(values.length).fill("overflow");
+      // The key that a caller's own series of these labels has: a page must not show the same labels twice.
+      const overflow = keyOf(labels);
+      return this.#series.get(overflow) ?? this.#keep(overflow, labels);
     }
     return this.#keep(key, values);
   }
@@ -127,6 +127,10 @@ class Family<S extends Series> {
     this.#series.set(key, made);
     return made;
   }
+}
+
+function keyOf(values: readonly string[]): string {
+  return values.length === 1 ? values[0]! : values.join("\u0000");
 }
 
 function newCounter(labels: string): Counter {

@@ -15,8 +15,8 @@ export type SdkApp = AsyncDisposable & {
 export type SdkAppOptions = {
   readonly appId: string;
   readonly nats: Nats;
-  /** Program of the checkout; `.py` runs in Python, else in Node. */
-  readonly program: string;
+  /** Program of the checkout; `.py` runs in Python, else in Node. Or a built one: command and first arguments. */
+  readonly program: string | readonly [command: string, ...args: string[]];
   /** What the app speaks, and what its SDK client speaks to the sidecar. */
   readonly protocol: Protocol;
   readonly env?: Readonly<Record<string, string>>;
@@ -30,11 +30,12 @@ export async function startSdkApp(options: SdkAppOptions): Promise<SdkApp> {
   const sidecar = started.use(
     await startSidecar({ appId, appPort, appProtocol: protocol, nats, resources, wait: "none" }),
   );
+  const [command, ...args] = await commandOf(options.program);
   const program = started.use(
     await startProcess({
-      name: `${options.program} as ${appId}`,
-      command: options.program.endsWith(".py") ? await python() : nodeBinary(),
-      args: [join(checkout, options.program)],
+      name: `program of ${appId}`,
+      command,
+      args,
       env: {
         ...sdkEnv(sidecar),
         APP_ID: appId,
@@ -47,6 +48,11 @@ export async function startSdkApp(options: SdkAppOptions): Promise<SdkApp> {
   await sidecar.ready();
   const kept = started.move();
   return { sidecar, program, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+}
+
+async function commandOf(program: SdkAppOptions["program"]): Promise<readonly [string, ...string[]]> {
+  if (typeof program !== "string") return program;
+  return [program.endsWith(".py") ? await python() : nodeBinary(), join(checkout, program)];
 }
 
 /** What `dapr run` tells an app about its sidecar. */

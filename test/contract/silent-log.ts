@@ -9,5 +9,6 @@ export const silentLog: Log = {
   warn: nothing,
   error: nothing,
   fatal: nothing,
+  always: nothing,
   scope: () => silentLog,
 };

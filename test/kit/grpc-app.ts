@@ -29,6 +29,8 @@ export type GrpcAppHandlers = {
   ) => Answer<MessageInitShape<typeof InvokeResponseSchema>>;
   /** Nothing means SUCCESS. */
   onTopicEvent: (event: TopicEventRequest, metadata: Metadata) => Answer<TopicStatus | undefined | void>;
+  /** A throw makes the app ill. */
+  onHealthCheck: () => void;
 };
 
 export type GrpcAppOptions = Partial<GrpcAppHandlers> & {
@@ -61,6 +63,7 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
   const handlers: GrpcAppHandlers = {
     onInvoke: options.onInvoke ?? (() => ({})),
     onTopicEvent: options.onTopicEvent ?? (() => undefined),
+    onHealthCheck: options.onHealthCheck ?? (() => undefined),
   };
   const invocations: Recorded<InvokeRequest>[] = [];
   const events: Recorded<TopicEventRequest>[] = [];
@@ -80,7 +83,10 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     subscriptions: [...(options.subscriptions ?? [])],
   }));
   register(server, AppCallback.method.listInputBindings, () => ({ bindings: [] }));
-  register(server, AppCallbackHealthCheck.method.healthCheck, () => ({}));
+  register(server, AppCallbackHealthCheck.method.healthCheck, () => {
+    handlers.onHealthCheck();
+    return {};
+  });
   await bind(server, port);
   let disposed = false;
   const logs = (): string => `${invocations.length} invocations, ${events.length} events`;

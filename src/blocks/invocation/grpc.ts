@@ -9,34 +9,30 @@ import { headerValue } from "../../app/headers.ts";
 import { decodeValues, receivedTooLarge } from "../../lib/grpc-wire.ts";
 import { emptyAppId, grpcAppStatus, invokeFailed } from "./errors.ts";
 import type { Invocation } from "./invocation.ts";
-import { methodPath, normalizeMethod, parseAppId } from "./target.ts";
+import { methodPath, normalizeMethod } from "./target.ts";
 
 /** `maxBytes`: largest data that goes into an answer. */
-export function invocationMethods(
-  invocation: Invocation,
-  ownNamespace: string,
-  maxBytes: number,
-): GrpcMethod[] {
+export function invocationMethods(invocation: Invocation, maxBytes: number): GrpcMethod[] {
   return [
     unary(Dapr.method.invokeService, async (request, call) => {
       if (request.id === "") throw emptyAppId();
-      const target = parseAppId(request.id, ownNamespace);
       const message = request.message;
       const method = normalizeMethod(message?.method ?? "");
-      const contentType = message?.contentType ?? "";
-      const dataType = message?.data?.typeUrl ?? "";
       const meshRequest: MeshRequest = {
         verb: verbName(message?.httpExtension?.verb),
         path: methodPath(method),
         query: message?.httpExtension?.querystring ?? "",
-        headers: grpcCallerHeaders(call.metadata, { method, contentType, dataType }),
+        headers: invocation.withoutOwnToken(
+          grpcCallerHeaders(ownMetadata(call), {
+            method: `/${method}`,
+            contentType: message?.contentType ?? "",
+            dataType: message?.data?.typeUrl ?? "",
+          }),
+        ),
         body: message?.data?.value ?? new Uint8Array(0),
       };
-      const response = await wholeAnswer(
-        await invocation.invoke(target, meshRequest, call.signal),
-        request.id,
-        maxBytes,
-      );
+      const answer = await invocation.invoke(request.id, meshRequest, call.signal);
+      const response = await wholeAnswer(answer, request.id, maxBytes);
       return response.grpc === undefined
         ? httpAnswer(response, call)
         : grpcAnswer(response, response.grpc, call);
@@ -67,7 +63,18 @@ function verbName(verb: HTTPExtension_Verb | undefined): string {
   return Object.entries(HTTPExtension_Verb).find(([, value]) => value === verb)?.[0] ?? "NONE";
 }
 
-function httpAnswer(response: Whole, call: GrpcCall): { data: { value: Uint8Array }; contentType: string } {
+/** Names by which a callee's app knows its caller; only the mesh may say them. */
+const identity = new Set(["dapr-caller-app-id", "dapr-caller-namespace", "dapr-callee-app-id"]);
+
+/** The authority gets its later name here already: no header of NATS may begin with a colon. */
+function ownMetadata(call: GrpcCall): Map<string, readonly string[]> {
+  const own = [...call.metadata].filter(([name]) => !identity.has(name));
+  return new Map(own.map(([name, values]) => [name === ":authority" ? "dapr-authority" : name, values]));
+}
+
+type Answer = { data: { value: Uint8Array; typeUrl?: string }; contentType: string };
+
+function httpAnswer(response: Whole, call: GrpcCall): Answer {
   for (let i = 0; i + 1 < response.headers.length; i += 2) {
     call.setHeader(metadataName(response.headers[i]!), response.headers[i + 1]!);
   }
@@ -78,11 +85,7 @@ function httpAnswer(response: Whole, call: GrpcCall): { data: { value: Uint8Arra
   return { data: { value: response.body }, contentType: headerValue(response.headers, "content-type") ?? "" };
 }
 
-function grpcAnswer(
-  response: Whole,
-  outcome: NonNullable<MeshResponse["grpc"]>,
-  call: GrpcCall,
-): { data: { typeUrl: string; value: Uint8Array }; contentType: string } {
+function grpcAnswer(response: Whole, outcome: NonNullable<MeshResponse["grpc"]>, call: GrpcCall): Answer {
   passOn(withoutMeshOnly(response.headers), (name, value) => call.setHeader(name, value));
   passOn(outcome.trailers ?? [], (name, value) => call.setTrailer(name, value));
   if (outcome.code !== 0) throw grpcAppStatus(outcome.code, outcome.message, outcome.details);

@@ -2,7 +2,8 @@
 import type { BodyStream, MeshRequest, MeshResponse } from "../../../mesh/index.ts";
 import type { HttpCall, HttpReply } from "../../api/http.ts";
 import { readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
-import { forwardRequestHeaders, headerValue } from "../../app/headers.ts";
+import { forwardRequestHeaders, forwardResponseHeaders, headerValue } from "../../app/headers.ts";
+import { sniffContentType } from "../../lib/content-type.ts";
 import { invalidRequest } from "./errors.ts";
 import type { Invocation } from "./invocation.ts";
 import { methodPath, readTarget } from "./target.ts";
@@ -10,35 +11,41 @@ import { methodPath, readTarget } from "./target.ts";
 const knownVerbs = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]);
 
 /** Takes every request that no other route takes. */
-export async function invokeOverHttp(
-  invocation: Invocation,
-  call: HttpCall,
-  ownNamespace: string,
-): Promise<HttpReply> {
-  const { target, method } = readTarget(call, ownNamespace);
+export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Promise<HttpReply> {
+  const { id, method } = readTarget(call);
+  call.endpoint = `InvokeService/${id}`;
   if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
   const request: MeshRequest = {
     verb: knownVerbs.has(call.verb) ? call.verb : "POST",
     path: methodPath(method),
     query: call.query,
-    headers: forwardRequestHeaders(call.rawHeaders, noHeaders),
+    headers: invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders)),
     body: await call.content(),
   };
-  const response = await invocation.invoke(target, request, call.signal);
+  const response = await invocation.invoke(id, request, call.signal);
   return response.grpc === undefined ? httpAppReply(response) : grpcAppReply(response, response.grpc);
 }
 
 const noHeaders: readonly string[] = [];
 
 async function httpAppReply(response: MeshResponse): Promise<HttpReply> {
-  // Node's HTTP server cannot write an informational status as a final one.
+  // An informational status cannot be a final one, and node cannot write one of more than three digits.
   const status = response.status >= 200 && response.status <= 999 ? response.status : 500;
-  const { body, headers } = response;
-  const whole = body instanceof Uint8Array;
-  if ((whole && body.length === 0) || headerValue(headers, "content-type") !== undefined)
-    return { status, rawHeaders: headers, body };
-  const type = status >= 400 ? "application/json" : sniff(whole ? body : await firstPiece(body));
-  return { status, rawHeaders: [...headers, "Content-Type", type], body };
+  const { body } = response;
+  // Any NATS program may have answered: what frames a body must be ours.
+  const headers = forwardResponseHeaders(response.headers);
+  const type =
+    headerValue(headers, "content-type") === undefined ? await missingType(status, response) : undefined;
+  return { status, rawHeaders: type === undefined ? headers : [...headers, "Content-Type", type], body };
+}
+
+/** Errors are taken for JSON; of other answers Go's server looks at the first bytes, unless they are compressed. */
+async function missingType(status: number, { body, headers }: MeshResponse): Promise<string | undefined> {
+  if (status >= 400) return "application/json";
+  const encoded = (headerValue(headers, "content-encoding") ?? "") !== "";
+  if (encoded) return undefined;
+  const first = body instanceof Uint8Array ? body : await firstPiece(body);
+  return first.length === 0 ? undefined : sniffContentType(first);
 }
 
 /** The data of a gRPC app, or its status as proto-JSON under the HTTP status that it maps to. */
@@ -46,7 +53,7 @@ async function grpcAppReply(
   response: MeshResponse,
   outcome: NonNullable<MeshResponse["grpc"]>,
 ): Promise<HttpReply> {
-  const headers = withoutMeshOnly(response.headers);
+  const headers = forwardResponseHeaders(withoutMeshOnly(response.headers));
   if (outcome.code !== 0) {
     const { statusJson } = await import("../../api/status-proto.ts");
     const body = await statusJson(outcome.code, outcome.message, outcome.details);
@@ -71,16 +78,4 @@ async function firstPiece(body: BodyStream): Promise<Uint8Array> {
   } catch {
     return new Uint8Array(0);
   }
-}
-
-/** Bytes looked at to guess a missing content type. */
-const sniffBytes = 512;
-
-function sniff(body: Uint8Array): string {
-  for (const byte of body.subarray(0, sniffBytes)) {
-    const binary =
-      byte < 0x09 || (byte > 0x0d && byte < 0x1b && byte !== 0x1b) || (byte > 0x1b && byte < 0x20);
-    if (binary) return "application/octet-stream";
-  }
-  return "text/plain; charset=utf-8";
 }

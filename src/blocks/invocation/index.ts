@@ -9,16 +9,20 @@ export type InvocationBlock = Block & {
   readonly fallback: (call: HttpCall) => Promise<HttpReply>;
   /** Handler of calls that arrive over the mesh. */
   readonly receive: Invocation["receive"];
+  /** Ends connections to servers outside; when no call is under way any more. */
+  readonly close: () => Promise<void>;
 };
 
 export function invocationBlock(host: BlockHost): InvocationBlock {
   const invocation = new Invocation(host);
-  const { namespace, api } = host.options;
   return {
     name: "invocation",
     http: [],
-    grpc: async () => (await import("./grpc.ts")).invocationMethods(invocation, namespace, api.maxBodyBytes),
-    fallback: (call) => invokeOverHttp(invocation, call, namespace),
+    grpc: async () =>
+      (await import("./grpc.ts")).invocationMethods(invocation, host.options.api.maxBodyBytes),
+    fallback: (call) => invokeOverHttp(invocation, call),
+    metadata: () => ({ httpEndpoints: host.httpEndpoints.map(({ name }) => ({ name })) }),
+    close: () => invocation.close(),
     receive: (request, caller, signal) => invocation.receive(request, caller, signal),
   };
 }

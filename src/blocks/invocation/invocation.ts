@@ -3,31 +3,31 @@
  * gRPC; a request and its answer are the mesh's.
  */
 import { hostname, networkInterfaces } from "node:os";
-import {
-  BodyQueue,
-  type Caller,
-  failedBody,
-  isMeshError,
-  type MeshRequest,
-  type MeshResponse,
-} from "../../../mesh/index.ts";
-import { BodyTooLarge } from "../../api/http.ts";
-import { headerValue } from "../../app/headers.ts";
+import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import type { BlockHost } from "../block.ts";
+import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
 import { invokeFailed } from "./errors.ts";
-import type { Target } from "./target.ts";
+import { External } from "./external.ts";
+import { asSentOn, eventStream, refusal } from "./streamed.ts";
+import { type AppTarget, parseAppId } from "./target.ts";
 
 /** Tries after the first, and the wait between them, when a known app has no instance to answer (Dapr's policy). */
 const maxRetries = 3;
 const retryWaitMs = 1_000;
+/** After NATS came back, everybody reconnects and announces within this time, ms. */
+const gatheringMs = 5_000;
 /** Forwarding header sets remembered, one per called app. */
 const maxRemembered = 1_000;
 
 export class Invocation {
   readonly #host: BlockHost;
+  readonly #external: External;
   readonly #forwarded: readonly string[];
-  readonly #addedByCallee = new Map<string, readonly string[]>();
+  /** Monotonic time of the last reconnect to NATS. */
+  #backSinceMs = Number.NEGATIVE_INFINITY;
+  #met: boolean;
+  readonly #identityByCaller = new Map<string, readonly string[]>();
   readonly #sent;
   readonly #received;
   readonly #answerSent;
@@ -36,6 +36,12 @@ export class Invocation {
 
   constructor(host: BlockHost) {
     this.#host = host;
+    this.#external = new External(host.httpEndpoints, host.options, host.clock);
+    this.#met = host.mesh.status().connected;
+    host.mesh.onStatus((status) => {
+      if (status.connected && this.#met) this.#backSinceMs = host.clock.monotonicMs();
+      this.#met ||= status.connected;
+    });
     this.#forwarded = forwardingHeaders(host.options.hostIp ?? hostAddress());
     const { metrics } = host;
     const name = "runtime_service_invocation";
@@ -59,13 +65,27 @@ export class Invocation {
   }
 
   /**
-   * Calls an app and resolves with whatever it answers, errors of the app included. Throws ApiError when no app
-   * answered.
+   * Calls what an id means (HTTP endpoint, URL, or app, in this order) and resolves with whatever it answers, errors of
+   * the app included. Throws ApiError when nobody answered.
    */
-  invoke(target: Target, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+  async invoke(id: string, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+    const external = this.#external.find(id);
+    if (external !== undefined) return this.#invokeExternal(id, external, request, signal);
     const { appId, namespace } = this.#host.options;
+    const target = parseAppId(id, namespace);
     const local = target.app === appId && target.namespace === namespace;
     return local ? this.#invokeLocal(target, request, signal) : this.#invokeRemote(target, request, signal);
+  }
+
+  /**
+   * The token that opened this sidecar's own API is not for the app; without token auth it is the caller's business.
+   */
+  withoutOwnToken(headers: string[]): string[] {
+    if (this.#host.options.api.apiToken === undefined) return headers;
+    for (let i = headers.length - 2; i >= 0; i -= 2) {
+      if (headers[i]!.toLowerCase() === "dapr-api-token") headers.splice(i, 2);
+    }
+    return headers;
   }
 
   /** Answers a call that arrived over the mesh. An Error becomes the caller's `err` text. */
@@ -73,10 +93,10 @@ export class Invocation {
     this.#received(caller.app);
     const { app, options } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
-    this.#checkVerb(request.verb);
+    if (app.protocol === "http") checkVerb(request.verb);
     try {
       const response = await app.invoke(
-        { ...request, headers: this.#nameCaller(request.headers, caller) },
+        { ...request, headers: this.#nameCaller(this.#forApp(request), caller) },
         signal,
       );
       this.#answerSent(caller.app, statusLabel(response));
@@ -87,26 +107,47 @@ export class Invocation {
     }
   }
 
-  async #invokeLocal(target: Target, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+  /** Ends connections to servers outside. */
+  close(): Promise<void> {
+    return this.#external.close();
+  }
+
+  async #invokeExternal(
+    id: string,
+    external: ReturnType<External["find"]> & object,
+    request: MeshRequest,
+    signal: AbortSignal,
+  ): Promise<MeshResponse> {
+    try {
+      checkVerb(request.verb);
+      return await this.#external.invoke(
+        external,
+        { ...request, headers: httpHeaders(request.headers) },
+        signal,
+      );
+    } catch (error) {
+      throw invokeFailed(id, textOf(error), error);
+    }
+  }
+
+  async #invokeLocal(target: AppTarget, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const { app } = this.#host;
     if (app.protocol === "none")
       throw invokeFailed(target.id, "cannot invoke local endpoint: app channel not initialized");
     try {
-      this.#checkVerb(request.verb);
-      return await app.invoke(request, signal);
+      if (app.protocol === "http") checkVerb(request.verb);
+      return await app.invoke({ ...request, headers: this.#forApp(request) }, signal);
     } catch (error) {
       throw invokeFailed(target.id, textOf(error), error);
     }
   }
 
-  /** A gRPC caller may leave the verb out (empty) or say NONE; only a gRPC app can do with that. */
-  #checkVerb(verb: string): void {
-    if (this.#host.app.protocol !== "http") return;
-    if (verb === "") throw new Error("missing HTTP extension field");
-    if (verb === "NONE" || verb === "CONNECT") throw new Error("invalid HTTP verb");
+  /** A gRPC app gets the caller's headers or metadata as they are (app/grpc-invoke.ts). */
+  #forApp(request: MeshRequest): readonly string[] {
+    return this.#host.app.protocol === "http" ? httpHeaders(request.headers) : request.headers;
   }
 
-  async #invokeRemote(target: Target, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+  async #invokeRemote(target: AppTarget, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const { clock, mesh } = this.#host;
     const startMs = clock.monotonicMs();
     const { body } = request;
@@ -125,25 +166,31 @@ export class Invocation {
         return response;
       } catch (error) {
         // Only a request that nobody received may be sent again.
-        const undelivered = isMeshError(error, "no-responders");
-        if (undelivered && !streaming && tries < maxRetries && (await this.#isKnown(target)))
-          await clock.sleep(retryWaitMs, signal);
-        else {
-          const refused = refusal(body);
-          if (streaming && refused !== undefined) throw invokeFailed(target.id, refused.message, error);
-          throw this.#failure(target, error, undelivered && tries > 0 ? tries : 0);
-        }
+        const refused = streaming ? refusal(body) : undefined;
+        if (refused !== undefined) throw invokeFailed(target.id, refused.message, error);
+        if (streaming || !isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
+        const known = await this.#isKnown(target);
+        if (tries === maxRetries || !(known || this.#isGathering()))
+          throw this.#failure(target, error, known ? tries : 0);
+        await clock
+          .sleep(retryWaitMs, signal)
+          .catch(() => Promise.reject(this.#failure(target, error, tries)));
       }
     }
   }
 
+  /** NATS came back a moment ago: the others may still be on their way. */
+  #isGathering(): boolean {
+    return this.#host.clock.monotonicMs() - this.#backSinceMs < gatheringMs;
+  }
+
   /** Presence tells an app whose instances are coming or going from one that does not exist. */
-  async #isKnown(target: Target): Promise<boolean> {
+  async #isKnown(target: AppTarget): Promise<boolean> {
     const entries = await this.#host.mesh.presence(target).catch(() => []);
     return entries.length > 0;
   }
 
-  #failure(target: Target, error: unknown, retries: number): Error {
+  #failure(target: AppTarget, error: unknown, retries: number): Error {
     if (error instanceof ApiError) return error;
     const text = textOf(error);
     if (isMeshError(error, "no-responders")) {
@@ -170,66 +217,27 @@ export class Invocation {
     for (let i = 0; i + 1 < headers.length; i += 2) {
       if (!identityHeaders.has(headers[i]!.toLowerCase())) kept.push(headers[i]!, headers[i + 1]!);
     }
-    if (headerValue(kept, "user-agent") === undefined) kept.push("User-Agent", "Go-http-client/1.1");
-    for (const item of this.#calleeHeaders(caller)) kept.push(item);
+    for (const item of this.#identityOf(caller)) kept.push(item);
     return kept;
   }
 
-  #calleeHeaders(caller: Caller): readonly string[] {
-    const key = `${caller.namespace}/${caller.app}`;
-    let added = this.#addedByCallee.get(key);
+  #identityOf(caller: Caller): readonly string[] {
+    const key = `${caller.namespace}\u0000${caller.app}`;
+    let added = this.#identityByCaller.get(key);
     if (added === undefined) {
       const names = [caller.namespace, caller.app, this.#host.options.appId];
       added = [...identityHeaders].flatMap((name, i) => [name, names[i]!]);
-      if (this.#addedByCallee.size >= maxRemembered) this.#addedByCallee.clear();
-      this.#addedByCallee.set(key, added);
+      if (this.#identityByCaller.size >= maxRemembered) this.#identityByCaller.clear();
+      this.#identityByCaller.set(key, added);
     }
     return added;
   }
 }
 
-/** Set when the body is above the size limit of this sidecar. */
-function refusal(body: MeshRequest["body"]): BodyTooLarge | undefined {
-  return body instanceof BodyQueue && body.failure instanceof BodyTooLarge ? body.failure : undefined;
-}
-
-/** The callee's sidecar says why the app got nothing, in the words of a Go program whose body was cut at the limit. */
-function asSentOn(body: MeshRequest["body"]): MeshRequest["body"] {
-  const refused = refusal(body);
-  if (refused === undefined || body.length === undefined) return body;
-  const cut = `http: ContentLength=${body.length} with Body length ${refused.limitBytes}`;
-  return failedBody(
-    new Error(`net/http: HTTP/1.x transport connection broken: ${cut}`, { cause: refused }),
-    body.length,
-  );
-}
-
-const eventStreamType = "text/event-stream";
-const eventStreamHeaders = [
-  "Content-Type",
-  eventStreamType,
-  "Cache-Control",
-  "no-cache",
-  "Connection",
-  "keep-alive",
-];
-const replacedByEventStream = new Set(["content-type", "cache-control", "connection"]);
-
-/** Another app's answer to a client that asks for server-sent events is one, or an error. */
-function eventStream(target: Target, request: MeshRequest, response: MeshResponse): MeshResponse {
-  if (headerValue(request.headers, "accept") !== eventStreamType || response.grpc !== undefined)
-    return response;
-  if (response.status < 200 || response.status > 299) {
-    if (!(response.body instanceof Uint8Array)) response.body.cancel(new Error("this answer is not used"));
-    const reason = "error invoking app channel: no response received from stream";
-    throw invokeFailed(target.id, `rpc error: code = Internal desc = ${reason}`);
-  }
-  const headers = [...eventStreamHeaders];
-  for (let i = 0; i + 1 < response.headers.length; i += 2) {
-    const name = response.headers[i]!;
-    if (!replacedByEventStream.has(name.toLowerCase())) headers.push(name, response.headers[i + 1]!);
-  }
-  return { ...response, headers };
+/** A gRPC caller may leave the verb out (empty) or say NONE; only a gRPC app can do with that. */
+function checkVerb(verb: string): void {
+  if (verb === "") throw new Error("missing HTTP extension field");
+  if (verb === "NONE" || verb === "CONNECT") throw new Error("invalid HTTP verb");
 }
 
 const identityHeaders = new Set(["dapr-caller-namespace", "dapr-caller-app-id", "dapr-callee-app-id"]);

@@ -1,37 +1,48 @@
 /**
- * Which app and method an HTTP request means: header, user part of the URL, or path, in this order; and the rules by
+ * Which target and method an HTTP request means: header, user part of the URL, or path, in this order; and the rules by
  * which a method name becomes the path that the app sees.
  */
 import type { HttpCall } from "../../api/http.ts";
-import { invalidRequest, noTarget } from "./errors.ts";
+import { invalidRequest, invokeFailed, noTarget } from "./errors.ts";
 
 /** `id` is the app id as the client wrote it, for messages and policies. */
-export type Target = { readonly id: string; readonly app: string; readonly namespace: string };
+export type AppTarget = { readonly id: string; readonly app: string; readonly namespace: string };
 
 const invokePrefix = "/v1.0/invoke/";
 
-/** App and method (decoded, normalised, without leading slash) of a request. Throws ApiError. */
-export function readTarget(call: HttpCall, ownNamespace: string): { target: Target; method: string } {
+/** Id and method (decoded, normalised, without leading slash) of a request. Throws ApiError. */
+export function readTarget(call: HttpCall): { id: string; method: string } {
   const named =
     call.headers["dapr-app-id"] ?? basicAppId(call.headers["authorization"] as string | undefined);
-  if (typeof named === "string" && named !== "") {
-    return { target: parseAppId(named, ownNamespace), method: decodeMethod(call.rawPath) };
-  }
-  const path = call.rawPath.replace(/^\/+v1\.0\/+invoke\/+/, invokePrefix);
+  if (typeof named === "string" && named !== "") return { id: named, method: decodeMethod(call.rawPath) };
+  const path = decode(call.rawPath).replace(/^\/+v1\.0\/+invoke\/+/, invokePrefix);
   const split = path.indexOf("/method/");
   if (!path.startsWith(invokePrefix) || split <= invokePrefix.length) throw noTarget();
   const id = decodeId(path.slice(invokePrefix.length, split));
-  return {
-    target: parseAppId(id, ownNamespace),
-    method: decodeMethod(path.slice(split + "/method/".length)),
-  };
+  return { id, method: normalizeMethod(path.slice(split + "/method/".length)) };
 }
 
 /** `app` or `app.namespace`. */
-export function parseAppId(id: string, ownNamespace: string): Target {
+export function parseAppId(id: string, ownNamespace: string): AppTarget {
+  if (id === "") throw invalidRequest("app id is empty");
   const [app = "", namespace = ownNamespace, ...more] = id.split(".");
-  if (app === "" || namespace === "" || more.length > 0) throw invalidRequest(`invalid app id ${id}`);
+  if (app === "" || namespace === "" || more.length > 0) throw invokeFailed(id, `invalid app id ${id}`);
   return { id, app, namespace };
+}
+
+/** The base URL that an id of the form `http(s)://host[:port][/path]` means; undefined for any other id. */
+export function externalUrl(id: string): string | undefined {
+  // Clients and proxies that clean paths leave one of the two slashes.
+  const match = /^(https?):\/{1,2}(?=[^/])(.*)$/is.exec(id);
+  if (match === null) return undefined;
+  const url = `${match[1]!.toLowerCase()}://${match[2]!}`;
+  if (!URL.canParse(url) || /[?#@]/.test(url)) {
+    throw invokeFailed(
+      id,
+      `invalid URL ${JSON.stringify(id)}, write https://host:port/path without query, fragment or user`,
+    );
+  }
+  return url;
 }
 
 /** Password of `Basic base64("dapr-app-id:<id>")`. */
@@ -41,7 +52,9 @@ function basicAppId(authorization: string | undefined): string | undefined {
   return parts.length === 2 && parts[0]!.toLowerCase() === "dapr-app-id" ? parts[1] : undefined;
 }
 
+/** An id is escaped once more than the path, and by the rules of queries. */
 function decodeId(text: string): string {
+  if (!/[%+]/.test(text)) return text;
   try {
     return decodeURIComponent(text.replaceAll("+", " "));
   } catch {
@@ -50,16 +63,19 @@ function decodeId(text: string): string {
 }
 
 function decodeMethod(escaped: string): string {
-  if (!escaped.includes("%")) return normalizeMethod(escaped);
-  let decoded: string;
+  return normalizeMethod(decode(escaped));
+}
+
+/** A path without its escapes; a broken escape has been refused before, so only bytes that are not UTF-8 are left. */
+function decode(escaped: string): string {
+  if (!escaped.includes("%")) return escaped;
   try {
-    decoded = decodeURIComponent(escaped);
+    return decodeURIComponent(escaped);
   } catch {
     throw invalidRequest(
       `invalid method: ${JSON.stringify(escaped)} is not a valid percent-encoded UTF-8 path`,
     );
   }
-  return normalizeMethod(decoded);
 }
 
 const needsNormalizing = /\/\/|(^|\/)\.|\/$|^\//;

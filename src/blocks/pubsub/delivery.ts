@@ -10,7 +10,7 @@ import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
 import { hasExpired, readEvent } from "./event.ts";
 import type { AppEvent } from "./event.ts";
-import { readRawPayload } from "./flag.ts";
+import { readRawPayload } from "./raw-payload.ts";
 import type { BrokerMessage, MessageHandler, PublishMessage } from "./port.ts";
 import { asError } from "./publish.ts";
 import type { Publisher } from "./publish.ts";

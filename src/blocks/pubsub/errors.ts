@@ -119,6 +119,17 @@ export function bulkRefused(
   });
 }
 
+/** The sidecar ends: it takes no further streaming subscription. */
+export function streamsEnded(): ApiError {
+  return new ApiError({
+    code: "ERR_PUBSUB_STREAM",
+    httpStatus: 503,
+    grpcCode: GrpcCode.Unavailable,
+    message: "the sidecar stops",
+    grpcDetails: [],
+  });
+}
+
 /** Ends a streaming subscription with code Unknown. */
 export function streamError(message: string): ApiError {
   return new ApiError({

@@ -4,6 +4,7 @@
 import { noContent } from "../../api/http.ts";
 import type { HttpCall, HttpRoute } from "../../api/http.ts";
 import type { BulkPublisher } from "./bulk-publish.ts";
+import { bulkFailedReply, decodeBulk } from "./http-body.ts";
 import type { Publisher } from "./publish.ts";
 import { noTrace, readTrace } from "./trace.ts";
 import type { TraceContext } from "./trace.ts";
@@ -15,10 +16,11 @@ export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute
     const [pubsub, topic] = call.params as readonly [string, string];
     const metadata = call.metadata();
     const target = publisher.resolve(pubsub, topic, metadata);
-    const entries = bulk.readEntries(target, await call.body());
+    const entries = decodeBulk(target, bulk.appId, await call.body());
+    bulk.checkIds(target, entries);
     const request = { entries, metadata, trace: traceOf(call) };
     const failed = await bulk.publish(target, request, call.signal);
-    return failed === undefined ? noContent : bulk.failedReply(target, failed);
+    return failed === undefined ? noContent : bulkFailedReply(target, failed);
   };
   return [
     {

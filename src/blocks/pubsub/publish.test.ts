@@ -296,13 +296,24 @@ describe("bulk publish", () => {
 
   it.each([
     ["nope", "UNMARSHAL_EVENTS", unmarshaling + "invalid character 'o' in literal null (expecting 'u')"],
-    ["{}", "UNMARSHAL_EVENTS", unmarshaling + "the body must be a JSON array of entries"],
+    ["{}", "UNMARSHAL_EVENTS", unmarshaling + "the body must be an array, but is of type object"],
     [
       '[{"event":"a","contentType":"text/plain"}]',
       "MARSHAL_EVENTS",
       ids + "entryId is duplicated or not present for entry",
     ],
     [`[${entry1},${entry1}]`, "MARSHAL_EVENTS", ids + "entryId is duplicated or not present for entry"],
+    ["[1]", "MARSHAL_ENVELOPE", marshalling + "entry 0 must be an object, but is of type number"],
+    [
+      `[${entry1},{"entryId":2}]`,
+      "MARSHAL_ENVELOPE",
+      marshalling + '"entryId" of entry 1 must be a string, but is of type number',
+    ],
+    [
+      '[{"entryId":"1","event":"a","contentType":"text/plain","metadata":["x"]}]',
+      "MARSHAL_ENVELOPE",
+      marshalling + "entry 0's metadata must be an object, but is an array",
+    ],
     [
       '[{"entryId":"1","event":"a"}]',
       "MARSHAL_ENVELOPE",

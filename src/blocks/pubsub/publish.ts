@@ -16,7 +16,7 @@ import {
   topicEmpty,
   topicForbidden,
 } from "./errors.ts";
-import { readRawPayload } from "./flag.ts";
+import { readRawPayload } from "./raw-payload.ts";
 import type { PublishMessage } from "./port.ts";
 import type { TraceContext } from "./trace.ts";
 

@@ -1,57 +1,32 @@
 /**
  * Puts the block together: publishing, the app's subscriptions, and streams.
  */
-import type { AppChannel } from "../../app/channel.ts";
 import type { SubscriptionResource } from "../../config/resources.ts";
 import type { Block, BlockHost } from "../block.ts";
-import type { Deliver } from "./answer.ts";
+import { createAppDelivery } from "./app-delivery.ts";
 import { createBrokers } from "./broker.ts";
 import { createBulkPublisher } from "./bulk-publish.ts";
 import { createHandlers } from "./delivery.ts";
 import { createWrapEvent } from "./envelope.ts";
-import { deliverToHttpApp } from "./http-app.ts";
 import { httpRoutes } from "./http.ts";
 import { asError, createPublisher } from "./publish.ts";
 import type { Streams } from "./stream.ts";
-import { askForSubscriptions } from "./subscribe-list.ts";
-import { createOpenSubscription, createSubscriber } from "./subscriber.ts";
-import { chooseSubscriptions, compileSubscription, describeSubscription } from "./subscription.ts";
+import { createOpenSubscription } from "./subscriber.ts";
+import { compileSubscription, describeSubscription } from "./subscription.ts";
 import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 
 export function createPubSubBlock(host: BlockHost): Block {
   const { appId, namespace } = host.options;
-  const { app, clock, metrics } = host;
+  const { clock, metrics } = host;
   const log = host.log.scope("dapr.runtime.pubsub");
   const brokers = createBrokers(host.components, appId, namespace);
   const wrapEvent = createWrapEvent(appId, clock);
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
   const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics }));
-  const subscriber = createSubscriber({ appId, brokers, open, clock, log });
   const bulk = createBulkPublisher(publisher, appId);
   const declarative = host.subscriptions.map(compileResource);
-  const stopping = new AbortController();
+  const delivery = createAppDelivery({ host, log, brokers, open, declarative });
   let streams: Streams | undefined;
-  let subscriptions: readonly SubscriptionSpec[] = chooseSubscriptions(declarative, []);
-
-  async function startSubscriptions(): Promise<void> {
-    let programmatic: TopicSubscription[] = [];
-    if (!host.options.app.skipSubscribe && brokers.any()) {
-      const specs = await askForSubscriptions({ app, appId, clock, log }, stopping.signal);
-      programmatic = specs.flatMap((spec) => {
-        try {
-          return [compileSubscription(spec)];
-        } catch (error) {
-          log.error(
-            `the app's subscription to ${spec.topic} of ${spec.pubsub} does not start: ${asError(error).message}`,
-          );
-          return [];
-        }
-      });
-    }
-    const chosen = chooseSubscriptions(declarative, programmatic);
-    subscriptions = chosen;
-    if (chosen.length > 0) await subscriber.start(chosen, await deliverTo(app));
-  }
 
   return {
     name: "pubsub",
@@ -64,30 +39,19 @@ export function createPubSubBlock(host: BlockHost): Block {
       streams = createStreams({ brokers, open });
       return [...grpcMethods(publisher, bulk), streams.method];
     },
-    async appReady() {
-      if (app.protocol === "none") return;
-      try {
-        await startSubscriptions();
-      } catch (error) {
-        if (stopping.signal.aborted) return;
-        log.error(`no subscription of the app starts: ${asError(error).message}`);
-      }
+    appReady: () => delivery.start(),
+    async appUnready(graceMs, why) {
+      // Streams are the app's own doing: while it is ill it may close them or not.
+      await Promise.all([delivery.end(graceMs), why === "ending" ? streams?.stop(graceMs) : undefined]);
     },
     async stop(graceMs) {
-      stopping.abort(new Error("the sidecar stops"));
-      await Promise.all([subscriber.stop(graceMs), streams?.stop(graceMs)]);
+      await Promise.all([delivery.end(graceMs), streams?.stop(graceMs)]);
     },
-    metadata: () => ({
-      subscriptions: [...subscriptions, ...(streams?.list() ?? [])].map(describeSubscription),
-    }),
+    metadata: () => {
+      const subscriptions: readonly SubscriptionSpec[] = delivery.list();
+      return { subscriptions: [...subscriptions, ...(streams?.list() ?? [])].map(describeSubscription) };
+    },
   };
-}
-
-/** The gRPC side is imported only for gRPC apps, since generated messages cost start time. */
-async function deliverTo(app: AppChannel): Promise<Deliver> {
-  return app.protocol === "grpc"
-    ? (await import("./grpc-app.ts")).deliverToGrpcApp(app)
-    : deliverToHttpApp(app);
 }
 
 /** A subscription of the resource files, ready to run. Throws Error with its file and line. */

@@ -70,6 +70,23 @@ class Client implements AsyncIterable<unknown> {
   }
 }
 
+/** Another stream of the same block; `tested.stream` would make new streams. */
+async function openers(): Promise<{ tested: TestedPubSub; open(): Client }> {
+  const tested = testPubSubBlock();
+  const mounted = (await tested.block.grpc()).find(
+    ({ method }) => method === Dapr.method.subscribeTopicEventsAlpha1,
+  )!;
+  return {
+    tested,
+    open() {
+      const client = new Client(tested);
+      const call = { metadata: new Map(), signal: client.abort.signal, setHeader() {}, setTrailer() {} };
+      client.answers = mounted.stream!(client, call)[Symbol.asyncIterator]() as Client["answers"];
+      return client;
+    },
+  };
+}
+
 async function open(request: Request | "end", options?: PubSubBlockOptions): Promise<Client> {
   const client = new Client(testPubSubBlock(options));
   client.send(request);
@@ -203,5 +220,58 @@ describe("a streaming subscription", () => {
     await client.tested.block.stop!(5000);
     expect(await next).toEqual({ error: "stream closed", code: 2 });
     expect(client.tested.broker.stops[0]).toBe(5000);
+  });
+
+  it("is refused while the sidecar stops, also when it had begun before", async () => {
+    const { tested, open } = await openers();
+    const begun = open();
+    const answer = begun.next();
+    await tested.block.stop!(5000);
+    const refused = { error: "the sidecar stops", code: 14 };
+    begun.send(initial());
+    expect(await answer).toEqual(refused);
+    // Whatever it says or leaves unsaid.
+    expect(await open().next()).toEqual(refused);
+    expect(tested.broker.subscribed).toEqual([]);
+  });
+
+  it("that is being opened while the sidecar stops is taken back", async () => {
+    const { tested, open } = await openers();
+    const subscribe = tested.broker.subscribe;
+    const asked = Promise.withResolvers<void>();
+    const granted = Promise.withResolvers<void>();
+    tested.broker.subscribe = async (...request) => {
+      asked.resolve();
+      await granted.promise;
+      return subscribe(...request);
+    };
+    const client = open();
+    client.send(initial());
+    const answer = client.next();
+    await asked.promise;
+    await tested.block.stop!(5000);
+    granted.resolve();
+    expect(await answer).toEqual({ error: "the sidecar stops", code: 14 });
+    expect(tested.broker.stops).toHaveLength(1);
+  });
+
+  it("does not send what was taken back while it waited in line", async () => {
+    const client = await opened();
+    const { broker } = client.tested;
+    const taken = new AbortController();
+    const message = (id: string): { data: Buffer } => ({ data: Buffer.from(JSON.stringify({ id })) });
+    const first = broker.deliver("orders", message("1"), taken.signal);
+    const second = broker.deliver("orders", message("2"));
+    taken.abort(new Error("lease lost"));
+    await expect(first).rejects.toThrow("stopped before an answer came");
+    await expect(broker.deliver("orders", message("3"), taken.signal)).rejects.toThrow(
+      "stopped before an answer came",
+    );
+    expect(await client.next()).toMatchObject({ value: { id: "2" } });
+    client.processed("2");
+    await second;
+    const next = client.next();
+    client.send("end");
+    expect(await next).toEqual({ error: "EOF", code: 2 });
   });
 });

@@ -13,7 +13,7 @@ import type { GrpcCall, GrpcMethod } from "../../api/grpc.ts";
 import { retry, unserved } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Brokers } from "./broker.ts";
-import { pubsubNotFound, streamError } from "./errors.ts";
+import { pubsubNotFound, streamError, streamsEnded } from "./errors.ts";
 import { readStatus, topicEventRequest } from "./grpc-app.ts";
 import type { Subscription } from "./port.ts";
 import { asError } from "./publish.ts";
@@ -27,31 +27,40 @@ export type Streams = {
   readonly method: GrpcMethod;
   /** Subscriptions of the streams that are open now. */
   list(): SubscriptionSpec[];
-  /** Takes no further event, waits for verdicts up to `graceMs`, then ends every stream. */
+  /**
+   * Takes no further event, waits for verdicts up to `graceMs`, then ends every stream. Those that come later are
+   * refused: a client that subscribes again at once would hold the sidecar.
+   */
   stop(graceMs: number): Promise<void>;
 };
 
 export type StreamParts = { readonly brokers: Brokers; readonly open: OpenSubscription };
 
 const streamPath = "/";
+const stoppedFirst = unserved("the subscription was stopped before an answer came");
 /** How long a stream that its client left may take to end at the broker; nobody answers its events any more. */
 const leftGraceMs = 1000;
 
 export function createStreams(parts: StreamParts): Streams {
   const live = new Set<EventStream>();
+  let stopping = false;
 
   async function* serve(
     requests: AsyncIterable<SubscribeTopicEventsRequestAlpha1>,
     call: GrpcCall,
   ): AsyncIterable<Outgoing> {
     const reader = requests[Symbol.asyncIterator]();
+    if (stopping) throw streamsEnded();
     const spec = readInitial((await reader.next()).value as SubscribeTopicEventsRequestAlpha1 | undefined);
+    if (stopping) throw streamsEnded();
     const stream = new EventStream(spec);
     const onAbort = (): void => stream.end(asError(call.signal.reason));
     call.signal.addEventListener("abort", onAbort, { once: true });
     live.add(stream);
     try {
       stream.subscription = await openStream(parts, spec, stream.deliver);
+      // The stop had no subscription to wait for.
+      if (stopping) throw streamsEnded();
       void readVerdicts(reader, stream);
       yield { subscribeTopicEventsResponseType: { case: "initialResponse", value: {} } };
       yield* stream.outgoing();
@@ -67,6 +76,7 @@ export function createStreams(parts: StreamParts): Streams {
     method: streaming(Dapr.method.subscribeTopicEventsAlpha1, serve),
     list: () => [...live].map((stream) => stream.spec),
     async stop(graceMs) {
+      stopping = true;
       const closing = [...live].map(async (stream) => {
         await stream.subscription?.stop(graceMs);
         stream.end(streamError("stream closed"));
@@ -146,6 +156,7 @@ class EventStream {
 
   readonly deliver: Deliver = (event, path, signal) => {
     if (this.#ended !== undefined) return Promise.resolve(unserved("the stream is closed"));
+    if (signal.aborted) return Promise.resolve(stoppedFirst);
     let message: ReturnType<typeof topicEventRequest>;
     try {
       message = topicEventRequest(event, path);
@@ -156,9 +167,12 @@ class EventStream {
     const waiters = this.#waiting.get(message.id);
     if (waiters === undefined) this.#waiting.set(message.id, [resolve]);
     else waiters.push(resolve);
-    const onAbort = (): void => this.#forget(message.id, resolve);
+    const outgoing: Outgoing = {
+      subscribeTopicEventsResponseType: { case: "eventMessage", value: message },
+    };
+    const onAbort = (): void => this.#forget(message.id, resolve, outgoing);
     signal.addEventListener("abort", onAbort, { once: true });
-    this.#queue.push({ subscribeTopicEventsResponseType: { case: "eventMessage", value: message } });
+    this.#queue.push(outgoing);
     this.#wake();
     return promise.finally(() => signal.removeEventListener("abort", onAbort));
   };
@@ -191,10 +205,13 @@ class EventStream {
     }
   }
 
-  #forget(id: string, resolve: (answer: Answer) => void): void {
+  /** The broker will deliver the event again: what has not been sent must not be sent any more. */
+  #forget(id: string, resolve: (answer: Answer) => void, outgoing: Outgoing): void {
+    const place = this.#queue.indexOf(outgoing);
+    if (place >= 0) this.#queue.splice(place, 1);
     const waiters = this.#waiting.get(id)?.filter((other) => other !== resolve) ?? [];
     if (waiters.length === 0) this.#waiting.delete(id);
     else this.#waiting.set(id, waiters);
-    resolve(unserved("the subscription was stopped before an answer came"));
+    resolve(stoppedFirst);
   }
 }

@@ -64,10 +64,10 @@ describe("the list of GET /dapr/subscribe", () => {
 
   it.each([
     ["nope", "no JSON"],
-    ["{}", "the list must be a list"],
+    ["{}", "the list must be an array"],
     ["[1]", "item 0 must be an object"],
     ['[{"topic":1}]', "item 0.topic must be a string"],
-    ['[{"metadata":{"rawPayload":true}}]', "item 0.metadata.rawPayload must be a string"],
-    ['[{"routes":{"rules":{}}}]', "item 0.routes.rules must be a list"],
+    ['[{"metadata":{"rawPayload":true}}]', 'item 0.metadata "rawPayload" must be a string'],
+    ['[{"routes":{"rules":{}}}]', "item 0.routes.rules must be an array"],
   ])("%s cannot be used", (list, problem) => expect(() => read(list)).toThrow(problem));
 });

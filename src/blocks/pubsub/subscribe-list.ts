@@ -5,6 +5,7 @@ import type { Clock } from "../../../mesh/index.ts";
 import { GrpcCode } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import type { AppChannel } from "../../app/channel.ts";
+import { jsonFields } from "../../lib/json-fields.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { asError } from "./publish.ts";
 import type { RouteRule } from "./routes.ts";
@@ -60,6 +61,10 @@ async function withinLimit(
 /** What the app listed cannot be used; asking again would not help. */
 class UnusableList extends Error {}
 
+const json = jsonFields(
+  (problem) => new UnusableList(`the app's answer to GET /dapr/subscribe cannot be used: ${problem}`),
+);
+
 async function askHttp({ app, appId, log }: AskParts, signal: AbortSignal): Promise<SubscriptionSpec[]> {
   const headers = ["dapr-app-id", appId, "content-type", "application/json"];
   const answer = await app.http({ verb: "GET", path: "/dapr/subscribe", headers, body: undefined }, signal);
@@ -92,8 +97,8 @@ async function askGrpc({ app }: AskParts, signal: AbortSignal): Promise<Subscrip
 /** Items of an HTTP app's list; those without any path are left out. Throws when the list cannot be used. */
 export function readSubscribeList(text: string, log: Log): SubscriptionSpec[] {
   if (text === "") return [];
-  const items = arrayOf(parse(text), "the list");
-  const specs = items.map((item, index) => readItem(fields(item, `item ${index}`), `item ${index}`));
+  const items = json.array(parse(text), "the list");
+  const specs = items.map((item, index) => readItem(item, `item ${index}`));
   return specs.filter((spec) => {
     if (spec.rules.length > 0) return true;
     log.warn(
@@ -103,57 +108,27 @@ export function readSubscribeList(text: string, log: Log): SubscriptionSpec[] {
   });
 }
 
-function readItem(item: Fields, where: string): SubscriptionSpec {
-  const routes = fields(item["routes"], `${where}.routes`);
-  const rules: RouteRule[] = arrayOf(routes["rules"], `${where}.routes.rules`).map((rule, index) => {
+function readItem(value: unknown, where: string): SubscriptionSpec {
+  const item = json.fields(value, where);
+  const routes = json.fields(item["routes"], `${where}.routes`);
+  const rules: RouteRule[] = json.array(routes["rules"], `${where}.routes.rules`).map((rule, index) => {
     const at = `${where}.routes.rules[${index}]`;
-    const parts = fields(rule, at);
-    return { match: text(parts["match"], `${at}.match`), path: text(parts["path"], `${at}.path`) };
+    const parts = json.fields(rule, at);
+    return { match: json.text(parts["match"], `${at}.match`), path: json.text(parts["path"], `${at}.path`) };
   });
   const fallback =
-    text(routes["default"], `${where}.routes.default`) || text(item["route"], `${where}.route`);
+    json.text(routes["default"], `${where}.routes.default`) || json.text(item["route"], `${where}.route`);
   if (fallback !== "") rules.push({ match: "", path: fallback });
-  const metadata: Record<string, string> = {};
-  for (const [name, value] of objectEntries(item["metadata"], `${where}.metadata`)) {
-    metadata[name] = text(value, `${where}.metadata.${name}`);
-  }
-  const bulk = fields(item["bulksubscribe"], `${where}.bulkSubscribe`);
+  const bulk = json.fields(item["bulksubscribe"], `${where}.bulkSubscribe`);
   return {
     source: "PROGRAMMATIC",
-    pubsub: text(item["pubsubname"], `${where}.pubsubname`),
-    topic: text(item["topic"], `${where}.topic`),
-    deadLetterTopic: text(item["deadlettertopic"], `${where}.deadLetterTopic`),
-    metadata,
+    pubsub: json.text(item["pubsubname"], `${where}.pubsubname`),
+    topic: json.text(item["topic"], `${where}.topic`),
+    deadLetterTopic: json.text(item["deadlettertopic"], `${where}.deadLetterTopic`),
+    metadata: json.texts(item["metadata"], `${where}.metadata`),
     rules,
     bulk: bulk["enabled"] === true,
   };
-}
-
-/** Members by lower-case name, because apps spell them in any case; of several the last counts. */
-type Fields = Readonly<Record<string, unknown>>;
-
-function fields(value: unknown, where: string): Fields {
-  return Object.fromEntries(
-    objectEntries(value, where).map(([name, member]) => [name.toLowerCase(), member]),
-  );
-}
-
-function objectEntries(value: unknown, where: string): [string, unknown][] {
-  if (value === undefined || value === null) return [];
-  if (typeof value !== "object" || Array.isArray(value)) throw unusable(where, "an object");
-  return Object.entries(value);
-}
-
-function arrayOf(value: unknown, where: string): unknown[] {
-  if (value === undefined || value === null) return [];
-  if (!Array.isArray(value)) throw unusable(where, "a list");
-  return value as unknown[];
-}
-
-function text(value: unknown, where: string): string {
-  if (value === undefined || value === null) return "";
-  if (typeof value !== "string") throw unusable(where, "a string");
-  return value;
 }
 
 function parse(body: string): unknown {
@@ -162,10 +137,4 @@ function parse(body: string): unknown {
   } catch (error) {
     throw new UnusableList(`the app's answer to GET /dapr/subscribe is no JSON: ${asError(error).message}`);
   }
-}
-
-function unusable(where: string, wanted: string): UnusableList {
-  return new UnusableList(
-    `the app's answer to GET /dapr/subscribe cannot be used: ${where} must be ${wanted}`,
-  );
 }

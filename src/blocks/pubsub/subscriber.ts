@@ -6,7 +6,7 @@ import type { Log } from "../../telemetry/log.ts";
 import type { Deliver } from "./answer.ts";
 import type { Broker, Brokers } from "./broker.ts";
 import type { CreateHandler } from "./delivery.ts";
-import { readRawPayload } from "./flag.ts";
+import { readRawPayload } from "./raw-payload.ts";
 import type { Subscription } from "./port.ts";
 import { asError } from "./publish.ts";
 import type { TopicSubscription } from "./subscription.ts";

@@ -85,6 +85,12 @@ export function malformedRequest(message: string, cause?: unknown): ApiError {
   return simple("ERR_MALFORMED_REQUEST", 400, GrpcCode.InvalidArgument, message, cause);
 }
 
+/** A value that a save over gRPC declares to be JSON is none. Clients know it as Unknown without details. */
+export function valueNoJson(cause: unknown): ApiError {
+  const init = { code: "ERR_MALFORMED_REQUEST", httpStatus: 400, grpcCode: GrpcCode.Unknown };
+  return new ApiError({ ...init, message: textOf(cause), cause });
+}
+
 export function getFailed(store: string, key: string, cause: unknown): ApiError {
   const message = `fail to get ${key} from state store ${store}: ${textOf(cause)}`;
   return passed(cause) ?? simple("ERR_STATE_GET", 500, GrpcCode.Internal, message, cause);

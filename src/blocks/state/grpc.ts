@@ -3,7 +3,7 @@ import type { Etag, StateItem, StateOptions } from "../../../proto/gen/dapr/prot
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { type GrpcMethod, unary } from "../../api/grpc.ts";
 import { goJson, unmarshalJson } from "../../lib/go-json.ts";
-import { malformedRequest, queryNotSupported } from "./errors.ts";
+import { malformedRequest, queryNotSupported, valueNoJson } from "./errors.ts";
 import { readMetadata } from "./read-metadata.ts";
 import type { BulkEntry, Operation, SaveItem, WriteItem } from "./state.ts";
 import type { StateStores } from "./stores.ts";
@@ -75,8 +75,15 @@ function writeItem({ key, etag, options, metadata }: WireWrite): WriteItem {
 /** Bytes are stored untouched, unless a save declares them to be JSON; then they are stored as we write JSON. */
 function saveItem(item: StateItem): SaveItem {
   if (item.metadata["contentType"] !== "application/json") return bytesItem(item);
-  const json = goJson(unmarshalJson(Buffer.from(item.value).toString()));
-  return { ...writeItem(item), value: Buffer.from(json), json: true };
+  return { ...writeItem(item), value: Buffer.from(rewritten(item.value)), json: true };
+}
+
+function rewritten(value: Uint8Array): string {
+  try {
+    return goJson(unmarshalJson(Buffer.from(value).toString()));
+  } catch (cause) {
+    throw valueNoJson(cause);
+  }
 }
 
 function bytesItem(item: StateItem): SaveItem {

@@ -4,6 +4,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import { compactGoJson, decodeJson, goJson } from "../../lib/go-json.ts";
+import { jsonFields } from "../../lib/json-fields.ts";
 import { readMetadata } from "./read-metadata.ts";
 import type { BulkEntry, Metadata, Operation, SaveItem } from "./state.ts";
 
@@ -15,12 +16,14 @@ export type BulkGetBody = {
 
 export type TransactionBody = { readonly operations: readonly Operation[]; readonly metadata: Metadata };
 
+const json = jsonFields((message) => new Error(message));
+
 /** No metadata, shared so that the common request allocates none. */
 export const noMetadata: Metadata = Object.freeze({});
 
 /** Items of a save; `shared` (from the URL) wins over each item's metadata. Throws an Error saying what is wrong. */
 export function decodeSave(body: Buffer, shared: Metadata): SaveItem[] {
-  const list = arrayOf(decodeJson(body.toString()), "the body");
+  const list = json.array(decodeJson(body.toString()), "the body");
   return list.map((raw, index) => decodeItem(raw, `item ${index}`, shared));
 }
 
@@ -29,10 +32,11 @@ export function decodeBulkGet(body: Buffer, shared: Metadata): BulkGetBody {
   let keys: readonly string[] = [];
   let parallelism = 0;
   let metadata: Metadata = noMetadata;
-  for (const [name, member] of membersOf(decodeJson(body.toString()), "the body")) {
-    if (name === "keys") keys = arrayOf(member, '"keys"').map((key, index) => textOf(key, `key ${index}`));
-    else if (name === "parallelism") parallelism = integerOf(member, '"parallelism"');
-    else if (name === "metadata") metadata = metadataOf(member, "the body's");
+  for (const [name, member] of json.members(decodeJson(body.toString()), "the body")) {
+    if (name === "keys")
+      keys = json.array(member, '"keys"').map((key, index) => json.text(key, `key ${index}`));
+    else if (name === "parallelism") parallelism = json.integer(member, '"parallelism"');
+    else if (name === "metadata") metadata = json.texts(member, "the body's metadata");
   }
   return { keys, parallelism, metadata: merged(metadata, shared) };
 }
@@ -41,10 +45,12 @@ export function decodeBulkGet(body: Buffer, shared: Metadata): BulkGetBody {
 export function decodeTransaction(body: Buffer, shared: Metadata): TransactionBody {
   let operations: readonly Operation[] = [];
   let metadata: Metadata = noMetadata;
-  for (const [name, member] of membersOf(decodeJson(body.toString()), "the body")) {
+  for (const [name, member] of json.members(decodeJson(body.toString()), "the body")) {
     if (name === "operations") {
-      operations = arrayOf(member, '"operations"').map((raw, index) => decodeOperation(raw, index, shared));
-    } else if (name === "metadata") metadata = metadataOf(member, "the body's");
+      operations = json
+        .array(member, '"operations"')
+        .map((raw, index) => decodeOperation(raw, index, shared));
+    } else if (name === "metadata") metadata = json.texts(member, "the body's metadata");
   }
   return { operations, metadata };
 }
@@ -52,8 +58,8 @@ export function decodeTransaction(body: Buffer, shared: Metadata): TransactionBo
 function decodeOperation(raw: unknown, index: number, shared: Metadata): Operation {
   let operation = "";
   let request: unknown = null;
-  for (const [name, member] of membersOf(raw, `operation ${index}`)) {
-    if (name === "operation") operation = textOf(member, `"operation" of operation ${index}`);
+  for (const [name, member] of json.members(raw, `operation ${index}`)) {
+    if (name === "operation") operation = json.text(member, `"operation" of operation ${index}`);
     else if (name === "request") request = member;
   }
   return { operation, item: decodeItem(request, `the request of operation ${index}`, shared) };
@@ -66,26 +72,26 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
   let metadata: Metadata = noMetadata;
   let concurrency = "";
   let consistency = "";
-  const item = objectOf(raw, what);
+  const item = json.object(raw, what);
   for (const name in item) {
     const member = item[name];
     switch (name.toLowerCase()) {
       case "key":
-        key = textOf(member, `"key" of ${what}`);
+        key = json.text(member, `"key" of ${what}`);
         break;
       case "value":
         value = member;
         break;
       case "etag":
-        etag = textOf(member, `"etag" of ${what}`);
+        etag = json.text(member, `"etag" of ${what}`);
         break;
       case "metadata":
-        metadata = metadataOf(member, `${what}'s`);
+        metadata = json.texts(member, `${what}'s metadata`);
         break;
       case "options":
-        for (const [option, text] of membersOf(member, `"options" of ${what}`)) {
-          if (option === "concurrency") concurrency = textOf(text, `"concurrency" of ${what}`);
-          else if (option === "consistency") consistency = textOf(text, `"consistency" of ${what}`);
+        for (const [option, text] of json.members(member, `"options" of ${what}`)) {
+          if (option === "concurrency") concurrency = json.text(text, `"concurrency" of ${what}`);
+          else if (option === "consistency") consistency = json.text(text, `"consistency" of ${what}`);
         }
         break;
     }
@@ -105,48 +111,6 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
 function merged(own: Metadata, shared: Metadata): Metadata {
   if (shared === noMetadata) return own;
   return own === noMetadata ? shared : { ...own, ...shared };
-}
-
-function metadataOf(value: unknown, whose: string): Metadata {
-  const metadata = objectOf(value, `${whose} "metadata"`);
-  for (const [name, member] of Object.entries(metadata)) {
-    metadata[name] = textOf(member, `${whose} metadata "${name}"`);
-  }
-  return metadata as Record<string, string>;
-}
-
-/** Members of a JSON object with their names in lower case, in the order of the text. */
-function membersOf(value: unknown, what: string): [string, unknown][] {
-  return Object.entries(objectOf(value, what)).map(([name, member]) => [name.toLowerCase(), member]);
-}
-
-function objectOf(value: unknown, what: string): Record<string, unknown> {
-  if (value === null) return {};
-  if (typeof value !== "object" || Array.isArray(value)) throw wrongKind(what, "an object", value);
-  return value as Record<string, unknown>;
-}
-
-function arrayOf(value: unknown, what: string): unknown[] {
-  if (value === null) return [];
-  if (!Array.isArray(value)) throw wrongKind(what, "an array", value);
-  return value;
-}
-
-function textOf(value: unknown, what: string): string {
-  if (value === null) return "";
-  if (typeof value !== "string") throw wrongKind(what, "a string", value);
-  return value;
-}
-
-function integerOf(value: unknown, what: string): number {
-  if (value === null) return 0;
-  if (!Number.isSafeInteger(value)) throw wrongKind(what, "a whole number", value);
-  return value as number;
-}
-
-function wrongKind(what: string, wanted: string, value: unknown): Error {
-  const found = value === null ? "null" : Array.isArray(value) ? "an array" : `of type ${typeof value}`;
-  return new Error(`${what} must be ${wanted}, but is ${found}`);
 }
 
 /** The answer of a bulk get, newline included; members that are empty are left out. */

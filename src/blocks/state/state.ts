@@ -3,6 +3,7 @@
  * and names its failures. http.ts and grpc.ts decode into the types of this file; stores.ts finds the store.
  */
 import type { Clock } from "../../../mesh/index.ts";
+import { eachAtMost } from "../../lib/each-at-most.ts";
 import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
@@ -196,7 +197,7 @@ export class NamedStore {
   async #writeAll(writes: readonly StateWrite[], signal: AbortSignal): Promise<void> {
     if (writes.length === 1) return this.#write(writes[0]!, signal);
     const outcomes = new Array<Error | undefined>(writes.length);
-    await each(writes, maxParallel, async (write, index) => {
+    await eachAtMost(writes, maxParallel, async (write, index) => {
       try {
         await this.#write(write, signal);
       } catch (failure) {
@@ -217,7 +218,7 @@ export class NamedStore {
     if (this.#port.getMany !== undefined) return this.#port.getMany(storedKeys, options);
     const found = new Array<StateRecord | undefined | Error>(storedKeys.length);
     const limit = parallelism > 0 ? Math.min(parallelism, maxParallel) : maxParallel;
-    await each(storedKeys, limit, async (key, index) => {
+    await eachAtMost(storedKeys, limit, async (key, index) => {
       try {
         found[index] = await this.#port.get(key, options);
       } catch (failure) {
@@ -276,20 +277,4 @@ function ttlSeconds(metadata: Metadata): number | undefined {
 
 function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(String(thrown));
-}
-
-/** Runs `step` for every item in order of the list, at most `limit` at once. `step` must not reject. */
-async function each<T>(
-  items: readonly T[],
-  limit: number,
-  step: (item: T, index: number) => Promise<void>,
-): Promise<void> {
-  let next = 0;
-  const lane = async (): Promise<void> => {
-    while (next < items.length) {
-      const index = next++;
-      await step(items[index]!, index);
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, lane));
 }

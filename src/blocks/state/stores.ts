@@ -64,7 +64,11 @@ function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string
   if (strategy !== undefined && holdsSeparator(strategy)) {
     throw new Error(`state store ${name}: ${errors.illegalKeyText(strategy)}`);
   }
-  return keyPrefix(strategy, { appId: host.options.appId, store: name, namespace: host.options.namespaceEnv });
+  return keyPrefix(strategy, {
+    appId: host.options.appId,
+    store: name,
+    namespace: host.options.namespaceEnv,
+  });
 }
 
 function warnOutbox(component: OpenComponent<StateStore>, host: BlockHost): void {

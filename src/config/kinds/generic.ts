@@ -1,5 +1,5 @@
 /**
- * A resource of a kind that is recognised but not used yet (Resiliency, HTTPEndpoint, MCPServer, ...): its header
+ * A resource of a kind that is recognised but not used yet (Resiliency, MCPServer, ...): its header
  * is checked, its spec is kept as JSON data.
  */
 import type { Origin } from "../problem.ts";

@@ -18,7 +18,8 @@ const place = (): Promise<Place> => makePlace({ natsUrl: nats.url });
 const echo = [
   nodeBinary(),
   "-e",
-  `require("node:http").createServer((request, response) => response.end(request.url === "/dapr/subscribe" ? "[]" : String(process.pid)))
+  `const answer = (url) => (url === "/dapr/subscribe" ? "[]" : String(process.pid));
+   require("node:http").createServer((request, response) => response.end(answer(request.url)))
     .listen(process.env.APP_PORT, "127.0.0.1", () => console.log("the app listens"))`,
 ];
 

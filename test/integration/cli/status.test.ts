@@ -43,7 +43,7 @@ test("says so when there is no NATS, and starts none", async () => {
   expect(here.left()).toEqual([]);
 });
 
-test("shows the shared server and who is on it; down stops the server, again after sidecars brought it back", async () => {
+test("shows the shared server and who is on it; down stops it, also after sidecars brought it back", async () => {
   await using here = await makePlace();
   const running = await here.run(["-a", "shop"], waiting);
   const [, sidecar = ""] = await says(running, /Starting Weft .* pid (\d+), app/);

@@ -4,6 +4,7 @@ import { anyPack } from "@bufbuild/protobuf/wkt";
 import { Metadata } from "@grpc/grpc-js";
 import { once } from "node:events";
 import { createSecureServer, createServer as createHttp2Server } from "node:http2";
+import { createServer as createTcpServer, type Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import { StatusSchema } from "../../../proto/gen/google/rpc/status_pb.ts";
 import { ErrorInfoSchema } from "../../../proto/gen/google/rpc/error_details_pb.ts";
@@ -108,6 +109,28 @@ describe("unary", () => {
     abort.abort();
     expect(await pending).toMatchObject({ code: 1, message: "context canceled" });
     expect(await ask(AbortSignal.abort())).toMatchObject({ code: 1 });
+  });
+
+  test("aborting the signal ends a call that still waits for the connection", async () => {
+    const sockets: Socket[] = [];
+    const accepted = Promise.withResolvers<void>();
+    // Takes the connection and never answers the TLS handshake.
+    const silent = createTcpServer((socket) => {
+      sockets.push(socket);
+      accepted.resolve();
+    });
+    using client = appClient(await listen(silent), { tls: true });
+    const ask = (signal: AbortSignal) =>
+      failure(client.unary({ path: "/t.T/Unary", metadata: [], message: Buffer.alloc(1) }, signal));
+    expect(await ask(AbortSignal.timeout(50))).toMatchObject({ code: 4 });
+    await accepted.promise;
+    const abort = new AbortController();
+    const pending = ask(abort.signal);
+    abort.abort();
+    expect(await pending).toMatchObject({ code: 1, message: "context canceled" });
+    expect(sockets).toHaveLength(1);
+    for (const socket of sockets) socket.destroy();
+    silent.close();
   });
 
   test("an app that is down is Unavailable in Go's words; when it comes back the next call reaches it", async () => {

@@ -28,6 +28,7 @@ export function recorder(): Recorder {
     warn: write("warn"),
     error: write("error"),
     fatal: write("fatal"),
+    always: (message, fields) => void lines.push(`info ${message} ${JSON.stringify(fields)}`),
     scope: () => log,
   };
   const metrics: Metrics = {

@@ -166,7 +166,12 @@ test.each([
     404,
     "failed getting app id either from the URL path or the header dapr-app-id",
   ],
-  ["too many dots", "/v1.0/invoke/a.b.c/method/x", 500, "invalid app id a.b.c"],
+  [
+    "too many dots",
+    "/v1.0/invoke/a.b.c/method/x",
+    500,
+    "failed to invoke, id: a.b.c, err: invalid app id a.b.c",
+  ],
   [
     "question mark in the method",
     `${base}/a%3Fb`,
@@ -208,7 +213,8 @@ test("an app that is down is told from an app that is unknown, and works when it
   expect((await caller.get(`${base}/x`)).json()).toEqual({
     errorCode: "ERR_DIRECT_INVOKE",
     message:
-      "failed to invoke, id: callee, err: rpc error: code = Internal desc = error invoking app channel: " + refused,
+      "failed to invoke, id: callee, err: rpc error: code = Internal desc = error invoking app channel: " +
+      refused,
   });
   expect((await callee.get("/v1.0/invoke/callee/method/x")).json()).toMatchObject({
     message: `failed to invoke, id: callee, err: ${refused}`,

@@ -8,18 +8,19 @@ export type Cluster = AsyncDisposable & {
   readonly urls: string[];
   /** The server that leads a stream now. */
   leaderOf(stream: string): Promise<Nats>;
+  /** Resolves when all copies of a stream hold everything. */
+  settled(stream: string): Promise<void>;
+  /** Adds a server. */
+  grow(): Promise<void>;
 };
 
 /** Starts `size` servers. Resolves when JetStream can create streams with `replicas` copies (as many as servers). */
 export async function startCluster(size = 3, replicas = size): Promise<Cluster> {
-  const ports = await Promise.all(Array.from({ length: size * 2 }, freePort));
-  const routes = ports.slice(size).map((port) => `nats-route://127.0.0.1:${port}`);
-  const servers = await Promise.all(
-    Array.from({ length: size }, (_, i) => {
-      const cluster = `cluster { name: "test", listen: "127.0.0.1:${ports[size + i]}", routes: [${routes.join(", ")}] }`;
-      return startNats({ port: ports[i]!, config: cluster });
-    }),
-  );
+  const routePorts = await Promise.all(Array.from({ length: size }, freePort));
+  const routes = routePorts.map((port) => `nats-route://127.0.0.1:${port}`).join(", ");
+  const start = (port: number): Promise<Nats> =>
+    startNats({ config: `cluster { name: "test", listen: "127.0.0.1:${port}", routes: [${routes}] }` });
+  const servers = await Promise.all(routePorts.map(start));
   const ask = async (subject: string, body: unknown): Promise<Record<string, unknown>> => {
     const server = servers.find((it) => it.running())!;
     const client = await server.connect();
@@ -39,15 +40,29 @@ export async function startCluster(size = 3, replicas = size): Promise<Cluster> 
     },
     { timeoutMs: 30_000, what: "the cluster to have a leader", everyMs: 100 },
   );
+  type Peer = { readonly name: string; readonly current: boolean; readonly lag?: number };
+  const clusterOf = async (stream: string): Promise<{ leader?: string; replicas?: readonly Peer[] }> => {
+    const info = await ask(`STREAM.INFO.${stream}`, {});
+    return (info["cluster"] ?? {}) as { leader?: string; replicas?: readonly Peer[] };
+  };
   return {
     servers,
     urls: servers.map((server) => server.url),
     async leaderOf(stream) {
-      const info = await ask(`STREAM.INFO.${stream}`, {});
-      const leader = (info["cluster"] as { leader?: string } | undefined)?.leader;
+      const { leader } = await clusterOf(stream);
       const found = servers.find((server) => leader === `test-${server.port}`);
-      if (found === undefined) throw new Error(`stream ${stream} has no leader: ${JSON.stringify(info)}`);
+      if (found === undefined) throw new Error(`stream ${stream} has no leader`);
       return found;
+    },
+    async settled(stream) {
+      const attempt = async (): Promise<boolean> => {
+        const { leader, replicas = [] } = await clusterOf(stream);
+        return leader !== undefined && replicas.every(({ current, lag = 0 }) => current && lag === 0);
+      };
+      await eventually(attempt, { timeoutMs: 30_000, what: `${stream} to be whole` });
+    },
+    async grow() {
+      servers.push(await start(await freePort()));
     },
     async [Symbol.asyncDispose]() {
       await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));

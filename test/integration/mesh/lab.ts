@@ -48,10 +48,6 @@ export function whole(body: Uint8Array | BodyStream): Uint8Array {
   throw new Error("the body came as a stream");
 }
 
-export function request(more: Partial<MeshRequest> = {}): MeshRequest {
-  return { verb: "POST", path: "/", query: "", headers: [], body: new Uint8Array(0), ...more };
-}
-
 /** A request for encoders, which take whole bodies. */
 export const wholeRequest = (
   more: Partial<MeshRequest> = {},
@@ -59,6 +55,10 @@ export const wholeRequest = (
   const made = request(more);
   return { ...made, body: whole(made.body) };
 };
+
+export function request(more: Partial<MeshRequest> = {}): MeshRequest {
+  return { verb: "POST", path: "/", query: "", headers: [], body: new Uint8Array(0), ...more };
+}
 
 export const to = (app: string, timeoutMs = 0): { app: string; namespace: string; timeoutMs: number } => ({
   app,
@@ -104,6 +104,13 @@ export function jumpingClock(): JumpingClock {
       },
     };
   };
+  const runDue = (): void => {
+    for (const timer of [...timers]) {
+      if (!timers.has(timer) || timer.dueMs > nowMs()) continue;
+      if (timer.everyMs === 0) timer.cancel();
+      timer.task();
+    }
+  };
   return {
     nowMs: () => systemClock.nowMs() + aheadMs,
     monotonicMs: nowMs,
@@ -112,15 +119,12 @@ export function jumpingClock(): JumpingClock {
     sleep: (delayMs, signal) => systemClock.sleep(delayMs, signal),
     leap(ms) {
       aheadMs += ms;
+      runDue();
     },
     jump(ms) {
       for (let leftMs = ms; leftMs > 0; leftMs -= 500) {
         aheadMs += Math.min(500, leftMs);
-        for (const timer of [...timers]) {
-          if (!timers.has(timer) || timer.dueMs > nowMs()) continue;
-          if (timer.everyMs === 0) timer.cancel();
-          timer.task();
-        }
+        runDue();
       }
     },
   };
@@ -144,17 +148,22 @@ export async function startParticipant(
 
 export type DeafProxy = AsyncDisposable & {
   readonly url: string;
-  /** What the server says no longer reaches the client, while all that the client says still arrives. */
+  /** What the server says is lost, while all that the client says still arrives. */
   deafen(): void;
-  /** Ends all connections; new ones work in both directions. */
+  /** What the client says is lost, while all that the server says still arrives. */
+  mute(): void;
+  /** Nothing more is lost; connections stay. */
+  hear(): void;
+  /** Nothing more is lost; all connections end. */
   heal(): void;
 };
 
-/** A proxy that can lose answers: the request arrives, its outcome stays unknown to the one who sent it. */
+/** A proxy that can lose what passes in one direction, such as the answer to a request that arrived. */
 export async function deafProxy(targetPort: number): Promise<DeafProxy> {
   const port = await freePort();
   const sockets = new Set<Socket>();
   let deaf = false;
+  let mute = false;
   const server = createServer({ noDelay: true }, (client) => {
     const target = connectSocket({ port: targetPort, host: "127.0.0.1", noDelay: true });
     for (const socket of [client, target]) {
@@ -166,12 +175,16 @@ export async function deafProxy(targetPort: number): Promise<DeafProxy> {
         target.destroy();
       });
     }
-    client.on("data", (chunk) => target.write(chunk));
+    client.on("data", (chunk) => mute || target.write(chunk));
     target.on("data", (chunk) => deaf || client.write(chunk));
   });
   await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
-  const heal = (): void => {
+  const hear = (): void => {
     deaf = false;
+    mute = false;
+  };
+  const heal = (): void => {
+    hear();
     for (const socket of sockets) socket.destroy();
   };
   return {
@@ -179,6 +192,10 @@ export async function deafProxy(targetPort: number): Promise<DeafProxy> {
     deafen() {
       deaf = true;
     },
+    mute() {
+      mute = true;
+    },
+    hear,
     heal,
     async [Symbol.asyncDispose]() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));

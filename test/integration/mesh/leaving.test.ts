@@ -25,7 +25,10 @@ describe("draining", () => {
     const outcomes = new Map<string, number>();
     const calls: Promise<void>[] = [];
     const note = (code: string): void => void outcomes.set(code, (outcomes.get(code) ?? 0) + 1);
-    const generator = setInterval(() => calls.push(codeOf(caller.call(request(), to("crowd"))).then(note)), 5);
+    const generator = setInterval(
+      () => calls.push(codeOf(caller.call(request(), to("crowd"))).then(note)),
+      5,
+    );
     for (const { mesh, served } of instances.slice(1)) {
       const before = calls.length;
       await eventually(() => calls.length > before + 40);
@@ -117,6 +120,8 @@ describe("an instance that does not say goodbye", () => {
     await caller.call(request(), to("frozen"));
     await child.pause();
     const call = codeOf(caller.call(request({ path: "/asleep" }), to("frozen")));
+    // What follows on the connection has an answer, so the call has been sent.
+    await codeOf(caller.call(request(), to("nobody")));
     clock.jump(16_500);
     expect(await call).toBe("timeout");
     child.resume();

@@ -38,10 +38,8 @@ if (role === "serve") {
   leave = () => served.drain(5_000);
 } else if (role === "drink") {
   const options = { app: args[0] ?? "", namespace: "default", timeoutMs: 0 };
-  const { body } = await mesh.call(
-    { verb: "GET", path: "/", query: "", headers: [], body: new Uint8Array(0) },
-    options,
-  );
+  const request = { verb: "GET", path: "/", query: "", headers: [], body: new Uint8Array(0) };
+  const { body } = await mesh.call(request, options);
   say("drinking");
   void (async () => {
     for await (const piece of body as AsyncIterable<Uint8Array>) void piece;

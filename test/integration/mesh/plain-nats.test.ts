@@ -138,10 +138,9 @@ describe("a plain app", () => {
 
   it("an error that a sidecar sends in the plain form is an error of the call", async () => {
     client.subscribe("weft.default.call.proxied.*.*", {
-      callback: (_error, message) =>
-        void message.respond("app is away", {
-          headers: names({ "Weft-Status": "502", "Weft-Error": "peer" }),
-        }),
+      callback: (_error, message) => {
+        message.respond("app is away", { headers: names({ "Weft-Status": "502", "Weft-Error": "peer" }) });
+      },
     });
     await client.flush();
     const mesh = await lab.join("c");
@@ -166,7 +165,9 @@ describe("a plain app", () => {
       Buffer.from("0109000000018000", "hex"),
     ];
     client.subscribe("weft.default.rpc.junk.*.*", {
-      callback: (_error, message) => void message.respond(junk.shift()!),
+      callback: (_error, message) => {
+        message.respond(junk.shift()!);
+      },
     });
     await client.flush();
     const mesh = await lab.join("c");
@@ -197,13 +198,13 @@ describe("bytes that are no frame", () => {
   };
 
   it("are answered by a protocol error, and the sidecar lives on", async () => {
-    const frame = encodeRequest(wholeRequest({ path: "/p", headers: ["a", "b"], body: bytes("body") }), 100);
-    const bent = fc.tuple(fc.nat(frame.length - 1), fc.nat(255)).map(([at, byte]) => {
-      const copy = Buffer.from(frame);
+    const sent = encodeRequest(wholeRequest({ path: "/p", headers: ["a", "b"], body: bytes("body") }), 100);
+    const bent = fc.tuple(fc.nat(sent.length - 1), fc.nat(255)).map(([at, byte]) => {
+      const copy = Buffer.from(sent);
       copy[at] = byte;
       return copy;
     });
-    const cut = fc.nat(frame.length - 5).map((length) => frame.subarray(0, length));
+    const cut = fc.nat(sent.length - 5).map((length) => sent.subarray(0, length));
     const any = fc.uint8Array({ maxLength: 64 }).map((array) => Buffer.from(array));
     await fc.assert(
       fc.asyncProperty(fc.oneof(bent, cut, any), async (payload) => {
@@ -243,6 +244,18 @@ describe("bytes that are no frame", () => {
     client.publish("weft.default.cancel.target.default.me", encodeCancel(id));
     await eventually(() => mesh.counts().servedCalls === 0);
     expect(abortions).toEqual([expect.any(MeshError)]);
+  });
+
+  it("two calls with one reply subject are two calls", async () => {
+    abortions.length = 0;
+    const id = "_INBOX.twice";
+    const wait = encodeRequest(wholeRequest({ path: "/wait" }), 0);
+    client.publish(subject, wait, { reply: id });
+    client.publish(subject, wait, { reply: id });
+    await eventually(() => mesh.counts().servedCalls === 2);
+    client.publish("weft.default.cancel.target.default.me", encodeCancel(id));
+    await eventually(() => mesh.counts().servedCalls === 1);
+    expect(abortions).toHaveLength(1);
   });
 
   it("sent without a reply subject, or with one that would make the sidecar write elsewhere, are dropped", async () => {

@@ -1,0 +1,153 @@
+/**
+ * The API ports of a sidecar: gRPC, HTTP and the public one, what is mounted on each, and where they listen.
+ */
+import type { Clock } from "../mesh/index.ts";
+import { type Health, healthRoutes } from "./api/health.ts";
+import { type Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
+import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
+import type { Block } from "./blocks/block.ts";
+import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
+import type { SidecarOptions } from "./config/options.ts";
+import { createGrpcServer, type GrpcServer } from "./ingress/grpc.ts";
+import {
+  createHttpServer,
+  createPublicServer,
+  type HttpServer,
+  type HttpServerOptions,
+} from "./ingress/http.ts";
+import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
+import type { Log } from "./telemetry/log.ts";
+import type { Metrics } from "./telemetry/metrics.ts";
+
+/** A taken API port is tried for this long before the start fails, ms (Dapr's). */
+const portPatienceMs = 10_000;
+
+export type ApisInit = {
+  readonly options: SidecarOptions;
+  readonly apiLogging: ApiLoggingSettings;
+  readonly onShutdownRequest: (force: boolean) => void;
+  readonly health: Health;
+  readonly metadata: Metadata;
+  readonly blocks: readonly Block[];
+  /** Takes every HTTP request that no route takes (service invocation). */
+  readonly fallback: HttpServerOptions["fallback"];
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+};
+
+export type Apis = {
+  readonly httpPort: number;
+  readonly grpcPort: number;
+  /** Stops accepting, waits for calls in flight up to `graceMs`, then ends them. */
+  close(graceMs: number): Promise<void>;
+};
+
+/** Opens gRPC, then HTTP; each is told to `health`. Rejects with the port in the message when one cannot be had. */
+export async function openApis(init: ApisInit): Promise<Apis> {
+  const grpc = makeGrpc(init);
+  const { http, publicHttp } = makeHttp(init);
+  const close = async (graceMs: number): Promise<void> => {
+    await Promise.all([http, grpc, publicHttp].map((server) => server.close(graceMs)));
+  };
+  try {
+    return { ...(await listenAll(init, grpc, http, publicHttp)), close };
+  } catch (error) {
+    await close(0);
+    throw error;
+  }
+}
+
+async function listenAll(
+  { options, health, clock, log }: ApisInit,
+  grpc: GrpcServer,
+  http: HttpServer,
+  publicHttp: HttpServer,
+): Promise<{ httpPort: number; grpcPort: number }> {
+  const grpcPort = await listen((target) => grpc.listen(target), targets(options, "grpc"), clock, log);
+  health.set("grpc-api-server", true);
+  await listenPublic(publicHttp, options, log);
+  const httpPort = await listen((target) => http.listen(target), targets(options, "http"), clock, log);
+  health.set("http-api-server", true);
+  log.info(`HTTP API on port ${httpPort}, gRPC API on port ${grpcPort}`);
+  return { httpPort, grpcPort };
+}
+
+function makeGrpc({
+  options,
+  apiLogging,
+  metadata,
+  onShutdownRequest,
+  blocks,
+  clock,
+  log,
+  metrics,
+}: ApisInit): GrpcServer {
+  return createGrpcServer({
+    methods: async () => [
+      ...(await metadataMethods(metadata)),
+      ...(await shutdownMethods(onShutdownRequest)),
+      ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
+    ],
+    maxMessageBytes: options.api.maxBodyBytes,
+    apiToken: options.api.apiToken,
+    apiLogging: apiLogging.enabled,
+    clock,
+    log,
+    metrics,
+  });
+}
+
+function makeHttp(init: ApisInit): { readonly http: HttpServer; readonly publicHttp: HttpServer } {
+  const { options, health, metadata, blocks, clock, log, metrics } = init;
+  const { api } = options;
+  const small = [...healthRoutes(health, options.appId), ...metadataRoutes(metadata)];
+  const shared = { clock, log, metrics, readBufferBytes: api.readBufferBytes, h2c: api.h2c };
+  const http = createHttpServer({
+    ...shared,
+    routes: [...small, ...shutdownRoutes(init.onShutdownRequest), ...blocks.flatMap((block) => block.http)],
+    fallback: init.fallback,
+    maxBodyBytes: api.maxBodyBytes,
+    apiToken: api.apiToken,
+    allowedOrigins: api.allowedOrigins,
+    apiLogging: init.apiLogging,
+  });
+  return { http, publicHttp: createPublicServer({ ...shared, routes: small }) };
+}
+
+/** Rejects at once when the port is taken. */
+async function listenPublic(server: HttpServer, options: SidecarOptions, log: Log): Promise<void> {
+  const { publicPort, publicAddress } = options.api;
+  if (publicPort === undefined) return;
+  try {
+    const port = await server.listen({ host: publicAddress, port: publicPort });
+    log.info(`health and metadata on public port ${port}`);
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    throw new Error(`public port: ${text}; choose another --dapr-public-port`, { cause: error });
+  }
+}
+
+/** Where an API listens: socket file, or its port on every listen address. */
+function targets(options: SidecarOptions, api: "http" | "grpc"): ListenTarget[] {
+  const { addresses, httpPort, grpcPort } = options.api;
+  const [http, grpc] = socketPaths(options);
+  if (http !== undefined && grpc !== undefined) return [{ socketPath: api === "http" ? http : grpc }];
+  const port = api === "http" ? httpPort : grpcPort;
+  return addresses.map((host) => ({ host, port }));
+}
+
+/** Socket files that replace the ports: of HTTP, of gRPC; none without --unix-domain-socket. */
+export function socketPaths({ appId, api }: SidecarOptions): string[] {
+  if (api.socketDirectory === undefined) return [];
+  return ["http", "grpc"].map((name) => `${api.socketDirectory}/dapr-${appId}-${name}.socket`);
+}
+
+function listen(
+  start: (target: ListenTarget) => Promise<number>,
+  where: readonly ListenTarget[],
+  clock: Clock,
+  log: Log,
+): Promise<number> {
+  return listenOnAny(start, where, portPatienceMs, clock, (text) => log.warn(text));
+}

@@ -1,0 +1,26 @@
+/** What a user has written and this build does not act upon yet. Said at the start: nobody may rely on it unawares. */
+import type { ConfigurationResource } from "./kinds/configuration.ts";
+import type { LoadedResources } from "./resources.ts";
+
+/** Sentences to log as warnings. */
+export function notEnforced(configuration: ConfigurationResource, resources: LoadedResources): string[] {
+  const { api, secretScopes, accessControl, httpPipeline, appHttpPipeline, nameResolution, tracing } =
+    configuration;
+  const fields: readonly (readonly [string, boolean])[] = [
+    ["spec.api", api.allowed.length + api.denied.length > 0],
+    ["spec.accessControl", accessControl !== undefined],
+    ["spec.secrets.scopes", secretScopes.length > 0],
+    ["spec.httpPipeline", httpPipeline.length > 0],
+    ["spec.appHttpPipeline", appHttpPipeline.length > 0],
+    ["spec.nameResolution", nameResolution !== undefined],
+    ["spec.tracing", tracing.zipkinEndpoint !== "" || tracing.otel.endpoint !== "" || tracing.stdout],
+  ];
+  const written = fields.filter(([, given]) => given);
+  return [
+    ...written.map(([field]) => `Configuration: ${field} is read but not enforced by this version of Weft`),
+    ...resources.others.map(
+      ({ kind, name, origin }) =>
+        `${origin.file}:${origin.line}: ${kind} ${name} is read but has no effect in this version of Weft`,
+    ),
+  ];
+}

@@ -1,0 +1,265 @@
+/**
+ * The connections of one HTTP port: HTTP/1.1 and, on the same port, HTTP/2 without TLS, told apart by the first bytes
+ * of a connection or asked for by `Upgrade: h2c`. Limits of headers and times stand here.
+ */
+import { createServer, type IncomingMessage, type Server, ServerResponse } from "node:http";
+import {
+  createServer as createHttp2Server,
+  type Http2Server,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type ServerHttp2Session,
+} from "node:http2";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import type { Clock } from "../../mesh/index.ts";
+import type { Log } from "../telemetry/log.ts";
+import { isH2cUpgrade, upgradeToH2c } from "./h2c-upgrade.ts";
+import { NodeHttpCall } from "./http-call.ts";
+import { sendHttp1, sendHttp2 } from "./http-reply.ts";
+import type { HttpIngress } from "./http-steps.ts";
+import { Http2Call } from "./http2-call.ts";
+import { listenOn, type ListenTarget } from "./listen.ts";
+
+/** Time for a client to send its header, ms (Dapr's). */
+const headerTimeoutMs = 10_000;
+/** How often node looks for clients above that time, ms. */
+const checkEveryMs = 2_000;
+/** Idle keep-alive connections are kept this long, ms. */
+const keepAliveMs = 120_000;
+/** A client that still sends its body after the answer may go on this long before it is cut off, ms. */
+const lingerMs = 2_000;
+/** Slack over the read buffer that Go's server grants, bytes. */
+const headerSlackBytes = 4_096;
+/** Above this node itself resets an HTTP/2 request; between it and the limit the client gets its 431. */
+const maxHttp2HeaderBytes = 1024 * 1024;
+/** Requests at once on one HTTP/2 connection; clients queue further ones themselves. */
+const maxStreams = 1_000;
+/** Memory that the streams of one HTTP/2 connection may queue before new ones are refused, MB. */
+const maxSessionMb = 128;
+
+export type HttpSocketsOptions = {
+  readonly ingress: HttpIngress;
+  readonly maxBodyBytes: number;
+  readonly readBufferBytes: number;
+  /** HTTP/2 without TLS. */
+  readonly h2c: boolean;
+  readonly clock: Clock;
+  readonly log: Log;
+};
+
+export class HttpSockets {
+  readonly #options: HttpSocketsOptions;
+  readonly #maxHeaderBytes: number;
+  readonly #servers: Server[] = [];
+  readonly #sessions = new Set<ServerHttp2Session>();
+  /** Connections that have not said yet what they speak. */
+  readonly #undecided = new Set<Socket>();
+  readonly #http2: Http2Server | undefined;
+
+  constructor(options: HttpSocketsOptions) {
+    this.#options = options;
+    this.#maxHeaderBytes = options.readBufferBytes + headerSlackBytes;
+    this.#http2 = options.h2c ? this.#createHttp2() : undefined;
+  }
+
+  /** Resolves with the port (0 for a socket file). Rejects when the address is taken. */
+  async listen(target: ListenTarget): Promise<number> {
+    const server = this.#createHttp1();
+    const port = await listenOn(server, target);
+    this.#servers.push(server);
+    return port;
+  }
+
+  /** Stops accepting, waits for requests in flight up to `graceMs`, then closes the rest. */
+  async close(graceMs: number): Promise<void> {
+    const closed = this.#servers.map(
+      (server) => new Promise<void>((resolve) => server.close(() => resolve())),
+    );
+    for (const server of this.#servers) server.closeIdleConnections();
+    for (const session of this.#sessions) session.close();
+    for (const socket of this.#undecided) socket.destroy();
+    const limit = this.#options.clock.setTimeout(() => {
+      for (const server of this.#servers) server.closeAllConnections();
+      for (const session of this.#sessions) session.destroy();
+    }, graceMs);
+    await Promise.all(closed);
+    limit.cancel();
+  }
+
+  #createHttp1(): Server {
+    const server = createServer({
+      maxHeaderSize: this.#maxHeaderBytes,
+      headersTimeout: headerTimeoutMs,
+      requestTimeout: 0,
+      connectionsCheckingInterval: checkEveryMs,
+      keepAliveTimeout: keepAliveMs,
+      joinDuplicateHeaders: true,
+      shouldUpgradeCallback: (request) => this.#http2 !== undefined && isH2cUpgrade(request),
+    });
+    const answer = (request: IncomingMessage, response: ServerResponse): void =>
+      this.#answerHttp1(request, response);
+    server.on("request", answer);
+    // The client is told to go on when the body is asked for (http-call.ts).
+    server.on("checkContinue", answer);
+    server.on("connect", (request: IncomingMessage, socket: Duplex) => this.#answerConnect(request, socket));
+    server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      upgradeToH2c(this.#http2!, request, socket, head);
+    });
+    server.on("clientError", refuse);
+    if (this.#http2 !== undefined) this.#sniff(server, this.#http2);
+    return server;
+  }
+
+  #answerHttp1(request: IncomingMessage, response: ServerResponse): void {
+    const call = new NodeHttpCall(request, response, request.url ?? "/", this.#options.maxBodyBytes);
+    const answered = this.#options.ingress.answer(call, async (reply, verb) => {
+      if (!call.bodyOpen) return sendHttp1(response, reply, verb);
+      const sizeBytes = await sendHttp1(response, reply, verb, this.#lastAnswer(call, response));
+      this.#linger(call, response);
+      return sizeBytes;
+    });
+    answered.catch((error: unknown) => {
+      this.#failed(error);
+      response.destroy();
+    });
+  }
+
+  /** A client whose body is above the limit gets the time to read why; only then the connection closes. */
+  #lastAnswer(call: NodeHttpCall, response: ServerResponse): Promise<void> | undefined {
+    if (!call.bodyRefused) return undefined;
+    response.shouldKeepAlive = false;
+    call.discardBody();
+    return new Promise((resolve) => {
+      const limit = this.#options.clock.setTimeout(resolve, lingerMs);
+      call.onBodyEnd(() => {
+        limit.cancel();
+        resolve();
+      });
+    });
+  }
+
+  /** Without an end of the request there is no next one: the rest of its body passes by, for a while. */
+  #linger(call: NodeHttpCall, response: ServerResponse): void {
+    if (!call.bodyOpen) return;
+    call.discardBody();
+    const { socket } = response;
+    if (socket === null || socket.destroyed) return;
+    const limit = this.#options.clock.setTimeout(() => {
+      if (call.bodyOpen) socket.destroy();
+    }, lingerMs);
+    socket.once("close", () => limit.cancel());
+  }
+
+  /** node gives no response for CONNECT; it is answered like any other request. */
+  #answerConnect(request: IncomingMessage, socket: Duplex): void {
+    const response = new ServerResponse(request);
+    response.shouldKeepAlive = false;
+    socket.on("error", () => {});
+    response.assignSocket(socket as Socket);
+    response.once("finish", () => socket.end());
+    this.#answerHttp1(request, response);
+  }
+
+  /** Hands every connection to the server of the protocol that its first bytes show. */
+  #sniff(server: Server, http2: Http2Server): void {
+    const [toHttp1] = server.listeners("connection") as ((this: Server, socket: Socket) => void)[];
+    server.removeAllListeners("connection");
+    server.on("connection", (socket: Socket) => {
+      this.#undecided.add(socket);
+      firstBytes(socket, (isHttp2) => {
+        this.#undecided.delete(socket);
+        if (isHttp2) http2.emit("connection", socket);
+        else toHttp1!.call(server, socket);
+      });
+      socket.once("close", () => this.#undecided.delete(socket));
+    });
+  }
+
+  #createHttp2(): Http2Server {
+    const server = createHttp2Server({
+      maxSessionMemory: maxSessionMb,
+      strictSingleValueFields: false,
+      settings: { maxConcurrentStreams: maxStreams, maxHeaderListSize: maxHttp2HeaderBytes },
+    } as Parameters<typeof createHttp2Server>[0] & { strictSingleValueFields: boolean });
+    server.on("session", (session) => {
+      this.#sessions.add(session);
+      session.once("close", () => this.#sessions.delete(session));
+    });
+    server.on("sessionError", (error) =>
+      this.#options.log.debug(`HTTP/2 connection ended: ${error.message}`),
+    );
+    const answer = (request: Http2ServerRequest, response: Http2ServerResponse): void =>
+      this.#answerHttp2(request, response);
+    server.on("request", answer);
+    server.on("checkContinue", answer);
+    return server;
+  }
+
+  #answerHttp2(request: Http2ServerRequest, response: Http2ServerResponse): void {
+    const { stream } = request;
+    stream.on("error", () => {});
+    if (headerBytes(request.rawHeaders) > this.#maxHeaderBytes) {
+      return stream.respond({ ":status": 431 }, { endStream: true });
+    }
+    const call = new Http2Call(request, response, request.url || "/", this.#options.maxBodyBytes);
+    const answered = this.#options.ingress.answer(call, async (reply, verb) => {
+      const sizeBytes = await sendHttp2(stream, reply, verb);
+      // An unread body would keep the stream, and so the connection, for ever.
+      if (!stream.readableEnded) stream.resume();
+      return sizeBytes;
+    });
+    answered.catch((error: unknown) => {
+      this.#failed(error);
+      stream.destroy();
+    });
+  }
+
+  #failed(error: unknown): void {
+    this.#options.log.error(`HTTP answer failed: ${error instanceof Error ? error.stack : String(error)}`);
+  }
+}
+
+const preface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+
+/** Reads until the bytes tell the protocol, puts them back and says which it is. Silent clients are cut off in time. */
+function firstBytes(socket: Socket, decided: (isHttp2: boolean) => void): void {
+  let seen: Buffer = Buffer.alloc(0);
+  const drop = (): void => void socket.destroy();
+  const take = (chunk: Buffer): void => {
+    seen = seen.length === 0 ? chunk : Buffer.concat([seen, chunk]);
+    const length = Math.min(seen.length, preface.length);
+    const isHttp2 = seen.compare(preface, 0, length, 0, length) === 0;
+    if (isHttp2 && length < preface.length) return;
+    socket.off("data", take).off("error", drop).off("timeout", drop).off("end", drop);
+    socket.setTimeout(0);
+    socket.pause();
+    socket.unshift(seen);
+    decided(isHttp2);
+    if (!isHttp2) socket.resume();
+  };
+  socket.on("data", take).on("error", drop).on("timeout", drop).on("end", drop);
+  socket.setTimeout(headerTimeoutMs);
+}
+
+/** Answers what is no HTTP, too much of it, or a verb that node's parser does not know, and ends the connection. */
+function refuse(error: NodeJS.ErrnoException & { readonly rawPacket?: Buffer }, socket: Duplex): void {
+  if (!socket.writable) return void socket.destroy();
+  const unknownVerb = error.code === "HPE_INVALID_METHOD" && /^[\w-]+ /.test(String(error.rawPacket));
+  const line = unknownVerb ? "501 Not Implemented" : (refusals[error.code ?? ""] ?? "400 Bad Request");
+  socket.end(
+    `HTTP/1.1 ${line}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n${line}`,
+  );
+}
+
+/** By node's error code. */
+const refusals: Readonly<Record<string, string>> = {
+  HPE_HEADER_OVERFLOW: "431 Request Header Fields Too Large",
+  ERR_HTTP_REQUEST_TIMEOUT: "408 Request Timeout",
+};
+
+function headerBytes(raw: readonly string[]): number {
+  let size = 0;
+  for (const item of raw) size += item.length + 2;
+  return size;
+}

@@ -1,0 +1,197 @@
+/**
+ * The way of one HTTP request, whatever its connection: the shared steps in their one order, then the route, then
+ * metrics and API log. The chain is made once at boot; a request allocates nothing for it.
+ */
+import { timingSafeEqual } from "node:crypto";
+import type { Clock } from "../../mesh/index.ts";
+import { httpErrorBody, toApiError } from "../api/errors.ts";
+import type { HttpCall, HttpReply, HttpRoute } from "../api/http.ts";
+import type { ApiLoggingSettings } from "../config/kinds/configuration.ts";
+import type { Log } from "../telemetry/log.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+import { createCors, isPreflight } from "./cors.ts";
+import type { NodeHttpCall } from "./http-call.ts";
+import { createApiLog } from "./http-log.ts";
+import type { SendReply } from "./http-reply.ts";
+import { BadEscape, Router } from "./router.ts";
+
+export type Handler = (call: NodeHttpCall) => Promise<HttpReply> | HttpReply;
+
+/** Wraps the rest of the way. Called once, at boot. */
+export type HttpStep = (next: Handler) => Handler;
+
+export type HttpSteps = {
+  readonly routes: readonly HttpRoute[];
+  /** Takes every request that no route takes. */
+  readonly fallback: (call: HttpCall) => Promise<HttpReply> | HttpReply;
+  /** DAPR_API_TOKEN; undefined = open. */
+  readonly apiToken: string | undefined;
+  /** --allowed-origins; undefined = no CORS. */
+  readonly allowedOrigins?: readonly string[] | undefined;
+  readonly apiLogging: ApiLoggingSettings;
+  /** Around everything below it, for spans. */
+  readonly tracing?: HttpStep;
+  /** `httpPipeline` of the Configuration. */
+  readonly middleware?: HttpStep;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+};
+
+/** Paths open without token, for GET. */
+const openPaths = new Set(["/v1.0/healthz", "/v1.0/healthz/outbound"]);
+
+/**
+ * The order of all requests. Limits come first, but are those of the sockets (http-sockets.ts) and of the body
+ * (http-call.ts); metrics surround everything and are recorded in `HttpIngress` once the answer is sent.
+ */
+function stepsInOrder(steps: HttpSteps): HttpStep[] {
+  return [
+    escapeStep,
+    steps.tracing ?? through,
+    steps.allowedOrigins === undefined ? through : corsStep(steps.allowedOrigins),
+    steps.apiToken === undefined ? through : tokenStep(steps.apiToken),
+    steps.middleware ?? through,
+    loggedStep,
+  ];
+}
+
+/** One per port. */
+export class HttpIngress {
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #handle: Handler;
+  readonly #writeLog: ReturnType<typeof createApiLog>;
+  readonly #count;
+  readonly #latency;
+
+  constructor(steps: HttpSteps) {
+    this.#clock = steps.clock;
+    this.#log = steps.log;
+    const route: Handler = routeStep(new Router(steps.routes), steps.fallback, steps.log);
+    this.#handle = stepsInOrder(steps).reduceRight((next, step) => step(next), route);
+    this.#writeLog = createApiLog(steps.apiLogging, steps.log);
+    const labels = ["method", "path", "status"];
+    this.#count = steps.metrics.count(
+      "http_server_request_count",
+      "HTTP requests started by the server.",
+      labels,
+    );
+    this.#latency = steps.metrics.latency(
+      "http_server_latency",
+      "End-to-end latency of HTTP requests, ms.",
+      labels,
+    );
+  }
+
+  /** Answers one request. Rejects only when the answer could not be written; then the connection is of no more use. */
+  async answer(call: NodeHttpCall, send: SendReply): Promise<void> {
+    const startMs = this.#clock.monotonicMs();
+    let reply: HttpReply;
+    try {
+      reply = await this.#handle(call);
+    } catch (error) {
+      reply = failure(error, call, this.#log);
+    }
+    const sizeBytes = await send(reply, call.verb);
+    const latencyMs = this.#clock.monotonicMs() - startMs;
+    const status = String(reply.status);
+    const path = call.label ?? call.path;
+    this.#count(call.verb, path, status);
+    this.#latency(Math.trunc(latencyMs), call.verb, path, status);
+    if (this.#writeLog !== undefined && call.logged) {
+      const { endpoint = "Invoke", group } = call;
+      this.#writeLog({ call, endpoint, group, status: reply.status, latencyMs, sizeBytes });
+    }
+  }
+}
+
+const through: HttpStep = (next) => next;
+
+const brokenEscape = /%(?![0-9A-Fa-f]{2})/;
+
+/** A path that cannot be decoded means nothing to anyone. */
+const escapeStep: HttpStep = (next) => (call) => (brokenEscape.test(call.rawPath) ? badEscape : next(call));
+
+function corsStep(allowed: readonly string[]): HttpStep {
+  const cors = createCors(allowed);
+  return (next) => async (call) => {
+    if (isPreflight(call)) return cors.preflight(call);
+    const reply = await next(call);
+    return { ...reply, headers: { ...reply.headers, ...cors.headers(call) } };
+  };
+}
+
+function tokenStep(token: string): HttpStep {
+  const wanted = Buffer.from(token);
+  return (next) => (call) => {
+    const known =
+      isToken(call.headers["dapr-api-token"], wanted) || (call.verb === "GET" && openPaths.has(call.path));
+    return known ? next(call) : unauthorized;
+  };
+}
+
+function isToken(given: unknown, wanted: Buffer): boolean {
+  if (typeof given !== "string") return false;
+  const bytes = Buffer.from(given, "latin1");
+  return bytes.length === wanted.length && timingSafeEqual(bytes, wanted);
+}
+
+/** What comes as far as this is in the API log, whatever becomes of it. */
+const loggedStep: HttpStep = (next) => (call) => {
+  call.logged = true;
+  return next(call);
+};
+
+function routeStep(router: Router, fallback: HttpSteps["fallback"], log: Log): Handler {
+  return async (call) => {
+    try {
+      const match = router.find(call.verb, call.path);
+      if (match === undefined) return await fallback(call);
+      call.endpoint = match.route.name;
+      call.group = match.route.group;
+      call.label = metricPath(match.route, match.params, call.path);
+      call.params = match.params;
+      return await match.route.handle(call);
+    } catch (error) {
+      return failure(error, call, log);
+    }
+  };
+}
+
+function failure(thrown: unknown, call: HttpCall, log: Log): HttpReply {
+  if (thrown instanceof BadEscape) return badEscape;
+  const error = toApiError(thrown);
+  if (error.code === "ERROR") log.error(`${call.verb} ${call.path}: ${textOf(thrown)}`);
+  else if (error.cause !== undefined) log.debug(`${error.code}: ${textOf(error.cause)}`);
+  return {
+    status: error.httpStatus,
+    headers: error.httpHeaders === undefined ? jsonHeaders : { ...jsonHeaders, ...error.httpHeaders },
+    body: httpErrorBody(error),
+  };
+}
+
+const jsonHeaders = Object.freeze({ "Content-Type": "application/json" });
+
+/** Header lines of refusals in plain text. */
+export const textHeaders = Object.freeze({
+  "Content-Type": "text/plain; charset=utf-8",
+  "X-Content-Type-Options": "nosniff",
+});
+const unauthorized: HttpReply = Object.freeze({
+  status: 401,
+  headers: textHeaders,
+  body: "invalid api token\n",
+});
+const badEscape: HttpReply = Object.freeze({ status: 400, headers: textHeaders, body: "400 Bad Request" });
+
+/** Label of a route: stores keep their name but not their keys; the rest keeps its path. */
+function metricPath(route: HttpRoute, params: readonly string[], path: string): string {
+  const brace = route.path.indexOf("{");
+  if (brace < 0) return path;
+  return route.group === "state" || route.group === "secrets" ? route.path.slice(0, brace) + params[0] : path;
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

@@ -1,0 +1,104 @@
+/**
+ * What the sidecar does for its app from outside in: calls of the mesh and deliveries of blocks. It begins when the app
+ * is up, ends while the app fails its health checks (other replicas get the calls then), and ends for good at the stop.
+ */
+import type { Mesh, ServeHandler, Served } from "../mesh/index.ts";
+import type { AppHealth } from "./app/health.ts";
+import type { Block } from "./blocks/block.ts";
+import type { Log } from "./telemetry/log.ts";
+
+/** Deliveries that run when the app falls ill get this long, ms. */
+const illGraceMs = 5_000;
+
+export type ServingInit = {
+  readonly mesh: Pick<Mesh, "serve" | "announce">;
+  readonly receive: ServeHandler;
+  readonly blocks: readonly Pick<Block, "appReady" | "appUnready" | "stop">[];
+  readonly log: Log;
+  /** Calls of the mesh arrive from now on; deliveries begin next. */
+  readonly onServing: () => void;
+};
+
+export class Serving {
+  readonly #init: ServingInit;
+  /** The one that takes calls is last; those before it end calls that they took. */
+  readonly #served = new Set<Served>();
+  #current: Served | undefined;
+  #wanted = false;
+  #active = false;
+  #announced = false;
+  /** No delivery begins again: the sidecar is about to stop. */
+  #held = false;
+  #stopped = false;
+  #turn: Promise<void> | undefined;
+
+  constructor(init: ServingInit) {
+    this.#init = init;
+  }
+
+  /** Serve or not from now on. Resolves when it is so; a later call may overtake. */
+  set(wanted: boolean): Promise<void> {
+    this.#wanted = wanted;
+    this.#turn ??= this.#follow().finally(() => (this.#turn = undefined));
+    return this.#turn;
+  }
+
+  /** Serves whenever the app is well. Resolves when the signal is aborted, rejects when serving fails. */
+  async follow(health: AppHealth, signal: AbortSignal): Promise<void> {
+    const failure = Promise.withResolvers<never>();
+    health.onChange((healthy) => void this.set(healthy).catch(failure.reject));
+    await Promise.race([health.run(signal), failure.promise]);
+  }
+
+  /** Ends deliveries for good; calls of the mesh go on. */
+  async hold(graceMs: number): Promise<void> {
+    this.#held = true;
+    await this.#endDeliveries(graceMs, "ending");
+  }
+
+  /** Ends everything within `graceMs`. Never rejects: what fails to end must not keep the rest from it. */
+  async stop(graceMs: number): Promise<void> {
+    this.#stopped = true;
+    this.#wanted = false;
+    const drained = [...this.#served].map((served) => served.drain(graceMs));
+    const stopped = this.#init.blocks.map(async (block) => block.stop?.(graceMs));
+    for (const ended of await Promise.allSettled([...drained, ...stopped])) {
+      if (ended.status === "rejected") this.#init.log.error(`at the stop: ${String(ended.reason)}`);
+    }
+  }
+
+  async #follow(): Promise<void> {
+    while (this.#wanted !== this.#active && !this.#stopped) {
+      this.#active = this.#wanted;
+      if (this.#active) await this.#begin();
+      else await this.#end();
+    }
+  }
+
+  async #begin(): Promise<void> {
+    const { mesh, receive, blocks, onServing } = this.#init;
+    const served = await mesh.serve(receive);
+    if (this.#stopped) return served.drain(0);
+    this.#served.add(served);
+    this.#current = served;
+    if (!this.#announced) await mesh.announce();
+    this.#announced = true;
+    onServing();
+    if (!this.#held) await Promise.all(blocks.map(async (block) => block.appReady?.()));
+  }
+
+  async #end(): Promise<void> {
+    const served = this.#current;
+    this.#current = undefined;
+    // Calls that the app has begun may take as long as they want.
+    void served?.drain(Number.POSITIVE_INFINITY).then(() => this.#served.delete(served));
+    await this.#endDeliveries(illGraceMs, "ill");
+    this.#init.log.info(
+      "the app is withdrawn: it gets no calls of other apps and no deliveries until it is well",
+    );
+  }
+
+  async #endDeliveries(graceMs: number, why: "ill" | "ending"): Promise<void> {
+    await Promise.all(this.#init.blocks.map(async (block) => block.appUnready?.(graceMs, why)));
+  }
+}

@@ -1,0 +1,184 @@
+// Three NATS servers: streams have three copies, one server may die, and one's own writes are read.
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type JoinedMesh, type Table, joinMesh } from "../../../mesh/index.ts";
+import { eventually } from "../../kit/index.ts";
+import { type Cluster, startCluster } from "./cluster.ts";
+import { bytes, codeOf, request, textOf, to } from "./lab.ts";
+
+const state = { kind: "state", name: ["default", "store"] } as const;
+const stream = { name: ["default", "pubsub"], maxAgeMs: 3_600_000, maxBytes: -1 };
+
+let cluster: Cluster;
+const meshes: JoinedMesh[] = [];
+beforeAll(async () => {
+  cluster = await startCluster();
+});
+afterAll(async () => {
+  await Promise.all(meshes.map((mesh) => mesh.close()));
+  await cluster[Symbol.asyncDispose]();
+});
+
+/** A participant that begins at one of the servers. */
+async function join(app: string, server: number): Promise<JoinedMesh> {
+  const natsUrls = [...cluster.urls.slice(server), ...cluster.urls.slice(0, server)];
+  const mesh = joinMesh({ namespace: "default", app, natsUrls, pingIntervalMs: 500 });
+  meshes.push(mesh);
+  await mesh.ready();
+  return mesh;
+}
+
+async function increment(table: Table, key: readonly string[]): Promise<void> {
+  for (;;) {
+    const entry = await table.get(key);
+    const next = bytes(String(Number(textOf(entry?.value) ?? "0") + 1));
+    const code = await codeOf(table.put(key, next, { expect: entry?.revision ?? "absent" }));
+    if (code === "success") return;
+    expect(code).toBe("conflict");
+  }
+}
+
+describe("a cluster of three", () => {
+  it("keeps every stream three times", async () => {
+    const mesh = await join("a", 0);
+    const table = await mesh.table(state);
+    await table.put(["k"], bytes("v"));
+    const topics = await mesh.topics(stream);
+    await topics.publish("t", bytes("x"), { timeoutMs: 10_000 });
+    await mesh.announce();
+    const client = await cluster.servers[0]!.connect();
+    for (const name of [`KV_${table.bucket}`, topics.stream, "KV_weft__presence"]) {
+      const info = await client.request(`$JS.API.STREAM.INFO.${name}`, "", { timeout: 5_000 });
+      expect(info.json<{ config: { num_replicas: number } }>().config.num_replicas).toBe(3);
+    }
+  });
+
+  it("never gives a participant less than its own last write, by any kind of read", async () => {
+    const mesh = await join("a", 1);
+    const table = await mesh.table(state);
+    const loops = Array.from({ length: 16 }, async (_, worker) => {
+      for (let i = 0; i < 40; i++) {
+        const [key, neighbour] = [
+          ["own", `${worker}`],
+          ["own2", `${worker}`],
+        ];
+        const revision = await table.put(key, bytes(`${i}`));
+        expect((await table.get(key))?.revision).toBe(revision);
+        await table.batch([
+          { kind: "put", key, value: bytes(`b${i}`) },
+          { kind: "put", key: neighbour, value: bytes(`b${i}`) },
+        ]);
+        const both = await table.getMany([key, neighbour]);
+        expect(both.map((entry) => textOf(entry?.value))).toEqual([`b${i}`, `b${i}`]);
+        await table.delete(neighbour);
+        expect(await table.getMany([neighbour, key])).toMatchObject([undefined, { value: bytes(`b${i}`) }]);
+        expect(textOf((await table.get(key, { strong: true }))?.value)).toBe(`b${i}`);
+      }
+    });
+    await Promise.all(loops);
+  });
+
+  it("makes a counter exact under 4 writers at different servers, and creates a key once", async () => {
+    const tables = await Promise.all(
+      [0, 1, 2, 0].map(async (server, i) => (await join(`w${i}`, server)).table(state)),
+    );
+    await Promise.all(
+      tables.map(async (table) => {
+        for (let i = 0; i < 25; i++) await increment(table, ["counter"]);
+      }),
+    );
+    expect(textOf((await tables[0]!.get(["counter"], { strong: true }))?.value)).toBe("100");
+    const creators = tables.map((table) => codeOf(table.put(["created"], bytes("v"), { expect: "absent" })));
+    expect((await Promise.all(creators)).toSorted()).toEqual(["conflict", "conflict", "conflict", "success"]);
+  });
+
+  it("loses a server, the leader of everything: all goes on", async () => {
+    const [front, back] = [await join("front", 0), await join("back", 1)];
+    await back.serve(async ({ path }) => ({ status: 200, headers: [], body: bytes(path) }));
+    const [table, topics] = [await front.table(state), await front.topics(stream)];
+    const events: string[] = [];
+    const group = {
+      topic: "t2",
+      group: "g",
+      deliver: "all",
+      ackWaitMs: 2_000,
+      concurrency: 8,
+      backoffMs: [50],
+      maxDeliver: -1,
+    } as const;
+    await (await back.topics(stream)).subscribe(group, async ({ data }) => void events.push(textOf(data)!));
+    let stop = false;
+    let increments = 0;
+    const published: string[] = [];
+    const work = [
+      (async () => {
+        while (!stop) {
+          await increment(table, ["survivor"]);
+          increments++;
+        }
+      })(),
+      (async () => {
+        for (let i = 0; !stop; i++) {
+          await topics.publish("t2", bytes(`${i}`), { id: `t2-${i}`, timeoutMs: 20_000 });
+          published.push(`${i}`);
+        }
+      })(),
+    ];
+    const working = Promise.all(work);
+    working.catch(() => {});
+    await eventually(() => increments > 20 && published.length > 20);
+    const victim = await cluster.leaderOf(`KV_${table.bucket}`);
+    await victim.kill();
+    const before = increments;
+    await Promise.race([working, eventually(() => increments > before + 50, { timeoutMs: 25_000 })]);
+    stop = true;
+    await working;
+    expect(textOf((await table.get(["survivor"], { strong: true }))?.value)).toBe(String(increments));
+    await eventually(() => new Set(events).size === published.length, { timeoutMs: 20_000 });
+    await eventually(
+      async () => (await codeOf(front.call(request({ path: "/x" }), to("back")))) === "success",
+    );
+    await victim.restart();
+  });
+
+  it("has a frozen replica: reads pass it over", async () => {
+    const mesh = await join("reader", 0);
+    const table = await mesh.table(state);
+    await table.put(["k"], bytes("v"));
+    await cluster.settled(`KV_${table.bucket}`);
+    const leader = await cluster.leaderOf(`KV_${table.bucket}`);
+    const server = mesh.status().server;
+    const frozen = cluster.servers.find((it) => it !== leader && !server.endsWith(`:${it.port}`))!;
+    await frozen.pause();
+    try {
+      const reads = await Promise.all(Array.from({ length: 50 }, () => codeOf(table.get(["k"]))));
+      expect(new Set(reads)).toEqual(new Set(["success"]));
+    } finally {
+      frozen.resume();
+    }
+  });
+});
+
+describe("a cluster that is too small", () => {
+  it("keeps streams once, and three times when it has grown", async () => {
+    await using small = await startCluster(2, 1);
+    const lone = joinMesh({ namespace: "default", app: "lone", natsUrls: small.urls });
+    const table = await lone.table(state);
+    // Not connected yet: what kind of server it will be is still unknown.
+    await table.put(["k"], bytes("v"));
+    const client = await small.servers[0]!.connect();
+    const replicas = async (): Promise<number> => {
+      const info = await client.request(`$JS.API.STREAM.INFO.KV_${table.bucket}`, "", { timeout: 5_000 });
+      return info.json<{ config: { num_replicas: number } }>().config.num_replicas;
+    };
+    expect(await replicas()).toBe(1);
+    await small.grow();
+    await eventually(async () => {
+      const next = joinMesh({ namespace: "default", app: "next", natsUrls: small.urls });
+      const value = textOf((await (await next.table(state)).get(["k"]))?.value);
+      await next.close();
+      expect(value).toBe("v");
+      return (await replicas()) === 3;
+    });
+    await lone.close();
+  });
+});

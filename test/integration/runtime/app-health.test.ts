@@ -1,0 +1,176 @@
+// App health checks: an ill app gets no calls and no events, its replicas get them, and it comes back.
+import { expect, test } from "vitest";
+import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
+import { grpcClient, grpcStatus, startApp, startGrpcApp, startNats, startSidecar } from "../../kit/index.ts";
+import type { App, AppHandler } from "../../kit/index.ts";
+import { nativeComponents } from "./resources.ts";
+
+const checks = [
+  "--enable-app-health-check=true",
+  "--app-health-check-path=/health",
+  "--app-health-probe-interval=1",
+  "--app-health-threshold=2",
+  "--log-level=debug",
+];
+const resources = { "c.yaml": nativeComponents };
+const notHealthy = "rpc error: code = Internal desc = app is not in a healthy state";
+
+type Patient = App & { well: boolean; asked: number };
+
+/** An app with a health path, one subscription, and a name that its answers tell. */
+async function startPatient(
+  name: string,
+  routes: Readonly<Record<string, AppHandler>> = {},
+): Promise<Patient> {
+  const state = { well: true, asked: 0 };
+  const app = await startApp({
+    routes: {
+      "/health": () => ({ status: state.well ? 204 : 503 }),
+      "/who": () => ({ body: name }),
+      "/events": () => undefined,
+      "/dapr/subscribe": () => {
+        state.asked++;
+        return { body: [{ pubsubname: "pubsub", topic: "t", route: "/events" }] };
+      },
+      ...routes,
+    },
+  });
+  return Object.defineProperties(app, {
+    well: {
+      get: () => state.well,
+      set(well: boolean) {
+        state.well = well;
+      },
+    },
+    asked: { get: () => state.asked },
+  }) as Patient;
+}
+
+const last = (logs: string): string | undefined => logs.match(/App entered [\w-]+ status/g)?.at(-1);
+
+test("an app gets nothing until its first good probe, though the sidecar is ready", async () => {
+  await using nats = await startNats();
+  await using app = await startPatient("a");
+  app.well = false;
+  await using sidecar = await startSidecar({ appId: "a", appPort: app.port, nats, resources, flags: checks });
+  await using other = await startSidecar({ appId: "b", nats, resources });
+  expect((await sidecar.get("/v1.0/healthz")).status).toBe(204);
+  const message = `failed to invoke, id: a, err: ${notHealthy}`;
+  expect(await sidecar.get("/v1.0/invoke/a/method/who")).toMatchObject({
+    status: 500,
+    text: `{"errorCode":"ERR_DIRECT_INVOKE","message":"${message}"}`,
+  });
+  using client = grpcClient(sidecar.grpcPort);
+  const call = client.unary(Dapr.method.invokeService, {
+    id: "a",
+    message: { method: "who", httpExtension: { verb: 1 } },
+  });
+  await expect(call).rejects.toMatchObject({ code: 13, details: message });
+  expect((await other.get("/v1.0/invoke/a/method/who")).status).toBe(500);
+  expect(app.requestsTo("/who")).toEqual([]);
+  expect(app.asked).toBe(0);
+  app.well = true;
+  await sidecar.logged(/App entered healthy status/);
+  await sidecar.subscribed("t");
+  expect((await other.get("/v1.0/invoke/a/method/who")).text).toBe("a");
+  expect(app.asked).toBe(1);
+});
+
+test("an ill app is withdrawn, its replica gets everything, calls in flight finish; then it is back", async () => {
+  await using nats = await startNats();
+  const release = Promise.withResolvers<void>();
+  await using one = await startPatient("one", {
+    "/slow": () => release.promise.then(() => ({ body: "one was slow" })),
+  });
+  const start = (appPort: number) => startSidecar({ appId: "a", appPort, nats, resources, flags: checks });
+  await using first = await start(one.port);
+  await first.subscribed("t");
+  await using caller = await startSidecar({ appId: "caller", nats, resources });
+  const slow = caller.get("/v1.0/invoke/a/method/slow");
+  await one.received("/slow", 1);
+  await using two = await startPatient("two", {
+    "/slow": () => release.promise.then(() => ({ body: "two was slow" })),
+  });
+  await using second = await start(two.port);
+  await second.subscribed("t");
+
+  one.well = false;
+  await first.logged(/App entered un-healthy status/);
+  await first.logged(/the app is withdrawn/);
+  const names = await Promise.all(
+    Array.from({ length: 20 }, () => caller.get("/v1.0/invoke/a/method/who").then(({ text }) => text)),
+  );
+  expect(new Set(names)).toEqual(new Set(["two"]));
+  const before = one.requestsTo("/events").length;
+  for (let n = 0; n < 10; n++) await caller.post("/v1.0/publish/pubsub/t", { n });
+  await two.received("/events", 10);
+  expect(one.requestsTo("/events").length).toBe(before);
+  release.resolve();
+  expect((await slow).text).toBe("one was slow");
+
+  one.well = true;
+  two.well = false;
+  await second.logged(/the app is withdrawn/);
+  await expect.poll(() => last(first.logs()), { timeout: 10_000 }).toBe("App entered healthy status");
+  await caller.post("/v1.0/publish/pubsub/t", { back: true });
+  await one.received("/events", before + 1);
+  expect((await caller.get("/v1.0/invoke/a/method/who")).text).toBe("one");
+  expect(one.asked).toBe(1);
+}, 60_000);
+
+test("events of the time of illness come after it", async () => {
+  await using nats = await startNats();
+  await using app = await startPatient("a");
+  await using sidecar = await startSidecar({ appId: "a", appPort: app.port, nats, resources, flags: checks });
+  await sidecar.subscribed("t");
+  app.well = false;
+  await sidecar.logged(/the app is withdrawn/);
+  for (let n = 0; n < 5; n++) {
+    expect((await sidecar.post("/v1.0/publish/pubsub/t", { n })).status).toBe(204);
+  }
+  expect(app.requestsTo("/events")).toEqual([]);
+  app.well = true;
+  await app.received("/events", 5);
+  expect(app.asked).toBe(1);
+});
+
+test("a gRPC app is probed by its own method", async () => {
+  await using nats = await startNats();
+  let well = false;
+  await using app = await startGrpcApp({
+    onInvoke: () => ({ contentType: "text/plain", data: { value: Buffer.from("hello") } }),
+    onHealthCheck: () => {
+      if (!well) throw grpcStatus(14, "not now");
+    },
+    subscriptions: [{ pubsubName: "pubsub", topic: "t" }],
+  });
+  const options = { appId: "g", appPort: app.port, appProtocol: "grpc", nats, resources, flags: checks };
+  await using sidecar = await startSidecar(options);
+  await using caller = await startSidecar({ appId: "caller", nats, resources });
+  expect((await sidecar.get("/v1.0/invoke/g/method/hi")).text).toContain(notHealthy);
+  well = true;
+  await sidecar.logged(/App entered healthy status/);
+  await sidecar.subscribed("t");
+  expect((await caller.get("/v1.0/invoke/g/method/hi")).text).toBe("hello");
+  well = false;
+  await sidecar.logged(/the app is withdrawn/);
+  await caller.post("/v1.0/publish/pubsub/t", "late");
+  expect(app.events).toEqual([]);
+  well = true;
+  await app.received(1);
+  expect((await caller.get("/v1.0/invoke/g/method/hi")).text).toBe("hello");
+});
+
+test("an app that is gone, hangs or answers too slowly falls ill", async () => {
+  await using nats = await startNats();
+  await using app = await startPatient("a");
+  await using sidecar = await startSidecar({ appId: "a", appPort: app.port, nats, resources, flags: checks });
+  await sidecar.logged(/App entered healthy status/);
+  for (const failure of ["hang", "refuse", "reset"] as const) {
+    await app.fail(failure);
+    await expect.poll(() => last(sidecar.logs()), { timeout: 10_000 }).toBe("App entered un-healthy status");
+    await app.heal();
+    await expect.poll(() => last(sidecar.logs()), { timeout: 10_000 }).toBe("App entered healthy status");
+  }
+  expect((await sidecar.get("/v1.0/invoke/a/method/who")).text).toBe("a");
+}, 60_000);
