@@ -28,9 +28,7 @@ const maxErrorLength = 200;
 const limits = { maxAstNodes: 4_000, maxDepth: 100, maxListElements: 1_000, maxMapEntries: 1_000 };
 
 /** Makes a compiler for expressions over these variables; no others are known to them. */
-export function celCompiler(
-  variables: Readonly<Record<string, CelType>>,
-): (text: string) => CelExpression {
+export function celCompiler(variables: Readonly<Record<string, CelType>>): (text: string) => CelExpression {
   const environment = new Environment({ limits, homogeneousAggregateLiterals: false });
   for (const [name, type] of Object.entries(variables)) environment.registerVariable(name, type);
   return (text) => compile(environment, text);
@@ -47,11 +45,11 @@ function compile(environment: Environment, text: string): CelExpression {
   }
   const checked = parsed.check();
   return {
-    type: checked.type === undefined ? "dyn" : String(checked.type),
+    type: checked.type === undefined ? "dyn" : checked.type,
     fault: checked.error === undefined ? undefined : celError(checked.error).message,
     run(values) {
       try {
-        return parsed(values as Record<string, unknown>);
+        return parsed(values);
       } catch (error) {
         throw celError(error);
       }

@@ -7,7 +7,7 @@ import type { Log } from "../../telemetry/log.ts";
 import type { BlockHost } from "../block.ts";
 import type { Brokers } from "./broker.ts";
 import { deliverBulkToHttpApp } from "./bulk-http-app.ts";
-import type { Delivering } from "./delivery.ts";
+import type { Delivering } from "./handlers.ts";
 import { deliverToHttpApp } from "./http-app.ts";
 import { asError } from "./publish.ts";
 import { askForSubscriptions } from "./subscribe-list.ts";

@@ -8,11 +8,8 @@ import type { Metrics } from "../../telemetry/metrics.ts";
 import { drop, retry } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
-import { createBulkHandler } from "./bulk-delivery.ts";
-import type { DeliverBulk } from "./bulk-delivery.ts";
 import { hasExpired, readEvent } from "./event.ts";
 import type { AppEvent } from "./event.ts";
-import { readRawPayload } from "./raw-payload.ts";
 import type { BrokerMessage, MessageHandler, PublishMessage } from "./port.ts";
 import { asError } from "./publish.ts";
 import type { Publisher } from "./publish.ts";
@@ -26,34 +23,19 @@ export type DeliveryParts = {
   readonly metrics: Metrics;
 };
 
-/** How the app gets its events; a stream has no way for many at once. */
-export type Delivering = { readonly one: Deliver; readonly many?: DeliverBulk };
-
-/** Makes the handler of one subscription at its broker. */
-export type CreateHandler = (
-  broker: Broker,
-  subscription: TopicSubscription,
-  deliver: Delivering,
-) => MessageHandler;
-
 /** Longest time that a copy to a dead-letter topic may take, ms. */
 const deadLetterTimeoutMs = 30_000;
 
-export function createHandlers(parts: DeliveryParts): CreateHandler {
+/** Makes handlers that take messages one by one. */
+export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver: Deliver) => MessageHandler {
   const record = createRecord(parts);
-  return (broker, subscription, deliver) => {
-    const line: Line = { broker, subscription, raw: readRawPayload(subscription.metadata) };
-    if (subscription.bulk !== undefined && deliver.many !== undefined) {
-      return createBulkHandler(parts, line, subscription.bulk, deliver.many);
-    }
-    return async (message, signal) => {
-      const topic = broker.shown(message.topic);
-      const startMs = parts.clock.monotonicMs();
-      const ready = prepare(parts, line, message);
-      const answer = "kind" in ready ? ready : await deliver.one(ready.event, ready.path, signal);
-      record(answer, broker.name, topic, parts.clock.monotonicMs() - startMs);
-      if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
-    };
+  return (line, deliver) => async (message, signal) => {
+    const topic = line.broker.shown(message.topic);
+    const startMs = parts.clock.monotonicMs();
+    const ready = prepare(parts, line, message);
+    const answer = "kind" in ready ? ready : await deliver(ready.event, ready.path, signal);
+    record(answer, line.broker.name, topic, parts.clock.monotonicMs() - startMs);
+    if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
   };
 }
 

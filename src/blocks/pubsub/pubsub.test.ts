@@ -57,7 +57,7 @@ describe("the subscriptions of an app", () => {
         body: undefined,
       },
     ]);
-    expect(tested.broker.subscribed).toEqual([{ topic: "own", metadata: {}, rawPayload: false }]);
+    expect(tested.broker.subscribed).toEqual([{ topic: "own", metadata: {}, rawPayload: false, batch: 1 }]);
   });
 
   it("are chosen: the first declarative, unless the app names the topic itself", async () => {

@@ -7,7 +7,7 @@ import { createAppDelivery } from "./app-delivery.ts";
 import { createBrokers } from "./broker.ts";
 import { bulkLimits } from "./bulk-delivery.ts";
 import { createBulkPublisher } from "./bulk-publish.ts";
-import { createHandlers } from "./delivery.ts";
+import { createHandlers } from "./handlers.ts";
 import { createWrapEvent } from "./envelope.ts";
 import { httpRoutes } from "./http.ts";
 import { asError, createPublisher } from "./publish.ts";

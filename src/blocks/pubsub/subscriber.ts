@@ -4,7 +4,7 @@
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Broker, Brokers } from "./broker.ts";
-import type { CreateHandler, Delivering } from "./delivery.ts";
+import type { CreateHandler, Delivering } from "./handlers.ts";
 import { readRawPayload } from "./raw-payload.ts";
 import type { Subscription } from "./port.ts";
 import { asError } from "./publish.ts";
