@@ -3,6 +3,7 @@ import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
+import { secretsBlock } from "./secrets/index.ts";
 import { stateBlock } from "./state/index.ts";
 
 /** Invocation stands apart as well: it takes what no route takes, and serves calls from the mesh. */
@@ -10,5 +11,7 @@ export async function makeBlocks(
   host: BlockHost,
 ): Promise<{ blocks: readonly Block[]; invocation: InvocationBlock }> {
   const invocation = invocationBlock(host);
-  return { invocation, blocks: [invocation, await pubsubBlock(host), stateBlock(host), bindingsBlock(host)] };
+  const pubsub = await pubsubBlock(host);
+  const blocks = [invocation, pubsub, stateBlock(host), bindingsBlock(host), secretsBlock(host)];
+  return { invocation, blocks };
 }
