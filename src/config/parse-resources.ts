@@ -81,10 +81,9 @@ function isOurs(section: Section, kind: string, apiVersion: string): boolean {
     if (!apiVersion.startsWith("dapr.io/")) return false;
     const hint = didYouMean(kind, KINDS.keys());
     const known = [...KINDS.keys()].join(", ");
-    section.problems.warn(
-      section.positionOf("kind"),
-      `kind ${JSON.stringify(kind)} is not known${hint} (known: ${known})`,
-    );
+    const fault =
+      kind === "" ? "is missing, write kind: Component" : `${JSON.stringify(kind)} is not known${hint}`;
+    section.problems.warn(section.positionOf("kind"), `kind ${fault} (known: ${known})`);
     return false;
   }
   // Other systems have kinds of these names too, so only a near miss of ours is worth a line.

@@ -32,6 +32,7 @@ function component(
     scopes: [],
     secretStore: undefined,
     origin,
+    typeOrigin: origin,
     ...from,
   };
 }

@@ -29,6 +29,7 @@ export interface ComponentResource {
   readonly namespace: string | undefined;
   /** As written, such as `state.redis`. */
   readonly type: string;
+  readonly typeOrigin: Origin;
   /** As written; empty when there is none. */
   readonly version: string;
   /** In file order; a name occurs once, its last entry counts. */
