@@ -2,9 +2,8 @@
  * A component that could not be loaded, in the words that Dapr's operators search for. Place and remedy stand in
  * brackets behind the cause.
  */
-import { componentLabel, type ComponentResource } from "../config/kinds/component.ts";
+import { componentLabel, MetadataError, type ComponentResource } from "../config/kinds/component.ts";
 import { formatPlace } from "../config/problem.ts";
-import { MetadataProblem } from "./metadata.ts";
 
 /** Why it failed, as the metric `runtime_component_init_fail_total` counts it. */
 export type FailureReason = "creation" | "init";
@@ -46,7 +45,7 @@ export class ComponentFailure extends Error {
   /** Opening it failed with `thrown`; one of this class is given back as it is. */
   static init(resource: ComponentResource, thrown: unknown): ComponentFailure {
     if (thrown instanceof ComponentFailure) return thrown;
-    const field = thrown instanceof MetadataProblem ? thrown.field : undefined;
+    const field = thrown instanceof MetadataError ? thrown.field : undefined;
     const text = `${textOf(thrown)} (${placeOf(resource, field)})`;
     return ComponentFailure.#nested(resource, "INIT_COMPONENT_FAILURE", text, ["init"], thrown);
   }

@@ -136,7 +136,7 @@ async function resolveProperties(
     readSecret: (store, secret, metadata) =>
       secretStore(store)?.get(secret, metadata, signal) ?? Promise.resolve(undefined),
   });
-  for (const warning of resolved.warnings) log.warn(`${placeOf(resource)}: ${warning}`);
+  for (const { field, message } of resolved.warnings) log.warn(`${placeOf(resource, field)}: ${message}`);
   const properties = Object.fromEntries(resolved.texts);
   // The consumer group is the app unless the user says otherwise.
   if (

@@ -2,6 +2,7 @@
  * Checks a component's metadata against its schema: names, required fields, types, bounds; every error names the
  * fix.
  */
+import { MetadataError, type MetadataWarning } from "../config/kinds/component.ts";
 import { parseDurationOrSeconds } from "../lib/duration.ts";
 import { nearest } from "../lib/nearest.ts";
 import { sharedFieldsOf } from "./categories.ts";
@@ -9,24 +10,13 @@ import type { MetadataField, MetadataSchema, MetadataValues } from "./component.
 
 const truthy = new Set(["y", "yes", "true", "t", "on", "1"]);
 
-/** A field that cannot be used; `field` is its name as the user wrote it, so that its line can be told. */
-export class MetadataProblem extends Error {
-  override readonly name = "MetadataProblem";
-  readonly field: string;
-
-  constructor(field: string, message: string, cause?: unknown) {
-    super(`metadata field "${field}"${message}`, { cause });
-    this.field = field;
-  }
-}
-
 export type MetadataOutcome<S extends MetadataSchema> = {
   readonly values: MetadataValues<S>;
   /** Unknown names: Dapr ignores them, we say which known one may be meant. */
-  readonly warnings: readonly { readonly field: string; readonly message: string }[];
+  readonly warnings: readonly MetadataWarning[];
 };
 
-/** Typed values of a component's metadata. Throws a MetadataProblem that names field, value and what is allowed. */
+/** Typed values of a component's metadata. Throws a MetadataError that names field, value and what is allowed. */
 export function readMetadata<S extends MetadataSchema>(
   schema: S,
   category: string,
@@ -40,8 +30,7 @@ export function readMetadata<S extends MetadataSchema>(
     if (found !== undefined) used.add(found.toLowerCase());
     const text = found === undefined ? field.default : given.get(found.toLowerCase());
     if (text === undefined || (text === "" && field.default === undefined)) {
-      if (field.required === true)
-        throw new MetadataProblem(found ?? name, ` is required: ${field.description}`);
+      if (field.required === true) throw metadataProblem(found ?? name, ` is required: ${field.description}`);
       continue;
     }
     values[name] = readValue(name, field, text === "" ? field.default! : text);
@@ -53,7 +42,7 @@ function byLowerName(properties: Readonly<Record<string, string>>): Map<string, 
   const given = new Map<string, string>();
   for (const [name, value] of Object.entries(properties)) {
     const lower = name.toLowerCase();
-    if (given.has(lower)) throw new MetadataProblem(name, " is given twice, in different case; keep one");
+    if (given.has(lower)) throw metadataProblem(name, " is given twice, in different case; keep one");
     given.set(lower, value);
   }
   return given;
@@ -64,7 +53,7 @@ function unknownNames(
   category: string,
   properties: Readonly<Record<string, string>>,
   used: ReadonlySet<string>,
-): { field: string; message: string }[] {
+): MetadataWarning[] {
   const shared = sharedFieldsOf(category);
   const known = [...Object.keys(schema), ...shared];
   const sharedNames = new Set(shared.map((name) => name.toLowerCase()));
@@ -79,7 +68,7 @@ function unknownNames(
 
 function readValue(name: string, field: MetadataField, text: string): string | number | boolean {
   if (field.oneOf !== undefined && !field.oneOf.includes(text)) {
-    throw new MetadataProblem(name, `: ${shown(field, text)} is not one of ${field.oneOf.join(", ")}`);
+    throw metadataProblem(name, `: ${shown(field, text)} is not one of ${field.oneOf.join(", ")}`);
   }
   switch (field.kind) {
     case "string":
@@ -100,11 +89,11 @@ function readNumber(name: string, field: MetadataField, text: string): number {
     text.trim() !== "" && (field.kind === "integer" ? Number.isSafeInteger(value) : Number.isFinite(value));
   if (!valid) {
     const wanted = field.kind === "integer" ? "an integer" : "a number";
-    throw new MetadataProblem(name, `: ${shown(field, text)} is not ${wanted}${boundsOf(field)}`);
+    throw metadataProblem(name, `: ${shown(field, text)} is not ${wanted}${boundsOf(field)}`);
   }
   const { min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY } = field;
   if (value < min || value > max)
-    throw new MetadataProblem(name, `: ${shown(field, text)} is not a number${boundsOf(field)}`);
+    throw metadataProblem(name, `: ${shown(field, text)} is not a number${boundsOf(field)}`);
   return value;
 }
 
@@ -124,6 +113,10 @@ function readDuration(name: string, field: MetadataField, text: string): number 
     return parseDurationOrSeconds(text);
   } catch (cause) {
     const fix = "write e.g. 30s, 1h30m, or seconds";
-    throw new MetadataProblem(name, `: ${shown(field, text)} is no duration; ${fix}`, cause);
+    throw metadataProblem(name, `: ${shown(field, text)} is no duration; ${fix}`, cause);
   }
+}
+
+function metadataProblem(field: string, rest: string, cause?: unknown): MetadataError {
+  return new MetadataError(field, `metadata field "${field}"${rest}`, cause);
 }

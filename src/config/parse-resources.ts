@@ -38,6 +38,8 @@ const KINDS: ReadonlyMap<string, readonly string[]> = new Map([
 export function parseResources(text: string, file: string): ParsedResources {
   const resources: Resource[] = [];
   const problems: Problem[] = [];
+  const control = CONTROL.exec(text);
+  if (control !== null) return { resources, problems: [controlProblem(text, control.index, file)] };
   for (const document of parseYaml(text)) {
     const list = new ProblemList(file);
     const resource = parseDocument(document, list);
@@ -45,6 +47,17 @@ export function parseResources(text: string, file: string): ParsedResources {
     problems.push(...list.all);
   }
   return deepFreeze({ resources, problems });
+}
+
+/** YAML allows none of them, and a file that holds one is usually no text at all. */
+// oxlint-disable-next-line no-control-regex
+const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/;
+
+function controlProblem(text: string, index: number, file: string): Problem {
+  const before = text.slice(0, index).split("\n");
+  const code = text.charCodeAt(index).toString(16).padStart(4, "0").toUpperCase();
+  const message = `the control character U+${code} is not allowed in YAML, save the file as plain text`;
+  return { severity: "error", file, line: before.length, column: before.at(-1)!.length + 1, message };
 }
 
 function parseDocument({ root, error, warnings }: YamlDocument, problems: ProblemList): Resource | undefined {
