@@ -61,7 +61,7 @@ async function load(flags: readonly string[], lines: string[]): Promise<void> {
       for (const problem of resolved.problems) say(formatProblem(problem));
       const host = { ...shared, configuration, components, subscriptions: loaded.subscriptions };
       const app = { protocol: "none" };
-      makeBlocks({ ...host, httpEndpoints: resolved.endpoints, app } as unknown as BlockHost);
+      await makeBlocks({ ...host, httpEndpoints: resolved.endpoints, app } as unknown as BlockHost);
     } finally {
       await components.close();
     }
