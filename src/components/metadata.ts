@@ -89,9 +89,9 @@ function readValue(name: string, field: MetadataField, text: string): string | n
     case "string":
       return text;
     case "boolean":
-      return truthy.has(text.toLowerCase());
+      return field.strict === true ? readStrictBoolean(name, text) : truthy.has(text.toLowerCase());
     case "duration":
-      return readDuration(name, text);
+      return readDuration(name, text, field.bareUnit ?? "s");
     case "integer":
     case "number":
       return readNumber(name, field, text);
@@ -112,11 +112,20 @@ function readNumber(name: string, field: MetadataField, text: string): number {
   return value;
 }
 
-function readDuration(name: string, text: string): number {
+/** Exactly the spellings that Go's strconv takes. */
+function readStrictBoolean(name: string, text: string): boolean {
+  if (/^(1|t|T|TRUE|true|True)$/.test(text)) return true;
+  if (/^(0|f|F|FALSE|false|False)$/.test(text)) return false;
+  throw new Error(`metadata field "${name}": "${text}" is neither true nor false`);
+}
+
+function readDuration(name: string, text: string, bareUnit: "ms" | "s"): number {
+  if (bareUnit === "ms" && /^[-+]?\d{1,15}$/.test(text)) return Number(text);
   try {
     return parseDurationOrSeconds(text);
   } catch (cause) {
-    throw new Error(`metadata field "${name}": "${text}" is no duration; write e.g. 30s, 1h30m, or seconds`, {
+    const bare = bareUnit === "ms" ? "milliseconds" : "seconds";
+    throw new Error(`metadata field "${name}": "${text}" is no duration; write e.g. 30s, 1h30m, or ${bare}`, {
       cause,
     });
   }

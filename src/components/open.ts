@@ -50,8 +50,11 @@ export type ComponentsInit = {
 
 export type RunningComponents = OpenComponents & { list(): readonly OpenComponent[]; close(): Promise<void> };
 
-/** Every port can be closed; that is all this file knows of one. */
+/** Every port can be closed; that is nearly all this file knows of one. */
 type Closable = { close(): Promise<void> };
+
+/** What only some know when they are open: capabilities that depend on the version or on the server. */
+type Knowing = { readonly capabilities?: readonly string[] };
 
 /** Rejects with Dapr's text when a component fails without `ignoreErrors`; those opened before it are closed again. */
 export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
@@ -140,7 +143,8 @@ async function openOne(resource: ComponentResource, init: ComponentsInit): Promi
     };
     return file.open(context as never);
   });
-  return { resource, file, port, capabilities: file.capabilities, properties };
+  const capabilities = (port as Knowing).capabilities ?? file.capabilities;
+  return { resource, file, port, capabilities, properties };
 }
 
 function findEntry(resource: ComponentResource): ComponentEntry {

@@ -68,6 +68,8 @@ function causeText(cause: unknown): string {
 
 /** All methods may run at once, may be retried by the caller after an error, and reject with a readable Error. */
 export type StateStore = {
+  /** What the metadata API lists, when it depends on version or server; else the component file's list is. */
+  readonly capabilities?: readonly string[];
   /** Most writes one `transact` takes. Absent = no limit of its own. */
   readonly maxTransactionWrites?: number;
   /** May wait for the store. Without effect, so it may be repeated. */
