@@ -69,6 +69,7 @@ export const stateTraits = {
     etagForm: "version from 1",
     createConflict: "error",
     createMark: true,
+    etagCreates: true,
     createOnlyDeletes: true,
     deletesAbsentWithEtag: true,
     hidesExpiry: true,

@@ -1,9 +1,12 @@
 /** Every state component under the contract suite, on real servers. */
 import { joinMesh } from "../../mesh/index.ts";
+import type { StateStore } from "../../src/blocks/state/port.ts";
 import * as inMemory from "../../src/components/state/in-memory.ts";
 import * as nats from "../../src/components/state/nats.ts";
+import * as redis from "../../src/components/state/redis.ts";
 import * as sqlite from "../../src/components/state/sqlite.ts";
 import { startNats } from "../kit/nats.ts";
+import { startRedis } from "../kit/servers/redis.ts";
 import { tempDir } from "../kit/temp-dir.ts";
 import { manualClock } from "./manual-clock.ts";
 import { openStore } from "./open-store.ts";
@@ -50,3 +53,14 @@ stateContract("state.sqlite in memory", stateTraits["state.sqlite"], async () =>
   const store = await openStore(sqlite, { properties: { connectionString: ":memory:" }, clock });
   return { store, advance: (ms) => clock.advance(ms), close: () => store.close() };
 });
+
+stateContract("state.redis", stateTraits["state.redis"], async () => {
+  const server = await startRedis();
+  const store = await openStore(redis, { properties: { redisHost: server.address } });
+  return { store, server, close: () => closeBoth(store, server) };
+});
+
+async function closeBoth(store: StateStore, server: AsyncDisposable): Promise<void> {
+  await store.close();
+  await server[Symbol.asyncDispose]();
+}
