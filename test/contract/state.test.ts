@@ -3,9 +3,11 @@ import { joinMesh } from "../../mesh/index.ts";
 import type { StateStore } from "../../src/blocks/state/port.ts";
 import * as inMemory from "../../src/components/state/in-memory.ts";
 import * as nats from "../../src/components/state/nats.ts";
+import * as postgresql from "../../src/components/state/postgresql.ts";
 import * as redis from "../../src/components/state/redis.ts";
 import * as sqlite from "../../src/components/state/sqlite.ts";
 import { startNats } from "../kit/nats.ts";
+import { startPostgres } from "../kit/servers/postgres.ts";
 import { startRedis } from "../kit/servers/redis.ts";
 import { tempDir } from "../kit/temp-dir.ts";
 import { manualClock } from "./manual-clock.ts";
@@ -59,6 +61,14 @@ stateContract("state.redis", stateTraits["state.redis"], async () => {
   const store = await openStore(redis, { properties: { redisHost: server.address } });
   return { store, server, close: () => closeBoth(store, server) };
 });
+
+for (const version of ["v1", "v2"] as const) {
+  stateContract(`state.postgresql ${version}`, stateTraits[`state.postgresql ${version}`], async () => {
+    const server = await startPostgres();
+    const store = await openStore(postgresql, { properties: { connectionString: server.url }, version });
+    return { store, server, close: () => closeBoth(store, server) };
+  });
+}
 
 async function closeBoth(store: StateStore, server: AsyncDisposable): Promise<void> {
   await store.close();
