@@ -10,4 +10,9 @@ export const componentEntries: readonly ComponentEntry[] = [
   { type: "pubsub.nats", load: () => import("./pubsub/nats.ts") },
   { type: "state.in-memory", load: () => import("./state/in-memory.ts") },
   { type: "state.nats", load: () => import("./state/nats.ts") },
+  { type: "state.postgres", load: () => import("./state/postgresql.ts") },
+  { type: "state.postgresql", load: () => import("./state/postgresql.ts") },
+  { type: "state.redis", load: () => import("./state/redis.ts") },
+  { type: "state.sqlite", load: () => import("./state/sqlite.ts") },
+  { type: "state.sqlite3", load: () => import("./state/sqlite.ts") },
 ];

@@ -15,7 +15,7 @@ export type StateTraits = {
   readonly etagForm: string;
   /** first-write without ETag on a key that exists: 409 (default), or an error without a status of its own. */
   readonly createConflict?: "mismatch" | "error";
-  /** Such a write is refused only where an earlier write was first-write too; from then on every write needs an ETag. */
+  /** Such a write is refused only where an earlier one was first-write; from then on every write needs an ETag. */
   readonly createMark?: boolean;
   /** A delete with first-write and without ETag is done although the key exists. */
   readonly createOnlyDeletes?: boolean;

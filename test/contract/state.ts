@@ -2,34 +2,27 @@
  * What every state store must do, as one suite over the port (src/blocks/state/port.ts). A store joins by one call
  * of `stateContract` in state.test.ts. Keys are fresh for each test, so stores may keep data between them.
  */
-import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { EtagInvalid, EtagMismatch } from "../../src/blocks/state/port.ts";
 import {
-  EtagInvalid,
-  EtagMismatch,
-  type StateDelete,
-  type StateReadOptions,
-  type StateRecord,
-  type StateSet,
-  type StateStore,
-} from "../../src/blocks/state/port.ts";
-import { eventually } from "../kit/eventually.ts";
+  type StateFixture,
+  type Suite,
+  deletion,
+  expectExists,
+  expectMismatch,
+  expired,
+  freshKey,
+  hasTransactions,
+  increment,
+  put,
+  read,
+  saving,
+  signal,
+  strong,
+  text,
+} from "./state-steps.ts";
+import { bulk, outage, refusedTransactions, transactions } from "./state-together.ts";
 import { type StateTraits, savedJson } from "./state-traits.ts";
-
-export type StateFixture = {
-  readonly store: StateStore;
-  close(): Promise<void>;
-  /** Moves the store's clock; absent for stores that live by real time. */
-  advance?(ms: number): void;
-  /** Ends the server at once and starts it again with its data; absent where there is none to end. */
-  readonly server?: { kill(): Promise<void>; restart(): Promise<void> };
-};
-
-type Suite = { readonly fixture: () => StateFixture; readonly traits: StateTraits };
-
-const signal = new AbortController().signal;
-const reading: StateReadOptions = { consistency: "", metadata: {}, signal };
-const strong: StateReadOptions = { ...reading, consistency: "strong" };
 
 /** Runs the suite; `open` is called once and must give a store of its own. */
 export function stateContract(name: string, traits: StateTraits, open: () => Promise<StateFixture>): void {
@@ -333,240 +326,4 @@ function lives({ fixture, traits }: Suite): void {
     expect(after - before).toBeGreaterThanOrEqual(3_599_000);
     expect(after - before).toBeLessThan(3_700_000);
   });
-}
-
-function transactions({ fixture, traits }: Suite): void {
-  const transact = (...writes: (StateSet | StateDelete)[]): Promise<void> =>
-    fixture().store.transact!(writes, {}, signal);
-
-  it("does all of a transaction", async () => {
-    const [a, b, gone] = [freshKey(), freshKey(), freshKey()];
-    await put(fixture(), gone, Buffer.from("old"));
-    await transact(saving(a, "1"), deletion(gone), saving(b, "2", { ttlSeconds: 3600 }));
-    expect(text(await read(fixture(), a))).toBe("1");
-    expect(text(await read(fixture(), b))).toBe("2");
-    if (traits.hidesExpiry !== true) expect((await read(fixture(), b))!.expiresAtMs).toBeGreaterThan(0);
-    expect(await read(fixture(), gone)).toBeUndefined();
-  });
-
-  it("does nothing of a transaction with an ETag that is not current", async () => {
-    const [a, b, c] = [freshKey(), freshKey(), freshKey()];
-    await put(fixture(), b, Buffer.from("old"));
-    const { etag } = (await read(fixture(), b))!;
-    await put(fixture(), b, Buffer.from("newer"));
-    await expectMismatch(transact(saving(a, "1"), saving(b, "2", { etag }), saving(c, "3")));
-    await expectMismatch(transact(saving(a, "1"), deletion(b, { etag })));
-    if (traits.createMark !== true)
-      await expectExists(traits, transact(saving(a, "1"), saving(b, "2", { createOnly: true })));
-    expect(await read(fixture(), a)).toBeUndefined();
-    expect(text(await read(fixture(), b))).toBe("newer");
-    expect(await read(fixture(), c)).toBeUndefined();
-  });
-
-  it("does a transaction whose ETags are current", async () => {
-    const [a, b, c] = [freshKey(), freshKey(), freshKey()];
-    await put(fixture(), a, Buffer.from("1"));
-    await put(fixture(), b, Buffer.from("1"));
-    const [first, second] = [(await read(fixture(), a))!.etag, (await read(fixture(), b))!.etag];
-    const created = saving(c, "2", { createOnly: true });
-    await transact(saving(a, "2", { etag: first }), deletion(b, { etag: second }), created);
-    expect(text(await read(fixture(), a))).toBe("2");
-    expect(await read(fixture(), b)).toBeUndefined();
-    expect(text(await read(fixture(), c))).toBe("2");
-  });
-
-  it("takes a transaction of one write", async () => {
-    const key = freshKey();
-    await transact(saving(key, "1", { createOnly: true }));
-    if (traits.createMark !== true)
-      await expectExists(traits, transact(saving(key, "2", { createOnly: true })));
-    await transact(deletion(key));
-    expect(await read(fixture(), key)).toBeUndefined();
-  });
-
-  it("stores the last of several writes to one key", async () => {
-    const [a, b] = [freshKey(), freshKey()];
-    await transact(saving(a, "1"), saving(b, "1"), saving(a, "2"), deletion(b), saving(a, "3"));
-    expect(text(await read(fixture(), a))).toBe("3");
-    expect(await read(fixture(), b)).toBeUndefined();
-    await transact(deletion(a), saving(a, "4"), saving(b, "5"));
-    expect(text(await read(fixture(), a))).toBe("4");
-  });
-
-  it("checks every ETag of a key against the state before the transaction", async () => {
-    const key = freshKey();
-    await put(fixture(), key, Buffer.from("1"));
-    const { etag } = (await read(fixture(), key))!;
-    await transact(saving(key, "2", { etag }), saving(key, "3"));
-    expect(text(await read(fixture(), key))).toBe("3");
-    await expectMismatch(transact(saving(key, "4", { etag }), saving(key, "5")));
-    const current = (await read(fixture(), key))!.etag;
-    await expectMismatch(transact(saving(key, "4", { etag: current }), saving(key, "5", { etag })));
-    await transact(saving(key, "6"), saving(key, "7", { etag: current }));
-    expect(text(await read(fixture(), key))).toBe("7");
-  });
-
-  it("keeps a sum under concurrent transfers", async () => {
-    const [a, b] = [freshKey(), freshKey()];
-    await transact(saving(a, "50"), saving(b, "50"));
-    await Promise.all(Array.from({ length: 8 }, () => transfer(fixture(), a, b)));
-    expect(text(await read(fixture(), a))).toBe("42");
-    expect(text(await read(fixture(), b))).toBe("58");
-  });
-
-  it("takes a hundred writes at once", async () => {
-    const names = Array.from({ length: 100 }, freshKey);
-    await transact(...names.map((key, index) => saving(key, String(index))));
-    expect(text(await read(fixture(), names[99]!))).toBe("99");
-  });
-}
-
-function refusedTransactions({ fixture }: Suite): void {
-  it("says why transactions do not work with this server", async () => {
-    const key = freshKey();
-    await expect(fixture().store.transact!([saving(key, "1")], {}, signal)).rejects.toThrow(/replica/i);
-    expect(await read(fixture(), key)).toBeUndefined();
-  });
-}
-
-/** Last of the suite: it ends the server. */
-function outage({ fixture }: Suite): void {
-  it("fails in time while its server is away, and serves again when it is back", { timeout: 120_000 }, async () => {
-    const { server, store } = fixture();
-    if (server === undefined) return;
-    const key = freshKey();
-    await put(fixture(), key, Buffer.from("1"));
-    await server.kill();
-    const startedMs = performance.now();
-    await expect(store.get(key, strong)).rejects.toThrow(Error);
-    expect(performance.now() - startedMs).toBeLessThan(25_000);
-    await expect(store.set(saving(key, "2"), signal)).rejects.toThrow(Error);
-    await server.restart();
-    await eventually(async () => expect(text(await store.get(key, strong))).toBe("1"), { timeoutMs: 30_000 });
-    await store.set(saving(key, "3"), signal);
-    expect(text(await read(fixture(), key))).toBe("3");
-  });
-}
-
-function bulk({ fixture }: Suite): void {
-  it("reads many keys in the order asked for, repeated and absent ones too", async () => {
-    const [a, b, absent, gone] = [freshKey(), freshKey(), freshKey(), freshKey()];
-    await put(fixture(), b, Buffer.from("b"));
-    await put(fixture(), a, Buffer.from("a"));
-    await put(fixture(), gone, Buffer.from("gone"));
-    await fixture().store.delete(deletion(gone), signal);
-    const found = await readMany(fixture(), [a, absent, b, gone, a]);
-    const texts = found.map((record) => (record instanceof Error ? "error" : record && text(record)));
-    expect(texts).toEqual(["a", undefined, "b", undefined, "a"]);
-    const [first] = found;
-    expect(first).toEqual(await fixture().store.get(a, strong));
-    expect(await readMany(fixture(), [])).toEqual([]);
-  });
-
-  it("reads 1,500 keys at once", async () => {
-    const key = freshKey();
-    await put(fixture(), key, Buffer.from("here"));
-    const asked = Array.from({ length: 1500 }, (_, index) => (index === 1400 ? key : `${key}-${index}`));
-    const found = await readMany(fixture(), asked);
-    expect(found).toHaveLength(1500);
-    expect(found.flatMap((record, index) => (record === undefined ? [] : [index]))).toEqual([1400]);
-  });
-}
-
-function freshKey(): string {
-  return `test-${randomUUID()}`;
-}
-
-function saving(key: string, value: string, more: Partial<StateSet> = {}): StateSet {
-  return {
-    kind: "set",
-    key,
-    value: Buffer.from(value),
-    json: false,
-    etag: undefined,
-    createOnly: false,
-    ttlSeconds: undefined,
-    metadata: {},
-    ...more,
-  };
-}
-
-function deletion(key: string, more: Partial<StateDelete> = {}): StateDelete {
-  return { kind: "delete", key, etag: undefined, createOnly: false, metadata: {}, ...more };
-}
-
-async function put({ store }: StateFixture, key: string, value: Uint8Array): Promise<void> {
-  await store.set({ ...saving(key, ""), value }, signal);
-}
-
-async function read({ store }: StateFixture, key: string): Promise<StateRecord | undefined> {
-  return store.get(key, strong);
-}
-
-/** As the block does: store by store, one call or many. */
-async function readMany(
-  { store }: StateFixture,
-  keys: string[],
-): Promise<(StateRecord | undefined | Error)[]> {
-  return store.getMany?.(keys, reading) ?? Promise.all(keys.map((key) => store.get(key, reading)));
-}
-
-function text(record: StateRecord | undefined): string | undefined {
-  return record === undefined ? undefined : Buffer.from(record.value).toString();
-}
-
-async function expectMismatch(write: Promise<void>): Promise<void> {
-  await expect(write).rejects.toBeInstanceOf(EtagMismatch);
-}
-
-/** A create that found the key. */
-async function expectExists(traits: StateTraits, write: Promise<void>): Promise<void> {
-  if (traits.createConflict !== "error") return expectMismatch(write);
-  const failure = await write.then(
-    () => undefined,
-    (error: unknown) => error,
-  );
-  expect(failure).toBeInstanceOf(Error);
-  expect(failure).not.toBeInstanceOf(EtagMismatch);
-}
-
-function hasTransactions({ transactions: kind }: StateTraits): boolean {
-  return kind === undefined || kind === "real";
-}
-
-/** Waits until a record with a time to live of one second is gone. */
-async function expired(fixture: StateFixture, key: string): Promise<void> {
-  fixture.advance?.(1_000);
-  await eventually(async () => (await read(fixture, key)) === undefined, {
-    timeoutMs: 15_000,
-    what: "expiry",
-  });
-}
-
-async function increment(fixture: StateFixture, key: string): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
-    const record = (await read(fixture, key))!;
-    try {
-      await fixture.store.set(saving(key, String(Number(text(record)) + 1), { etag: record.etag }), signal);
-      return;
-    } catch (error) {
-      if (!(error instanceof EtagMismatch)) throw error;
-    }
-  }
-  throw new Error("no luck in 200 tries");
-}
-
-async function transfer(fixture: StateFixture, from: string, to: string): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
-    const [source, target] = [(await read(fixture, from))!, (await read(fixture, to))!];
-    const less = saving(from, String(Number(text(source)) - 1), { etag: source.etag });
-    const more = saving(to, String(Number(text(target)) + 1), { etag: target.etag });
-    try {
-      await fixture.store.transact!([less, more], {}, signal);
-      return;
-    } catch (error) {
-      if (!(error instanceof EtagMismatch)) throw error;
-    }
-  }
-  throw new Error("no luck in 200 tries");
 }

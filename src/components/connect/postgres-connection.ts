@@ -4,7 +4,12 @@ import type { ConnectionOptions } from "node:tls";
 
 /** Fields of a component that win over the connection string. */
 export type PostgresOverrides = Readonly<
-  Partial<Record<"host" | "hostaddr" | "port" | "database" | "user" | "password" | "sslRootCert", string | undefined>>
+  Partial<
+    Record<
+      "host" | "hostaddr" | "port" | "database" | "user" | "password" | "sslRootCert",
+      string | undefined
+    >
+  >
 >;
 
 export type PostgresConnection = {
@@ -41,7 +46,10 @@ const known = new Set([
 ]);
 
 /** Words that only other client libraries know and that have no meaning here. */
-const ignored = /^(pool_.*|default_query_exec_mode|statement_cache_.*|description_cache_.*|target_session_attrs|sslsni|krb.*|service.*|passfile|fallback_application_name|min_.*)$/;
+const ignored = new RegExp(
+  "^(pool_.*|min_.*|krb.*|service.*|statement_cache_.*|description_cache_.*|default_query_exec_mode|" +
+    "target_session_attrs|sslsni|passfile|fallback_application_name)$",
+);
 
 /** Throws an Error that names what cannot be read; it never quotes the text, which may hold a password. */
 export function readPostgresConnection(text: string, overrides: PostgresOverrides = {}): PostgresConnection {
@@ -94,11 +102,13 @@ function wordsOfUrl(text: string): Map<string, string> {
   try {
     url = new URL(text);
   } catch {
-    throw new Error("connection string: not a URL; special characters in the password must be percent-encoded");
+    throw new Error(
+      "connection string: not a URL; special characters in the password must be percent-encoded",
+    );
   }
   const words = new Map<string, string>();
   const put = (name: string, value: string): void => {
-    if (value !== "") words.set(name, decodeURIComponent(value));
+    if (value !== "") words.set(name, decoded(value));
   };
   put("user", url.username);
   put("password", url.password);
@@ -109,9 +119,19 @@ function wordsOfUrl(text: string): Map<string, string> {
   return words;
 }
 
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new Error(
+      "connection string: a % in a URL must be followed by two hex digits; write % itself as %25",
+    );
+  }
+}
+
 function wordsOfDsn(text: string): Map<string, string> {
   const words = new Map<string, string>();
-  const word = /\s*([\w.]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\]|\\.)*))\s*/gy;
+  const word = /\s*([\w.]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\']|\\.)(?:[^\s\\]|\\.)*)?)\s*/gy;
   let end = 0;
   for (const match of text.matchAll(word)) {
     words.set(match[1]!, (match[2] ?? match[3] ?? "").replace(/\\(.)/gs, "$1"));
@@ -142,7 +162,8 @@ function sslOf(words: ReadonlyMap<string, string>, host: string | undefined): Po
     case "allow":
     case "require":
       // With a root certificate, `require` means verify-ca, as in libpq.
-      if (ca !== undefined) return { ...given, rejectUnauthorized: true, checkServerIdentity: () => undefined };
+      if (ca !== undefined)
+        return { ...given, rejectUnauthorized: true, checkServerIdentity: () => undefined };
       return { ...given, rejectUnauthorized: false };
     default:
       throw new Error(`connection string: sslmode=${mode} is not known`);

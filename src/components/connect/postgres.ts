@@ -67,7 +67,8 @@ export async function connectPostgres(metadata: PostgresMetadata, log: Log): Pro
   const { host, hostaddr, port, database, user, password, sslRootCert } = metadata;
   const overrides = { host, hostaddr, port, database, user, password, sslRootCert };
   const text = metadata.connectionString ?? "";
-  if (text === "" && host === undefined && hostaddr === undefined) throw new Error("missing connection string");
+  if (text === "" && host === undefined && hostaddr === undefined)
+    throw new Error("missing connection string");
   const connection = readPostgresConnection(text === "" ? "application_name=weft" : text, overrides);
   const { default: pg } = await import("pg");
   const open = (ssl: PoolConfig["ssl"]): Pool => {
@@ -104,7 +105,7 @@ async function firstThatWorks(
 ): Promise<Pool> {
   const attempts = ssl === "prefer" ? [{ rejectUnauthorized: false }, false] : [ssl];
   for (let index = 0; ; index++) {
-    const pool = open(attempts[index]!);
+    const pool = open(attempts[index]);
     try {
       await pool.query("SELECT 1");
       return pool;

@@ -53,7 +53,12 @@ export const redisFields = {
     aliases: ["maxRetryBackoff"],
   },
   dialTimeout: { kind: "duration", bareUnit: "ms", description: "Longest time to connect.", default: "5s" },
-  readTimeout: { kind: "duration", bareUnit: "ms", description: "Longest wait for an answer.", default: "3s" },
+  readTimeout: {
+    kind: "duration",
+    bareUnit: "ms",
+    description: "Longest wait for an answer.",
+    default: "3s",
+  },
   writeTimeout: { kind: "duration", bareUnit: "ms", description: "Accepted; readTimeout bounds both." },
   poolSize: { kind: "integer", description: "Accepted; one connection carries all commands." },
   poolTimeout: { kind: "duration", bareUnit: "ms", description: "Accepted without effect." },

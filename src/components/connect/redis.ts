@@ -43,11 +43,7 @@ type Client = {
   on(event: "error", listener: (error: Error) => void): unknown;
 };
 
-type Send = (
-  key: string,
-  isRead: boolean,
-  args: readonly (string | Buffer)[],
-) => Promise<RedisReply>;
+type Send = (key: string, isRead: boolean, args: readonly (string | Buffer)[]) => Promise<RedisReply>;
 
 /** Commands that may wait for a connection or an answer at once. */
 const maxWaiting = 10_000;
@@ -66,7 +62,8 @@ export async function connectRedis(init: RedisInit): Promise<Redis> {
   let lastError: Error | undefined;
   client.on("error", (error) => {
     // Once per outage would need a state of its own; the text says when it began.
-    if (started && error.message !== lastError?.message) log.warn(`redis: ${error.message}; connecting again`);
+    if (started && error.message !== lastError?.message)
+      log.warn(`redis: ${error.message}; connecting again`);
     lastError = error;
   });
   const where = addresses.map(({ host, port }) => `${host}:${port}`).join(",");
@@ -81,7 +78,8 @@ export async function connectRedis(init: RedisInit): Promise<Redis> {
   started = true;
   return {
     isCluster: metadata.redisType === "cluster",
-    command: (key, kind, args, callSignal) => repeated(init, kind, () => send(key, kind === "read", args), callSignal),
+    command: (key, kind, args, callSignal) =>
+      repeated(init, kind, () => send(key, kind === "read", args), callSignal),
     close: async () => destroy(client),
   };
 }
@@ -170,10 +168,12 @@ function clientOptions(metadata: RedisMetadata, isStarted: () => boolean): NodeO
       connectTimeout: metadata.dialTimeout,
       socketTimeout: silenceMs,
       reconnectStrategy: (retries: number, cause: Error) =>
-        !isStarted() && retries >= attemptsAtStart ? cause : Math.min(50 * 2 ** Math.min(retries, 10), maxWaitMs),
+        !isStarted() && retries >= attemptsAtStart
+          ? cause
+          : Math.min(50 * 2 ** Math.min(retries, 10), maxWaitMs),
       ...tlsOptions(metadata),
     },
-  } as NodeOptions;
+  };
 }
 
 function tlsOptions(metadata: RedisMetadata): object {
@@ -192,7 +192,9 @@ function readAddresses({ redisHost, redisPort, redisType, failover }: RedisMetad
   const parts = redisHost.split(",").map((part) => part.trim());
   const addresses = parts.filter((part) => part !== "").map((part) => readAddress(part, redisPort));
   if (addresses.length > 1 && redisType === "node" && !failover)
-    throw new Error('metadata field "redisHost" names several servers; set redisType: cluster, or failover: true');
+    throw new Error(
+      'metadata field "redisHost" names several servers; set redisType: cluster, or failover: true',
+    );
   return addresses;
 }
 
@@ -201,6 +203,8 @@ function readAddress(text: string, redisPort: number | undefined): Address {
   if (match === null) throw new Error(`metadata field "redisHost": '${text}' is neither host nor host:port`);
   const own = match[2] === undefined ? undefined : Number(match[2]);
   if (own !== undefined && redisPort !== undefined && own !== redisPort)
-    throw new Error(`metadata fields "redisHost" (${text}) and "redisPort" (${redisPort}) name different ports`);
+    throw new Error(
+      `metadata fields "redisHost" (${text}) and "redisPort" (${redisPort}) name different ports`,
+    );
   return { host: match[1]!.replace(/^\[|\]$/g, ""), port: own ?? redisPort ?? 6379 };
 }

@@ -3,7 +3,6 @@
  * Dapr's components, so data can change hands in both directions.
  */
 import {
-  EtagMismatch,
   type StateDelete,
   type StateReadOptions,
   type StateRecord,
@@ -13,6 +12,7 @@ import {
 } from "../../blocks/state/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { type Postgres, type Run, connectPostgres, postgresFields } from "../connect/postgres.ts";
+import { changedMeanwhile } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import type { PostgresLayout } from "./sql/postgres-layout.ts";
 import { postgresV1 } from "./sql/postgres-v1.ts";
@@ -35,7 +35,8 @@ export const metadataSchema = {
   },
   cleanupInterval: {
     kind: "duration",
-    description: "How often expired rows are deleted; 0 and less: never. They are invisible once they expire.",
+    description:
+      "How often expired rows are deleted; 0 and less: never. They are invisible once they expire.",
     default: "1h",
     aliases: ["cleanupIntervalInSeconds"],
   },
@@ -44,6 +45,8 @@ export const metadataSchema = {
 const migrationAttempts = 5;
 /** What two sidecars that create the same tables at once may get. */
 const createdMeanwhile = new Set(["23505", "42P07", "42701", "42710", "40P01"]);
+
+const undefinedColumn = "42703";
 
 /** Creates missing tables. Rejects when the server cannot be reached or refuses. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
@@ -68,9 +71,18 @@ async function migrate(postgres: Postgres, layout: PostgresLayout): Promise<void
       return await postgres.transaction(layout.migrate);
     } catch (error) {
       const { code } = error as { code?: string };
+      if (code === undefinedColumn) throw foreignTable(layout, error);
       if (attempt === migrationAttempts || code === undefined || !createdMeanwhile.has(code)) throw error;
     }
   }
+}
+
+function foreignTable({ table }: PostgresLayout, cause: unknown): Error {
+  return new Error(
+    `table ${table} has other columns than this version of the component needs; is it one of the other version? ` +
+      "choose another table with metadata tableName (v1) or tablePrefix (v2)",
+    { cause },
+  );
 }
 
 class PostgresStore implements StateStore {
@@ -102,10 +114,7 @@ class PostgresStore implements StateStore {
     return rows[0] === undefined ? undefined : this.#layout.record(rows[0]);
   }
 
-  async getMany(
-    keys: readonly string[],
-    { signal }: StateReadOptions,
-  ): Promise<(StateRecord | undefined)[]> {
+  async getMany(keys: readonly string[], { signal }: StateReadOptions): Promise<(StateRecord | undefined)[]> {
     signal.throwIfAborted();
     if (keys.length === 0) return [];
     const { rows } = await this.#postgres.run(this.#layout.statements.getMany, [keys]);
@@ -145,12 +154,13 @@ class PostgresStore implements StateStore {
     if (write.kind === "delete") {
       if (etag === undefined) await run(statements.delete, [key]);
       else if ((await run(statements.deleteGuarded, [key, etagParameter(etag)])).count === 0)
-        throw mismatch(key);
+        throw changedMeanwhile(key);
       return;
     }
     const values = [key, ...columns(write), ttlOf(write) ?? null];
     if (etag !== undefined) {
-      if ((await run(statements.replace, [...values, etagParameter(etag)])).count === 0) throw mismatch(key);
+      if ((await run(statements.replace, [...values, etagParameter(etag)])).count === 0)
+        throw changedMeanwhile(key);
     } else if (write.createOnly) {
       if ((await run(statements.create, values)).count === 0) throw new Error("no item was updated");
     } else await run(statements.put, values);
@@ -164,9 +174,4 @@ class PostgresStore implements StateStore {
       if (count > 0) await run(clean);
     });
   }
-}
-
-function mismatch(key: string): EtagMismatch {
-  const user = key.slice(key.lastIndexOf("||") + 2).slice(0, 100);
-  return new EtagMismatch(`key '${user}' was changed or deleted since that ETag was read`);
 }

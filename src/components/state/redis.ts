@@ -6,7 +6,6 @@ import { createHash } from "node:crypto";
 import { withoutMarkupEscapes } from "../../lib/go-json.ts";
 import {
   EtagInvalid,
-  EtagMismatch,
   type StateDelete,
   type StateReadOptions,
   type StateRecord,
@@ -17,6 +16,7 @@ import {
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { type Redis, type RedisReply, connectRedis } from "../connect/redis.ts";
 import { redisFields } from "../connect/redis-fields.ts";
+import { changedMeanwhile } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 
 export const type = "state.redis";
@@ -106,12 +106,14 @@ class RedisStore implements StateStore {
 
   async set(write: StateSet, signal: AbortSignal): Promise<void> {
     if ((await this.#run([write], "set", signal)) === 0) return this.#wait(write, signal);
-    if (write.etag !== undefined) throw mismatch(write);
-    throw new Error(`failed to set key ${write.key}: it was saved with first-write, so a save needs its ETag`);
+    if (write.etag !== undefined) throw changedMeanwhile(write.key);
+    throw new Error(
+      `failed to set key ${write.key}: it was saved with first-write, so a save needs its ETag`,
+    );
   }
 
   async delete(write: StateDelete, signal: AbortSignal): Promise<void> {
-    if ((await this.#run([write], "delete", signal)) !== 0) throw mismatch(write);
+    if ((await this.#run([write], "delete", signal)) !== 0) throw changedMeanwhile(write.key);
     return this.#wait(write, signal);
   }
 
@@ -122,7 +124,7 @@ class RedisStore implements StateStore {
   ): Promise<void> {
     const once = oncePerKey(writes);
     const refused = await this.#run(once, "transaction", signal);
-    if (refused > 0) throw mismatch(once[refused - 1]!);
+    if (refused > 0) throw changedMeanwhile(once[refused - 1]!.key);
   }
 
   close(): Promise<void> {
@@ -186,11 +188,6 @@ function versionOf(etag: string | undefined): string {
   if (!/^[+-]?\d{1,18}$/.test(etag))
     throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
   return String(Number(etag));
-}
-
-function mismatch({ key }: StateWrite): EtagMismatch {
-  const user = key.slice(key.lastIndexOf("||") + 2).slice(0, 100);
-  return new EtagMismatch(`key '${user}' was changed or deleted since that ETag was read`);
 }
 
 function isReply(error: unknown, code: string): boolean {

@@ -7,7 +7,6 @@ import { randomUUID } from "node:crypto";
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { Clock } from "../../../mesh/index.ts";
 import {
-  EtagMismatch,
   type StateDelete,
   type StateReadOptions,
   type StateRecord,
@@ -16,6 +15,7 @@ import {
   type StateWrite,
 } from "../../blocks/state/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import { readConnectionString } from "./sql/sqlite-connection.ts";
@@ -49,7 +49,8 @@ export const metadataSchema = {
   disableWAL: { kind: "boolean", description: "Do not use the write-ahead log.", default: "false" },
   cleanupInterval: {
     kind: "duration",
-    description: "How often expired rows are deleted; 0 and less: never. They are invisible once they expire.",
+    description:
+      "How often expired rows are deleted; 0 and less: never. They are invisible once they expire.",
     default: "0s",
     aliases: ["cleanupIntervalInSeconds"],
   },
@@ -187,15 +188,13 @@ class SqliteStore implements StateStore {
     return this.#locked.run(() => this.#record(this.#statements.get.get(key) as Row | undefined), signal);
   }
 
-  async getMany(
-    keys: readonly string[],
-    { signal }: StateReadOptions,
-  ): Promise<(StateRecord | undefined)[]> {
+  async getMany(keys: readonly string[], { signal }: StateReadOptions): Promise<(StateRecord | undefined)[]> {
     const found = new Map<string, StateRecord | undefined>();
     for (let at = 0; at < keys.length; at += maxKeysAtOnce) {
       const some = keys.slice(at, at + maxKeysAtOnce);
       const marks = some.map(() => "?").join(",");
-      const text = `SELECT key, value, is_binary, etag, expiration_time FROM ${this.#tables.state} WHERE key IN (${marks})`;
+      const columns = "key, value, is_binary, etag, expiration_time";
+      const text = `SELECT ${columns} FROM ${this.#tables.state} WHERE key IN (${marks})`;
       const rows = await this.#locked.run(() => this.#database.prepare(text).all(...some), signal);
       for (const row of rows as (Row & { key: string })[]) found.set(row.key, this.#record(row));
     }
@@ -241,14 +240,14 @@ class SqliteStore implements StateStore {
     const { put, create, replace, delete: remove, deleteGuarded } = this.#statements;
     if (write.kind === "delete") {
       if (etag === undefined) remove.run(key);
-      else if (deleteGuarded.run(key, etag, now).changes === 0) throw new EtagMismatch();
+      else if (deleteGuarded.run(key, etag, now).changes === 0) throw changedMeanwhile(key);
       return;
     }
     const row = [...this.#columns(write), now] as const;
     if (etag !== undefined) {
-      if (replace.run(...row, key, etag, now).changes === 0) throw new EtagMismatch();
+      if (replace.run(...row, key, etag, now).changes === 0) throw changedMeanwhile(key);
     } else if (write.createOnly) {
-      if (create.run(key, ...row, now).changes === 0) throw new EtagMismatch();
+      if (create.run(key, ...row, now).changes === 0) throw existsAlready(key);
     } else put.run(key, ...row);
   }
 
@@ -257,8 +256,7 @@ class SqliteStore implements StateStore {
     const bytes = Buffer.from(write.value.buffer, write.value.byteOffset, write.value.byteLength);
     const ttlSeconds = ttlOf(write);
     // Rounded up: times are whole seconds, and a record must not end early.
-    const expires =
-      ttlSeconds === undefined ? null : timeText(this.#clock.nowMs() + ttlSeconds * 1000 + 999);
+    const expires = ttlSeconds === undefined ? null : timeText(this.#clock.nowMs() + ttlSeconds * 1000 + 999);
     return [bytes.toString(write.json ? "utf8" : "base64"), write.json ? 0 : 1, randomUUID(), expires];
   }
 

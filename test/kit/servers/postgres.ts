@@ -23,13 +23,32 @@ export async function startPostgres(): Promise<Postgres> {
       const find = (name: string): string =>
         findProgram(name, "postgresql", variable, globSync("/usr/lib/postgresql/*/bin"));
       const data = folder.join("data");
-      const init = ["-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions", "-E", "UTF8"];
+      const init = [
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "--no-sync",
+        "--no-instructions",
+        "-E",
+        "UTF8",
+      ];
       const locale = ["--locale", "C.UTF-8"];
       const program = { command: find("initdb"), args: [...init, ...locale] };
       await runProgram("initdb", asUser(uid, folder.path, program));
       // A killed process loses nothing without fsync; only a killed machine would.
       const settings = ["fsync=off", "unix_socket_directories=", "shared_buffers=16MB", "max_connections=60"];
-      const args = ["-D", data, "-h", "127.0.0.1", "-p", String(port), ...settings.flatMap((it) => ["-c", it])];
+      const args = [
+        "-D",
+        data,
+        "-h",
+        "127.0.0.1",
+        "-p",
+        String(port),
+        ...settings.flatMap((it) => ["-c", it]),
+      ];
       return asUser(uid, folder.path, { command: find("postgres"), args });
     },
     async ready(host, port) {
@@ -38,7 +57,10 @@ export async function startPostgres(): Promise<Postgres> {
     },
   });
   const url = urlOf(server.host, server.port);
-  return Object.assign(server, { url, query: (text: string, values?: readonly unknown[]) => query(url, text, values) });
+  return Object.assign(server, {
+    url,
+    query: (text: string, values?: readonly unknown[]) => query(url, text, values),
+  });
 }
 
 function urlOf(host: string, port: number): string {
@@ -50,7 +72,11 @@ async function query(
   text: string,
   values: readonly unknown[] = [],
 ): Promise<Record<string, unknown>[]> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000, query_timeout: 10_000 });
+  const client = new pg.Client({
+    connectionString: url,
+    connectionTimeoutMillis: 5_000,
+    query_timeout: 10_000,
+  });
   // The server may end the connection at any time, which is no error of the test.
   client.on("error", () => {});
   try {

@@ -89,7 +89,9 @@ async function givenServer(recipe: ServerRecipe, given: string): Promise<Server>
   const refuse = (): never => {
     throw new Error(`this test ends its server, but ${recipe.variable} gives one; unset ${recipe.variable}`);
   };
-  await eventually(() => recipe.ready(host, port), { what: `${recipe.name} at ${given} (${recipe.variable})` });
+  await eventually(() => recipe.ready(host, port), {
+    what: `${recipe.name} at ${given} (${recipe.variable})`,
+  });
   return {
     host,
     port,
@@ -105,7 +107,12 @@ async function givenServer(recipe: ServerRecipe, given: string): Promise<Server>
 }
 
 /** Path of a program; looks beside PATH where Debian keeps servers. Throws naming the package that has it. */
-export function findProgram(name: string, debianPackage: string, variable: string, more: readonly string[] = []): string {
+export function findProgram(
+  name: string,
+  debianPackage: string,
+  variable: string,
+  more: readonly string[] = [],
+): string {
   const folders = [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/usr/local/sbin", ...more];
   const found = folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
   if (found !== undefined) return found;
