@@ -6,8 +6,14 @@ export type ComponentEntry = { readonly type: string; readonly load: () => Promi
 
 /** Every component type, sorted by type. Loading a file does not load its client package: `open` does. */
 export const componentEntries: readonly ComponentEntry[] = [
+  { type: "bindings.cron", load: () => import("./bindings/cron.ts") },
+  { type: "bindings.http", load: () => import("./bindings/http.ts") },
+  { type: "bindings.localstorage", load: () => import("./bindings/localstorage.ts") },
+  { type: "bindings.smtp", load: () => import("./bindings/smtp.ts") },
   { type: "pubsub.in-memory", load: () => import("./pubsub/in-memory.ts") },
   { type: "pubsub.nats", load: () => import("./pubsub/nats.ts") },
+  { type: "secretstores.local.env", load: () => import("./secrets/local-env.ts") },
+  { type: "secretstores.local.file", load: () => import("./secrets/local-file.ts") },
   { type: "state.in-memory", load: () => import("./state/in-memory.ts") },
   { type: "state.nats", load: () => import("./state/nats.ts") },
   { type: "state.postgres", load: () => import("./state/postgresql.ts") },

@@ -30,6 +30,7 @@ export function openStore(
     mesh: mesh ?? (undefined as unknown as Mesh),
     clock: clock ?? mesh?.clock ?? systemClock,
     log: silentLog,
+    env: {},
     signal: new AbortController().signal,
   };
   return file.open(context as never);
