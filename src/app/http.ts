@@ -14,6 +14,8 @@ import { netErrorText, requestErrorText } from "./net-error.ts";
 /** Largest answer kept in memory, bytes; larger ones wait for streaming bodies. */
 const maxResponseBytes = 64 * 1024 * 1024;
 const connectTimeoutMs = 10_000;
+/** The app is on this host: its certificate names whatever it likes, as with daprd. HTTP/2 goes first where offered. */
+const appConnection = { timeout: connectTimeoutMs, rejectUnauthorized: false, preferH2: true };
 
 export type HttpAppOptions = {
   readonly scheme: "http" | "https";
@@ -27,6 +29,11 @@ export type HttpAppOptions = {
   readonly origin?: string;
   /** Opens connections to servers outside; the app itself needs none. */
   readonly connect?: buildConnector.connector;
+  /**
+   * HTTP/2: `prior-knowledge` for an app on h2c, `offered` to a TLS server that may choose it; HTTP/1.1 when not given.
+   * Values of a repeated header then travel in one line.
+   */
+  readonly http2?: "prior-knowledge" | "offered";
 };
 
 /** What undici's handler tells us about one exchange. */
@@ -62,8 +69,9 @@ export class HttpApp {
       bodyTimeout: 0,
       keepAliveTimeout: 60_000,
       maxHeaderSize: options.maxHeaderBytes,
-      // The app is on this host: its certificate names whatever it likes, as with daprd.
-      connect: options.connect ?? { timeout: connectTimeoutMs, rejectUnauthorized: false },
+      allowH2: options.http2 !== undefined,
+      ...(options.http2 === "prior-knowledge" ? { useH2c: true } : {}),
+      connect: options.connect ?? appConnection,
     });
   }
 
@@ -101,10 +109,11 @@ export class HttpApp {
     body: Uint8Array | undefined,
     signal: AbortSignal,
   ): Promise<Answer> {
-    const { apiToken } = this.#options;
+    const { apiToken, http2 } = this.#options;
     const all = apiToken === undefined ? (headers as string[]) : withToken(headers, apiToken);
+    const named = http2 === undefined ? all : lowerNames(all);
     try {
-      return await this.#exchange({ verb, path, headers: all, body }, signal);
+      return await this.#exchange({ verb, path, headers: named, body }, signal);
     } catch (cause) {
       if (signal.aborted) throw cause;
       const reason = netErrorText(cause, this.#options.host, this.#options.port);
@@ -199,9 +208,19 @@ function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
+/** HTTP/2 gives an object, in which only cookies may be lists. */
 function textHeaders(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
-  if (!Array.isArray(raw)) return Object.entries(raw ?? {}).flatMap(([name, value]) => [name, String(value)]);
+  if (!Array.isArray(raw)) {
+    return Object.entries(raw ?? {}).flatMap(([name, value]) =>
+      Array.isArray(value) ? value.flatMap((item) => [name, item]) : [name, String(value)],
+    );
+  }
   return raw.map((item) => (typeof item === "string" ? item : item.toString("latin1")));
+}
+
+/** undici joins the values of one name in HTTP/2, and tells names apart by their case. */
+function lowerNames(headers: readonly string[]): string[] {
+  return headers.map((item, i) => (i % 2 === 0 ? item.toLowerCase() : item));
 }
 
 function withToken(headers: readonly string[], token: string): string[] {

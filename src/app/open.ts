@@ -1,5 +1,6 @@
 /** Makes the channel to the app from the flags: none, HTTP(S) or gRPC, with the concurrency limit around it. */
 import { connect } from "node:net";
+import { connect as connectTls } from "node:tls";
 import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -22,7 +23,8 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
   const { port, protocol, address, apiToken, maxConcurrency } = options.app;
   if (port === 0) return noApp;
   const slots = new Slots(maxConcurrency);
-  const listening = (signal: AbortSignal): Promise<void> => waitForPort(address, port, clock, signal);
+  const listening = (signal: AbortSignal): Promise<void> =>
+    waitForPort({ host: address, port }, protocol.endsWith("s"), clock, signal);
   if (protocol === "grpc" || protocol === "grpcs") return openGrpcApp(options, slots, listening, clock, log);
   const scheme = protocol === "https" ? "https" : "http";
   const http = new HttpApp({
@@ -31,6 +33,7 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     port,
     apiToken,
     maxHeaderBytes: options.api.readBufferBytes,
+    ...(protocol === "h2c" ? { http2: "prior-knowledge" } : protocol === "https" ? { http2: "offered" } : {}),
   });
   const channel: AppChannel = {
     protocol: "http",
@@ -137,19 +140,23 @@ const noApp: AppChannel = Object.freeze({
   close: () => Promise.resolve(),
 });
 
-async function waitForPort(host: string, port: number, clock: Clock, signal: AbortSignal): Promise<void> {
-  while (!(await accepts(host, port))) await clock.sleep(dialPeriodMs, signal);
+type Address = { readonly host: string; readonly port: number };
+
+/** A TLS app is up when it has shaken hands, whatever its certificate. */
+async function waitForPort(to: Address, tls: boolean, clock: Clock, signal: AbortSignal): Promise<void> {
+  while (!(await accepts(to, tls))) await clock.sleep(dialPeriodMs, signal);
 }
 
-function accepts(host: string, port: number): Promise<boolean> {
+function accepts(to: Address, tls: boolean): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host, port });
+    const socket = tls ? connectTls({ ...to, rejectUnauthorized: false }) : connect(to);
     const finish = (up: boolean): void => {
       socket.destroy();
       resolve(up);
     };
     socket.setTimeout(dialTimeoutMs, () => finish(false));
-    socket.once("connect", () => finish(true));
+    socket.once(tls ? "secureConnect" : "connect", () => finish(true));
     socket.once("error", () => finish(false));
+    socket.once("close", () => finish(false));
   });
 }
