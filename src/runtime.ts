@@ -8,7 +8,7 @@ import { Health } from "./api/health.ts";
 import { Metadata } from "./api/metadata.ts";
 import { openApis } from "./apis.ts";
 import type { AppChannel } from "./app/channel.ts";
-import { openApp } from "./app/open.ts";
+import { appAddress, openApp } from "./app/open.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
@@ -100,7 +100,8 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
     log.info(`dapr initialized. Status: Running. Init Elapsed ${elapsedMs}ms`);
   };
-  const serving = new Serving({ mesh, receive, blocks, clock, log, onServing: initialized });
+  const appAt = appAddress(options.app);
+  const serving = new Serving({ mesh, receive, blocks, clock, log, appAt, onServing: initialized });
   const running = follow(app, serving, stopping.signal, initialized);
 
   return {
@@ -135,8 +136,9 @@ async function follow(
   initialized: () => void,
 ): Promise<void> {
   try {
-    await app.listening(stopping);
+    await app.listening(stopping, () => serving.tellUnready("starting"));
     if (app.health === undefined) return await serving.set(true);
+    serving.tellUnready("ill");
     const following = serving.follow(app.health, stopping);
     initialized();
     await following;

@@ -25,7 +25,8 @@ function start(slow = false) {
           },
         };
       },
-      announce: async () => void told.push("announce"),
+      announce: async (unready) =>
+        void told.push(`announce${unready === undefined ? "" : ` ${unready.state}`}`),
     },
     receive: () => Promise.reject(new Error("unused")),
     blocks: [
@@ -36,6 +37,7 @@ function start(slow = false) {
       },
     ],
     clock,
+    appAt: "http://127.0.0.1:3000",
     log: silentLog,
     onServing: () => void told.push("serving"),
   });
@@ -45,7 +47,7 @@ function start(slow = false) {
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 describe("serving", () => {
-  test("begins with calls, then deliveries; announces once; ends without waiting for calls in flight", async () => {
+  test("begins with calls, then deliveries; announces every change; ends without waiting for calls in flight", async () => {
     const { serving, told, clock } = start();
     await serving.set(true);
     await serving.set(true);
@@ -57,8 +59,10 @@ describe("serving", () => {
       "serving",
       "ready",
       "drain 1 Infinity",
+      "announce ill",
       "unready ill",
       "serve 2",
+      "announce",
       "serving",
       "ready",
     ]);
@@ -77,7 +81,15 @@ describe("serving", () => {
     for (const wanted of [false, true, false]) void serving.set(wanted);
     gates.shift()!();
     await done;
-    expect(told).toEqual(["serve 1", "announce", "serving", "ready", "drain 1 Infinity", "unready ill"]);
+    expect(told).toEqual([
+      "serve 1",
+      "announce",
+      "serving",
+      "ready",
+      "drain 1 Infinity",
+      "announce ill",
+      "unready ill",
+    ]);
   });
 
   test("a stop while it begins leaves nothing behind", async () => {
@@ -99,6 +111,14 @@ describe("serving", () => {
     await serving.hold(50);
     await serving.set(false);
     await serving.set(true);
-    expect(told).toEqual(["unready ending", "drain 1 Infinity", "unready ill", "serve 2", "serving"]);
+    expect(told).toEqual([
+      "unready ending",
+      "drain 1 Infinity",
+      "announce ill",
+      "unready ill",
+      "serve 2",
+      "announce",
+      "serving",
+    ]);
   });
 });

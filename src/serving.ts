@@ -2,7 +2,7 @@
  * What the sidecar does for its app from outside in: calls of the mesh and deliveries of blocks. It begins when the app
  * is up, ends while the app fails its health checks (other replicas get the calls then), and ends for good at the stop.
  */
-import type { Clock, Mesh, ServeHandler, Served } from "../mesh/index.ts";
+import type { Clock, Mesh, ServeHandler, Served, Unready } from "../mesh/index.ts";
 import type { AppHealth } from "./app/health.ts";
 import type { Block } from "./blocks/block.ts";
 import type { Log } from "./telemetry/log.ts";
@@ -16,6 +16,8 @@ export type ServingInit = {
   readonly blocks: readonly Pick<Block, "appReady" | "appUnready" | "stop">[];
   readonly clock: Clock;
   readonly log: Log;
+  /** Where the app is expected: `http://127.0.0.1:3000`. */
+  readonly appAt: string;
   /** Calls of the mesh arrive from now on; deliveries begin next. */
   readonly onServing: () => void;
 };
@@ -27,7 +29,6 @@ export class Serving {
   #current: Served | undefined;
   #wanted = false;
   #active = false;
-  #announced = false;
   /** No delivery begins again: the sidecar is about to stop. */
   #held = false;
   #stopped = false;
@@ -49,6 +50,13 @@ export class Serving {
     const failure = Promise.withResolvers<never>();
     health.onChange((healthy) => void this.set(healthy).catch(failure.reject));
     await Promise.race([health.run(signal), failure.promise]);
+  }
+
+  /** Tells callers why this instance takes no calls for now; in the background, since nothing depends on it. */
+  tellUnready(state: Unready["state"]): void {
+    const { mesh, appAt, log } = this.#init;
+    const failed = (error: unknown): void => log.debug(`presence not written: ${String(error)}`);
+    void mesh.announce({ state, at: appAt }).catch(failed);
   }
 
   /** Ends deliveries for good; calls of the mesh go on. */
@@ -90,8 +98,7 @@ export class Serving {
     if (this.#stopped) return served.drain(0);
     this.#served.add(served);
     this.#current = served;
-    if (!this.#announced) await mesh.announce();
-    this.#announced = true;
+    await mesh.announce();
     onServing();
     if (!this.#held) await Promise.all(blocks.map(async (block) => block.appReady?.()));
   }
@@ -101,6 +108,7 @@ export class Serving {
     this.#current = undefined;
     // Calls that the app has begun may take as long as they want.
     void served?.drain(Number.POSITIVE_INFINITY).then(() => this.#served.delete(served));
+    this.tellUnready("ill");
     await this.#endDeliveries(illGraceMs, "ill");
     this.#init.log.info(
       "the app is withdrawn: it gets no calls of other apps and no deliveries until it is well",

@@ -23,8 +23,8 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
   const { port, protocol, address, apiToken, maxConcurrency } = options.app;
   if (port === 0) return noApp;
   const slots = new Slots(maxConcurrency);
-  const listening = (signal: AbortSignal): Promise<void> =>
-    waitForPort({ host: address, port }, protocol.endsWith("s"), clock, signal);
+  const to = { host: address, port, tls: protocol.endsWith("s") };
+  const listening: AppChannel["listening"] = (signal, onAbsent) => waitForPort(to, clock, signal, onAbsent);
   if (protocol === "grpc" || protocol === "grpcs") return openGrpcApp(options, slots, listening, clock, log);
   const scheme = protocol === "https" ? "https" : "http";
   const http = new HttpApp({
@@ -140,14 +140,28 @@ const noApp: AppChannel = Object.freeze({
   close: () => Promise.resolve(),
 });
 
-type Address = { readonly host: string; readonly port: number };
-
-/** A TLS app is up when it has shaken hands, whatever its certificate. */
-async function waitForPort(to: Address, tls: boolean, clock: Clock, signal: AbortSignal): Promise<void> {
-  while (!(await accepts(to, tls))) await clock.sleep(dialPeriodMs, signal);
+/** Where the app is expected, for messages: `http://127.0.0.1:3000`. */
+export function appAddress({ protocol, address, port }: SidecarOptions["app"]): string {
+  const host = address.includes(":") ? `[${address}]` : address;
+  return `${protocol === "h2c" ? "http" : protocol}://${host}:${port}`;
 }
 
-function accepts(to: Address, tls: boolean): Promise<boolean> {
+/** A TLS app is up when it has shaken hands, whatever its certificate. */
+type Address = { readonly host: string; readonly port: number; readonly tls: boolean };
+
+async function waitForPort(
+  to: Address,
+  clock: Clock,
+  signal: AbortSignal,
+  onAbsent: (() => void) | undefined,
+): Promise<void> {
+  for (let tries = 0; !(await accepts(to)); tries++) {
+    if (tries === 0) onAbsent?.();
+    await clock.sleep(dialPeriodMs, signal);
+  }
+}
+
+function accepts({ tls, ...to }: Address): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = tls ? connectTls({ ...to, rejectUnauthorized: false }) : connect(to);
     const finish = (up: boolean): void => {

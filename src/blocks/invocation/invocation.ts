@@ -9,6 +9,7 @@ import { httpHeaders } from "./app-headers.ts";
 import { invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
+import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
 
 /** Tries after the first, and the wait between them, when a known app has no instance to answer (Dapr's policy). */
 const maxRetries = 3;
@@ -161,9 +162,16 @@ export class Invocation {
       } catch (error) {
         // Only a request that nobody received may be sent again.
         if (!isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
-        const known = await this.#isKnown(target);
-        if (tries === maxRetries || !(known || this.#isGathering()))
-          throw this.#failure(target, error, known ? tries : 0);
+        const where = await this.#whereabouts(target);
+        if (where.state === "ill") throw invokeFailed(target.id, illReason(), error);
+        const known = where.state !== "unknown";
+        if (tries === maxRetries || !(known || this.#isGathering())) {
+          const answer = where.state === "starting" ? notUp(where.at, request) : undefined;
+          if (typeof answer === "object") return answer;
+          throw answer === undefined
+            ? this.#failure(target, error, known ? tries : 0)
+            : invokeFailed(target.id, answer, error);
+        }
         await clock
           .sleep(retryWaitMs, signal)
           .catch(() => Promise.reject(this.#failure(target, error, tries)));
@@ -176,10 +184,9 @@ export class Invocation {
     return this.#host.clock.monotonicMs() - this.#backSinceMs < gatheringMs;
   }
 
-  /** Presence tells an app whose instances are coming or going from one that does not exist. */
-  async #isKnown(target: AppTarget): Promise<boolean> {
-    const entries = await this.#host.mesh.presence(target).catch(() => []);
-    return entries.length > 0;
+  /** Presence tells an app whose instances are coming, going or ill from one that does not exist. */
+  async #whereabouts(target: AppTarget): Promise<Whereabouts> {
+    return whereabouts(await this.#host.mesh.presence(target).catch(() => []));
   }
 
   #failure(target: AppTarget, error: unknown, retries: number): Error {

@@ -37,12 +37,12 @@ async function startHttp2App(server: Http2Server | Http2SecureServer, port = 0):
     sessions.add(session);
     session.on("error", () => {}).once("close", () => sessions.delete(session));
   });
-  server.on("stream", (stream: ServerHttp2Stream, _headers, _flags, raw) => {
+  server.on("stream", (stream: ServerHttp2Stream, ...[, , raw]: [object, number, string[]]) => {
     const chunks: Buffer[] = [];
     stream.on("error", () => {});
     stream.on("data", (chunk: Buffer) => chunks.push(chunk));
     stream.once("end", () => {
-      const seen = { raw: raw as unknown as string[], body: Buffer.concat(chunks) };
+      const seen = { raw, body: Buffer.concat(chunks) };
       app.seen.push(seen);
       app.answer(stream, seen);
     });
