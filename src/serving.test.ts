@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { manualClock } from "../test/contract/manual-clock.ts";
 import { silentLog } from "../test/contract/silent-log.ts";
+import { emptyAppConfig } from "./app/config.ts";
 import { Serving } from "./serving.ts";
 
 /** A mesh and one block that write down what they are told; `serve` waits for the test when `slow`. */
@@ -31,12 +32,14 @@ function start(slow = false) {
     receive: () => Promise.reject(new Error("unused")),
     blocks: [
       {
+        appConfigured: ({ entities }) => void told.push(`hosts ${entities.join()}`),
         appReady: async () => void told.push("ready"),
         appUnready: async (_graceMs, why) => void told.push(`unready ${why}`),
         stop: async (graceMs) => void told.push(`stop ${graceMs}`),
       },
     ],
     clock,
+    askForConfig: () => Promise.resolve({ ...emptyAppConfig, entities: ["A"] }),
     appAt: "http://127.0.0.1:3000",
     log: silentLog,
     onServing: () => void told.push("serving"),
@@ -57,6 +60,7 @@ describe("serving", () => {
       "serve 1",
       "announce",
       "serving",
+      "hosts A",
       "ready",
       "drain 1 Infinity",
       "announce ill",
@@ -85,6 +89,7 @@ describe("serving", () => {
       "serve 1",
       "announce",
       "serving",
+      "hosts A",
       "ready",
       "drain 1 Infinity",
       "announce ill",

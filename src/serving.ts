@@ -3,6 +3,7 @@
  * is up, ends while the app fails its health checks (other replicas get the calls then), and ends for good at the stop.
  */
 import type { Clock, Mesh, ServeHandler, Served, Unready } from "../mesh/index.ts";
+import type { AppConfig } from "./app/config.ts";
 import type { AppHealth } from "./app/health.ts";
 import type { Block } from "./blocks/block.ts";
 import type { Log } from "./telemetry/log.ts";
@@ -13,9 +14,11 @@ const illGraceMs = 5_000;
 export type ServingInit = {
   readonly mesh: Pick<Mesh, "serve" | "announce">;
   readonly receive: ServeHandler;
-  readonly blocks: readonly Pick<Block, "appReady" | "appUnready" | "stop">[];
+  readonly blocks: readonly Pick<Block, "appConfigured" | "appReady" | "appUnready" | "stop">[];
   readonly clock: Clock;
   readonly log: Log;
+  /** Asks the app about itself; called once. */
+  readonly askForConfig: () => Promise<AppConfig>;
   /** Where the app is expected: `http://127.0.0.1:3000`. */
   readonly appAt: string;
   /** Calls of the mesh arrive from now on; deliveries begin next. */
@@ -27,6 +30,7 @@ export class Serving {
   /** The one that takes calls is last; those before it end calls that they took. */
   readonly #served = new Set<Served>();
   #current: Served | undefined;
+  #configured = false;
   #wanted = false;
   #active = false;
   /** No delivery begins again: the sidecar is about to stop. */
@@ -100,7 +104,18 @@ export class Serving {
     this.#current = served;
     await mesh.announce();
     onServing();
-    if (!this.#held) await Promise.all(blocks.map(async (block) => block.appReady?.()));
+    if (this.#held) return;
+    await this.#configure();
+    if (this.#held || this.#stopped) return;
+    await Promise.all(blocks.map(async (block) => block.appReady?.()));
+  }
+
+  /** The app is asked about itself once, also when it falls ill and comes back. */
+  async #configure(): Promise<void> {
+    if (this.#configured) return;
+    const config = await this.#init.askForConfig();
+    this.#configured = true;
+    for (const block of this.#init.blocks) block.appConfigured?.(config);
   }
 
   async #end(): Promise<void> {
