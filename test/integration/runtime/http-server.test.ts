@@ -181,7 +181,7 @@ describe("odd requests over HTTP/1.1", () => {
   test.each([
     ["headers above the limit", get("GET /v1.0/metadata HTTP/1.1", [`X-Large: ${"a".repeat(9_000)}`]), 431],
     ["a lot of headers below it", get("GET /v1.0/metadata HTTP/1.1", [`X-Large: ${"a".repeat(7_000)}`]), 200],
-    ["a verb that the parser does not know", get("BREW /v1.0/metadata HTTP/1.1"), 501],
+    ["a verb that the parser does not know", get("BREW /v1.0/metadata HTTP/1.1"), 404],
     ["a Content-Length with a sign", get("POST /v1.0/metadata HTTP/1.1", ["Content-Length: +5"]), 400],
     ["two Content-Lengths", get("POST /x HTTP/1.1", ["Content-Length: 1", "Content-Length: 2"]), 400],
     ["length and chunks", get("POST /x HTTP/1.1", ["Content-Length: 1", "Transfer-Encoding: chunked"]), 400],
