@@ -6,8 +6,10 @@ import { hostname, networkInterfaces } from "node:os";
 import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import type { BlockHost } from "../block.ts";
 import { httpHeaders } from "./app-headers.ts";
+import { ApiError } from "../../api/errors.ts";
 import { invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
+import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
 import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
 
@@ -149,34 +151,50 @@ export class Invocation {
   async #invokeRemote(target: AppTarget, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const { clock, mesh } = this.#host;
     const startMs = clock.monotonicMs();
-    this.#sent(target.app, "unary");
+    const { body } = request;
+    // What cannot be sent twice is not tried twice, although nobody has received it: as with Dapr.
+    const streaming = !(body instanceof Uint8Array) && body.length === undefined;
+    this.#sent(target.app, streaming ? "streaming" : "unary");
     const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal };
-    const headed = { ...request, headers: [...request.headers, ...this.#forwarded] };
+    const headers = [...request.headers, ...this.#forwarded];
+    const headed = { ...request, headers, body: asSentOn(body) };
     for (let tries = 0; ; tries++) {
       try {
-        const response = await mesh.call(headed, options);
+        const response = eventStream(target, request, await mesh.call(headed, options));
         const status = statusLabel(response);
         this.#answerReceived(target.app, status, "unary");
         this.#latency(clock.monotonicMs() - startMs, target.app, status);
         return response;
       } catch (error) {
         // Only a request that nobody received may be sent again.
+        const refused = streaming ? refusal(body) : undefined;
+        if (refused !== undefined) throw invokeFailed(target.id, refused.message, error);
         if (!isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
         const where = await this.#whereabouts(target);
         if (where.state === "ill") throw invokeFailed(target.id, illReason(), error);
         const known = where.state !== "unknown";
-        if (tries === maxRetries || !(known || this.#isGathering())) {
-          const answer = where.state === "starting" ? notUp(where.at, request) : undefined;
-          if (typeof answer === "object") return answer;
-          throw answer === undefined
-            ? this.#failure(target, error, known ? tries : 0)
-            : invokeFailed(target.id, answer, error);
-        }
+        if (streaming || tries === maxRetries || !(known || this.#isGathering()))
+          return this.#givenUp(target, where, request, error, tries);
         await clock
           .sleep(retryWaitMs, signal)
           .catch(() => Promise.reject(this.#failure(target, error, tries)));
       }
     }
+  }
+
+  /** What a call ends with that nobody took. */
+  #givenUp(
+    target: AppTarget,
+    where: Whereabouts,
+    request: MeshRequest,
+    error: unknown,
+    retries: number,
+  ): MeshResponse {
+    if (where.state !== "starting")
+      throw this.#failure(target, error, where.state === "unknown" ? 0 : retries);
+    const answer = notUp(where.at, request);
+    if (typeof answer === "string") throw invokeFailed(target.id, answer, error);
+    return answer;
   }
 
   /** NATS came back a moment ago: the others may still be on their way. */
@@ -190,6 +208,7 @@ export class Invocation {
   }
 
   #failure(target: AppTarget, error: unknown, retries: number): Error {
+    if (error instanceof ApiError) return error;
     const text = textOf(error);
     if (isMeshError(error, "no-responders")) {
       if (retries === 0) return invokeFailed(target.id, `couldn't find service: ${target.app}`, error);
