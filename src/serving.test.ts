@@ -50,7 +50,7 @@ function start(slow = false) {
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 describe("serving", () => {
-  test("begins with calls, then deliveries; announces every change; ends without waiting for calls in flight", async () => {
+  test("begins with calls, then deliveries; announces changes; ends without waiting for calls", async () => {
     const { serving, told, clock } = start();
     await serving.set(true);
     await serving.set(true);

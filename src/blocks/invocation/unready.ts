@@ -25,7 +25,7 @@ export function illReason(): string {
   return `${channel} ${unhealthyApp().message}`;
 }
 
-/** The answer for an app that is not up: what its own sidecar would say if it tried. A text is the reason of a failure. */
+/** The answer for an app that is not up, as its own sidecar would give it. A text is the reason of a failure. */
 export function notUp(at: string, request: MeshRequest): string | MeshResponse {
   const url = new URL(at);
   const refused = `dial tcp ${url.host}: connect: connection refused`;

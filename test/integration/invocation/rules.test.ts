@@ -13,7 +13,7 @@ import {
   grpcStatus,
 } from "../../kit/index.ts";
 import type { App, AppRequest, GrpcApp, Nats, RunningProcess, Sidecar } from "../../kit/index.ts";
-import { inTurn, rawHttp, startRawApp, type RawApp } from "../../kit/raw-http.ts";
+import { rawHttp, startRawApp, type RawApp } from "../../kit/raw-http.ts";
 import { Metadata } from "@grpc/grpc-js";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
@@ -345,56 +345,6 @@ describe("request lines", () => {
     const upper = `Basic ${Buffer.from("DAPR-App-Id:callee").toString("base64")}`;
     expect(await rawHttp(caller.httpPort, head("GET /x", `Authorization: ${upper}\r\n`))).toMatch(
       /^HTTP\/1\.1 200 /,
-    );
-  });
-
-  test("verbs that no parser knows become POST too, with their bodies, on connections that go on", async () => {
-    const request = (line: string, body: string, last = false): string =>
-      `${line} HTTP/1.1\r\nHost: x\r\n${last ? "Connection: close\r\n" : ""}Content-Length: ${body.length}\r\n\r\n${body}`;
-    const before = app.requests.length;
-    const lines = [
-      request(`FOO ${base}/v1`, "one"),
-      request(`PUT ${base}/v2`, "two"),
-      request(`X-Y_z ${base}/v3`, "three"),
-      request("FOO /v1.0/shutdown", ""),
-    ];
-    for (let i = 0; i < 14; i++) lines.push(request(`BAR ${base}/again`, ""));
-    const answers = await inTurn(caller.httpPort, lines);
-    expect(answers.map((answer) => /HTTP.1.1 (\d+)/.exec(answer)![1])).toEqual([
-      "200",
-      "200",
-      "200",
-      "404",
-      ...Array.from({ length: 13 }, () => "200"),
-      "501",
-    ]);
-    expect(
-      app.requests
-        .slice(before, before + 3)
-        .map(({ method, path, body }) => `${method} ${path} ${body.toString()}`),
-    ).toEqual(["POST /v1 one", "PUT /v2 two", "POST /v3 three"]);
-    const chunked = `QUUX ${base}/chunked HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n`;
-    const large = "x".repeat(200_000);
-    const answer = await rawHttp(
-      caller.httpPort,
-      `${chunked}${large.length.toString(16)}\r\n${large}\r\n0\r\n\r\n`,
-    );
-    expect(answer).toMatch(/^HTTP\/1\.1 200 /);
-    expect(last()).toMatchObject({ method: "POST", path: "/chunked" });
-    expect(last().body).toHaveLength(large.length);
-    expect(await rawHttp(caller.httpPort, "F(O) / HTTP/1.1\r\n\r\n")).toMatch(/^HTTP\/1\.1 400 /);
-  });
-
-  test("other verbs become POST, CONNECT is refused", async () => {
-    expect((await caller.http(`${base}/verb`, { method: "PROPFIND", body: "x" })).status).toBe(200);
-    expect(last()).toMatchObject({ method: "POST", path: "/verb" });
-    const connect =
-      "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\ndapr-app-id: callee\r\n\r\n";
-    const refused = await rawHttp(caller.httpPort, connect);
-    expect(refused).toMatch(/^HTTP\/1\.1 500 /);
-    expect(refused).toContain("invalid HTTP verb");
-    expect(await rawHttp(caller.httpPort, connect.replace("dapr-app-id: callee\r\n", ""))).toMatch(
-      /^HTTP\/1\.1 404 /,
     );
   });
 });
