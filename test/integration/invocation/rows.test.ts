@@ -34,8 +34,10 @@ function names(request: AppRequest): string[] {
   return request.rawHeaders.filter((_, i) => i % 2 === 0).map((name) => name.toLowerCase());
 }
 
-const noTarget =
-  '{"errorCode":"ERR_DIRECT_INVOKE","message":"failed getting app id either from the URL path or the header dapr-app-id"}';
+const noTarget = JSON.stringify({
+  errorCode: "ERR_DIRECT_INVOKE",
+  message: "failed getting app id either from the URL path or the header dapr-app-id",
+});
 
 describe("verbs", () => {
   test("verbs that no parser knows become POST too, with their bodies, on connections that go on", async () => {
