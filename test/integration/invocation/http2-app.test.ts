@@ -209,5 +209,5 @@ test("an https app gets HTTP/2 when it takes the offer", async () => {
   for (const from of [sidecar, caller]) {
     expect(await from.post("/v1.0/invoke/tls/method/x", "body")).toMatchObject({ status: 200, text: "ok" });
   }
-  expect(app.seen.map((seen) => valuesOf(seen, ":scheme"))).toEqual([["https"], ["https"]]);
+  expect(new Set(app.seen.flatMap((seen) => valuesOf(seen, ":scheme")))).toEqual(new Set(["https"]));
 });

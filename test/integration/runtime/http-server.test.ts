@@ -334,6 +334,22 @@ test("socket files replace both ports and are gone after the end, also a forced 
   expect(files.map(existsSync)).toEqual([false, false]);
 });
 
+test("a socket file of a living sidecar is not taken over, that of a killed one is", async () => {
+  await using folder = tempDir("sockets");
+  const flags = [`--unix-domain-socket=${folder.path}`];
+  await using first = await startSidecar({ appId: "sock", nats, flags, wait: "none" });
+  await first.logged(/dapr initialized/);
+  await using second = await startSidecar({ appId: "sock", nats, flags, wait: "none" });
+  await second.logged(/dapr-sock-grpc\.socket is taken; trying for 10 s/);
+  expect(second.logs().match(/EADDRINUSE|taken/g)).toHaveLength(1);
+  await first.kill();
+  await second.logged(/dapr initialized/);
+  expect(["http", "grpc"].map((name) => existsSync(folder.join(`dapr-sock-${name}.socket`)))).toEqual([
+    true,
+    true,
+  ]);
+});
+
 test("every listen address serves; one that cannot be had is told and does no harm", async () => {
   const flags = ["--dapr-listen-addresses=127.0.0.1,127.0.0.2,192.0.2.1"];
   await using several = await startSidecar({ appId: "several", nats, flags });
