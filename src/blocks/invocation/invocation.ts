@@ -11,6 +11,7 @@ import { invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
 import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
+import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
 
 /** Tries after the first, and the wait between them, when a known app has no instance to answer (Dapr's policy). */
 const maxRetries = 3;
@@ -168,10 +169,12 @@ export class Invocation {
         // Only a request that nobody received may be sent again.
         const refused = streaming ? refusal(body) : undefined;
         if (refused !== undefined) throw invokeFailed(target.id, refused.message, error);
-        if (streaming || !isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
-        const known = await this.#isKnown(target);
-        if (tries === maxRetries || !(known || this.#isGathering()))
-          throw this.#failure(target, error, known ? tries : 0);
+        if (!isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
+        const where = await this.#whereabouts(target);
+        if (where.state === "ill") throw invokeFailed(target.id, illReason(), error);
+        const known = where.state !== "unknown";
+        if (streaming || tries === maxRetries || !(known || this.#isGathering()))
+          return this.#givenUp(target, where, request, error, tries);
         await clock
           .sleep(retryWaitMs, signal)
           .catch(() => Promise.reject(this.#failure(target, error, tries)));
@@ -179,15 +182,29 @@ export class Invocation {
     }
   }
 
+  /** What a call ends with that nobody took. */
+  #givenUp(
+    target: AppTarget,
+    where: Whereabouts,
+    request: MeshRequest,
+    error: unknown,
+    retries: number,
+  ): MeshResponse {
+    if (where.state !== "starting")
+      throw this.#failure(target, error, where.state === "unknown" ? 0 : retries);
+    const answer = notUp(where.at, request);
+    if (typeof answer === "string") throw invokeFailed(target.id, answer, error);
+    return answer;
+  }
+
   /** NATS came back a moment ago: the others may still be on their way. */
   #isGathering(): boolean {
     return this.#host.clock.monotonicMs() - this.#backSinceMs < gatheringMs;
   }
 
-  /** Presence tells an app whose instances are coming or going from one that does not exist. */
-  async #isKnown(target: AppTarget): Promise<boolean> {
-    const entries = await this.#host.mesh.presence(target).catch(() => []);
-    return entries.length > 0;
+  /** Presence tells an app whose instances are coming, going or ill from one that does not exist. */
+  async #whereabouts(target: AppTarget): Promise<Whereabouts> {
+    return whereabouts(await this.#host.mesh.presence(target).catch(() => []));
   }
 
   #failure(target: AppTarget, error: unknown, retries: number): Error {
