@@ -46,3 +46,19 @@ export function grpcAppStatus(grpcCode: number, message: string, details: Uint8A
     grpcStatus: details,
   });
 }
+
+/** A proxied call names no app. */
+export function noProxyTarget(path: string): ApiError {
+  const ours = path.startsWith("/dapr.proto.runtime.");
+  return proxyFailed(
+    GrpcCode.Unknown,
+    ours
+      ? "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found"
+      : "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata",
+  );
+}
+
+/** A proxied call that never came to the app. */
+export function proxyFailed(grpcCode: GrpcCode, message: string, cause?: unknown): ApiError {
+  return new ApiError({ code, httpStatus: 500, grpcCode, message, cause });
+}

@@ -96,7 +96,7 @@ describe("unary calls", () => {
     );
   });
 
-  test("unknown methods and services, and the hook that may take them", async () => {
+  test("unknown methods and services", async () => {
     await using server = await startServer([getState(async () => ({}))]);
     const method = await failure(server.client.raw("/dapr.proto.runtime.v1.Dapr/Nope", Buffer.alloc(0)));
     expect([method.code, method.details]).toEqual([
@@ -106,23 +106,28 @@ describe("unary calls", () => {
     const service = await failure(server.client.raw("/my.Service/Nope", Buffer.alloc(0)));
     expect([service.code, service.details]).toEqual([12, "unknown service my.Service"]);
 
+    // A method that the service has, though it is not mounted, is nobody else's.
+    const other = await failure(server.client.raw("/dapr.proto.runtime.v1.Dapr/SaveState", Buffer.alloc(0)));
+    expect(other.details).toBe("unknown method SaveState for service dapr.proto.runtime.v1.Dapr");
+  });
+
+  test("a proxy takes calls of other services, byte for byte", async () => {
     const taken: string[] = [];
     await using proxy = await startServer([getState(async () => ({}))], {
-      onUnknown: (call, text) => {
-        taken.push(text);
-        call.stream.respond(
-          { ":status": 200, "content-type": "application/grpc" },
-          { waitForTrailers: true },
-        );
-        call.stream.once("wantTrailers", () => call.stream.sendTrailers({ "grpc-status": "0" }));
-        call.markEnded(0);
-        call.stream.pipe(call.stream);
+      proxy: async ({ path: called, body }) => {
+        taken.push(called);
+        const trailers = ["x-tail", "t", "grpc-status", "0"];
+        return { status: 200, headers: ["x-head", "h"], body, grpc: { code: 0, message: "", trailers } };
       },
     });
-    const answer = await proxy.client.raw("/my.Service/Nope", Buffer.from("bytes"));
+    const answer = await proxy.client.raw("/my.Service/Any", Buffer.from("bytes"));
     expect(answer.message.toString()).toBe("bytes");
-    expect(taken).toEqual(["unknown service my.Service"]);
-    expect(proxy.completed).toEqual(["/my.Service/Nope OK"]);
+    expect([answer.headers.get("x-head"), answer.trailers.get("x-tail")]).toEqual([["h"], ["t"]]);
+    await proxy.client.raw("/dapr.proto.runtime.v1.Dapr/Nope", Buffer.alloc(0));
+    const own = await failure(proxy.client.raw("/dapr.proto.runtime.v1.Dapr/SaveState", Buffer.alloc(0)));
+    expect(own.code).toBe(12);
+    expect(taken).toEqual(["/my.Service/Any", "/dapr.proto.runtime.v1.Dapr/Nope"]);
+    expect(proxy.completed[0]).toBe("/my.Service/Any OK");
   });
 
   test("the API token", async () => {
