@@ -18,6 +18,8 @@ export const maxConflictTries = 8;
 export const readsAtOnce = 64;
 /** Wait before another try, ms, times their number. */
 const retryWaitMs = 5;
+/** An op that a stream with replicas knows for so long has been stored, ms: a change of leader would have ended it. */
+const settledMs = 2_000;
 const empty = new Uint8Array(0);
 
 /** What a batch needs of its table. */
@@ -55,7 +57,10 @@ class Batch {
   readonly #guards: (number | undefined)[];
   readonly #op = randomUUID();
   /** Why it is not known whether an earlier try was applied. */
-  #open: unknown;
+  #open: MeshError | undefined;
+  /** Tries that met a conflict which went away, or a batch that the server had dropped. */
+  #refusals = 0;
+  #knownSinceMs: number | undefined;
 
   constructor(target: BatchTarget, writes: readonly TableWrite[], encoded: readonly string[]) {
     this.#target = target;
@@ -65,34 +70,51 @@ class Batch {
   }
 
   async write(): Promise<(number | undefined)[]> {
-    const { js, attempt } = this.#target;
-    const { clock, random } = js.connection.settings;
+    const { clock, random } = this.#target.js.connection.settings;
+    const { endMs, signal } = this.#target.attempt;
     for (let tries = 1; ; tries++) {
       try {
         const last = await this.#commit(tries);
         return this.#writes.map((_, i) => last - this.#writes.length + 1 + i);
       } catch (error) {
-        // The first message carries the op as its id, which the stream remembers.
-        if (isJsError(error, JsCode.duplicateInBatch)) return this.#writes.map(() => undefined);
-        if (isMeshError(error, "timeout", "interrupted")) this.#open ??= error;
-        const conflicted = isJsError(error, JsCode.wrongLastSequence, JsCode.wrongLastSequenceInFlight);
-        if (conflicted && (await this.#recheck())) return this.#writes.map(() => undefined);
-        const again =
-          conflicted ||
-          isMeshError(error, "timeout", "interrupted") ||
-          isJsError(error, JsCode.batchIncomplete);
-        const late = tries >= maxConflictTries || clock.monotonicMs() >= attempt.endMs;
-        if (!again || late)
-          throw (
-            this.#open ??
-            (conflicted ? conflict(this.#writes[0]!.key, error, undefined) : storageError(error))
-          );
-        const { signal } = attempt;
+        if (await this.#isApplied(error)) return this.#writes.map(() => undefined);
+        if (clock.monotonicMs() >= endMs) throw this.#failure(error);
         await clock
-          .sleep(retryWaitMs * tries * (0.5 + random()), signal)
+          .sleep(retryWaitMs * Math.min(tries, maxConflictTries) * (0.5 + random()), signal)
           .catch(() => Promise.reject(cancelledBy(signal!)));
       }
     }
+  }
+
+  /** After a failed try: true when the batch was applied after all, false when another try is worth it; else throws. */
+  async #isApplied(error: unknown): Promise<boolean> {
+    if (isJsError(error, JsCode.duplicateInBatch)) return this.#isKnown();
+    if (isMeshError(error, "timeout", "interrupted")) {
+      this.#open ??= error;
+      return false;
+    }
+    const conflicted = isJsError(error, JsCode.wrongLastSequence, JsCode.wrongLastSequenceInFlight);
+    if (!conflicted && !isJsError(error, JsCode.batchIncomplete)) throw this.#failure(error);
+    if (conflicted && (await this.#recheck())) return true;
+    if (++this.#refusals >= maxConflictTries) throw this.#failure(error);
+    return false;
+  }
+
+  #failure(error: unknown): unknown {
+    if (this.#open !== undefined) return this.#open;
+    const conflicted = isJsError(error, JsCode.wrongLastSequence, JsCode.wrongLastSequenceInFlight);
+    return conflicted ? conflict(this.#writes[0]!.key, error, undefined) : storageError(error);
+  }
+
+  /**
+   * The stream knows the op, which the first message carries as its id: stored, or with replicas still on its way,
+   * which may end with the leader. So a value of ours must be seen; when others have replaced it, the op stays known.
+   */
+  async #isKnown(): Promise<boolean> {
+    const { clock } = this.#target.js.connection.settings;
+    this.#knownSinceMs ??= clock.monotonicMs();
+    const state = await this.#target.read(this.#encoded[0]!);
+    return opOf(state) === this.#op || clock.monotonicMs() - this.#knownSinceMs >= settledMs;
   }
 
   /** Resolves with the sequence of the last message. */

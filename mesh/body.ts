@@ -156,17 +156,27 @@ export function failedBody(error: Error, length?: number): BodyStream {
 /** The whole body. Rejects with MeshError `too-large` above `maxBytes`, and with whatever ends the body early. */
 export async function collectBody(body: Uint8Array | BodyStream, maxBytes: number): Promise<Uint8Array> {
   if (body instanceof Uint8Array) return body;
+  const whole = await tryCollect(body, maxBytes);
+  if (whole !== undefined) return whole;
+  const error = bodyTooLarge(body.length ?? maxBytes + 1, maxBytes);
+  body.cancel(error);
+  throw error;
+}
+
+/** The whole body; undefined above `maxBytes`, with all that was read put back. Rejects with what ends it early. */
+export async function tryCollect(body: BodyStream, maxBytes: number): Promise<Uint8Array | undefined> {
+  if ((body.length ?? 0) > maxBytes) return undefined;
   const pieces: Uint8Array[] = [];
   let size = 0;
-  if ((body.length ?? 0) > maxBytes) {
-    const error = bodyTooLarge(body.length!, maxBytes);
-    body.cancel(error);
-    throw error;
-  }
-  for await (const piece of body) {
-    size += piece.length;
-    if (size > maxBytes) throw bodyTooLarge(size, maxBytes);
-    pieces.push(piece);
+  // Not `for await`: that cancels a body which is not read to its end.
+  const reader = body[Symbol.asyncIterator]();
+  for (let next = await reader.next(); next.done !== true; next = await reader.next()) {
+    size += next.value.length;
+    pieces.push(next.value);
+    if (size > maxBytes) {
+      body.putBack(Buffer.concat(pieces, size));
+      return undefined;
+    }
   }
   return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces, size);
 }

@@ -4,7 +4,7 @@
  * program with only a NATS client can be an app. Normative: README.md.
  */
 import type { Msg } from "@nats-io/transport-node";
-import { bodyOfBytes, collectBody } from "./body.ts";
+import { bodyOfBytes, tryCollect } from "./body.ts";
 import { CallerStream, StreamCalls } from "./caller-stream.ts";
 import type { MeshConnection } from "./connection.ts";
 import { MeshError, cancelledBy, isMeshError } from "./errors.ts";
@@ -146,11 +146,10 @@ export class Caller {
     const cancel = (): void => body.cancel(new MeshError("cancelled", "the caller gave up"));
     signal?.addEventListener("abort", cancel, { once: true });
     try {
-      return await collectBody(body, this.#connection.maxPayloadBytes() / headShare);
-    } catch (error) {
+      const whole = await tryCollect(body, this.#connection.maxPayloadBytes() / headShare);
       // Nobody knows whether a plain program is there; for a sidecar no size would be too large.
-      if (isMeshError(error, "too-large")) throw noResponders();
-      throw error;
+      if (whole === undefined) throw noResponders();
+      return whole;
     } finally {
       signal?.removeEventListener("abort", cancel);
     }

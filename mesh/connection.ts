@@ -131,9 +131,9 @@ export class MeshConnection {
   }
 
   /**
-   * Sends with all else that this turn of the event loop sends: one write for the requests of many clients costs a third
-   * less CPU than one each (docs/decisions/0014). Throws `disconnected` when NATS is away (the client would lose the
-   * message silently), `too-large` above max_payload.
+   * Sends with all else that this turn of the event loop sends: one write for the requests of many clients costs a
+   * third less CPU than one each (docs/decisions/0014). Throws `disconnected` when NATS is away (the client would lose
+   * the message silently), `too-large` above max_payload.
    */
   publish(subject: string, payload: Uint8Array, reply?: string, headers?: EncodedHeaders): void {
     if (!this.#connected) throw this.closed ? closed() : this.#away();
@@ -290,7 +290,7 @@ export class MeshConnection {
     }
   }
 
-  /** The client reconnects by itself; a shared server of ours must be started again by someone, first come first served. */
+  /** The client reconnects by itself; a shared server of ours must be started again by someone, whoever is first. */
   async #bringBack(client: NatsConnection): Promise<void> {
     if (this.#bringingBack) return;
     this.#bringingBack = true;

@@ -74,7 +74,7 @@ export function readTtl(text: string): number | undefined {
   return seconds >= 1 ? Math.floor(seconds) : undefined;
 }
 
-/** Name, value pairs of one write. `guard`: sequence that must be current; `op`: id by which the writer knows its own. */
+/** Name, value pairs of one write. `guard`: sequence that must be current; `op`: by which the writer knows its own. */
 export function writePairs(write: TableWrite, encoded: string, guard?: number, op?: string): string[] {
   const pairs: string[] = [];
   if (write.kind === "delete") pairs.push("KV-Operation", "DEL", "Nats-TTL", tombstoneTtl);

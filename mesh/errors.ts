@@ -11,7 +11,7 @@
  * - `interrupted`: a connection broke or the peer vanished after the request was sent; the outcome is unknown.
  * - `too-large`: the payload does not fit in NATS' `max_payload`.
  * - `conflict`: a revision check failed; nothing was written.
- * - `peer`: the serving side failed before the app answered; `message` says why.
+ * - `peer`: the serving side failed before the app answered, or NATS does not permit the request; `message` says why.
  * - `protocol`: a frame of an unknown version or shape.
  * - `storage`: JetStream refused the operation; `message` names its own code and text.
  * - `closed`: this mesh was closed.

@@ -157,9 +157,10 @@ export function encodeResponse(
 
 export function readResponse(frame: Frame): WithBytes<MeshResponse> {
   const { status, headers, grpc } = frame.head;
-  if (!Number.isInteger(status))
+  if (typeof status !== "number" || !Number.isInteger(status)) {
     throw new MeshError("protocol", "response head needs the whole number status");
-  const response = { status: status as number, headers: readHeaders(headers), body: frame.body };
+  }
+  const response = { status, headers: readHeaders(headers), body: frame.body };
   return grpc === undefined ? response : { ...response, grpc: readOutcome(grpc) };
 }
 
@@ -188,7 +189,7 @@ function readHeaders(headers: unknown): string[] {
   const valid =
     Array.isArray(headers) && headers.length % 2 === 0 && headers.every((item) => typeof item === "string");
   if (!valid) throw new MeshError("protocol", "headers must be a flat list of name, value strings");
-  return headers as string[];
+  return headers;
 }
 
 export function encodeError(code: string, message: string): Buffer {

@@ -78,8 +78,8 @@ describe("an answer of JetStream", () => {
 });
 
 describe("another try", () => {
-  const tries = async (error: Play, repeatMs: number): Promise<number> => {
-    const { js, sent } = scripted(error, stored);
+  const tries = async (first: Play, repeatMs: number): Promise<number> => {
+    const { js, sent } = scripted(first, stored);
     await js.publish("s", Buffer.alloc(0), undefined, soon(repeatMs)).catch(() => {});
     return sent.length;
   };

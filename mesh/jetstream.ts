@@ -10,6 +10,11 @@ import type { Mux, Step } from "./mux.ts";
 
 /** One attempt's longest time, ms. */
 const defaultAttemptMs = 5_000;
+/**
+ * The same at a stream with replicas, ms. While a leader is chosen, requests vanish without an answer, and a long wait
+ * for one delays what would succeed now.
+ */
+const replicatedAttemptMs = 2_000;
 const firstBackoffMs = 25;
 const maxBackoffMs = 500;
 
@@ -58,6 +63,11 @@ export function isJsError(error: unknown, ...codes: number[]): error is JetStrea
   return error instanceof JetStreamError && codes.includes(error.jsCode);
 }
 
+/** `attemptMs` for a stream with so many replicas. */
+export function attemptMsFor(replicas: number | undefined): number {
+  return replicas === undefined || replicas === 1 ? defaultAttemptMs : replicatedAttemptMs;
+}
+
 /** What JetStream refused as an error of the mesh, after some words on what it was about; other errors stay. */
 export function storageError(error: unknown, about = ""): unknown {
   if (!(error instanceof JetStreamError)) return error;
@@ -70,7 +80,7 @@ export type AttemptOptions = {
   /** The same for the case that NATS is away, when that shall be sooner. */
   readonly awayEndMs?: number;
   readonly signal?: AbortSignal | undefined;
-  /** For how long an attempt whose outcome is unknown is sent again, ms: 0 = never, Infinity = as long as there is time. */
+  /** For how long an attempt whose outcome is unknown is sent again, ms: 0 = never, Infinity = until `endMs`. */
   readonly repeatMs: number;
   /** Called when nobody answers for the subject: the stream may be gone and be created again here. */
   readonly onMissing?: ((options: WaitOptions) => Promise<unknown>) | undefined;

@@ -2,7 +2,7 @@
  * Our own reply multiplexer: one wildcard inbox, one map, one coarse sweep for deadlines. The client's built-in
  * request costs 2-4 times as much (see docs/decisions). Used by calls, KV, JetStream publishes and pulls.
  */
-import type { Msg, Subscription } from "@nats-io/transport-node";
+import type { Msg } from "@nats-io/transport-node";
 import type { Timer } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";
 import { MeshError, cancelledBy } from "./errors.ts";
@@ -113,7 +113,7 @@ export class Mux {
   /** Of all reply subjects. */
   readonly prefix: string;
   readonly #pending = new Map<string, Pending<never>>();
-  #subscription: Subscription | undefined;
+  #subscribed = false;
   #next = 0;
   #sweep: Timer | undefined;
   #sweptMs = 0;
@@ -167,7 +167,9 @@ export class Mux {
   }
 
   #subscribe(): void {
-    this.#subscription ??= this.#connection.subscribe(`${this.prefix}*`, (message) => this.#onReply(message));
+    if (this.#subscribed) return;
+    this.#connection.subscribe(`${this.prefix}*`, (message) => this.#onReply(message));
+    this.#subscribed = true;
   }
 
   #onReply(message: Msg): void {

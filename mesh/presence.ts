@@ -1,6 +1,7 @@
 /**
  * Who is alive: one entry per instance in a memory bucket, renewed while the instance lives and gone soon after.
- * Calls do not need it (a queue group is the truth); it tells "no such app" from "nobody answered", and serves `status`.
+ * Calls do not need it (a queue group is the truth); it tells "no such app" from "nobody answered", and serves
+ * `status`.
  */
 import type { Timer } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";

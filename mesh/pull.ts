@@ -10,9 +10,12 @@ import type { JetStream } from "./jetstream.ts";
 import type { TopicSubscribeOptions, TopicSubscription } from "./types.ts";
 
 const nanosPerMs = 1_000_000;
-/** How long the server holds one pull open, and how often it then says that it is alive, ms. */
+/**
+ * How long the server holds one pull open, and how often it then says that it is alive, ms. A server that deletes a
+ * stream does not always say so to those who wait; then the second missing sign tells.
+ */
 const pullExpiresMs = 30_000;
-const heartbeatMs = 5_000;
+const heartbeatMs = 2_000;
 /** Longest and shortest time between two looks at the pull and at ack deadlines, ms. */
 const maxTickMs = 1_000;
 const minTickMs = 50;

@@ -300,8 +300,10 @@ export class Server implements Served {
 
   /** In a cluster the caller may be connected all the time, and waits. */
   async #publishLater(call: InFlight, send: () => void): Promise<void> {
+    // A call with streams was aborted by the break itself; its caller waits all the same.
+    const signal = call.abort.signal.aborted ? undefined : call.abort.signal;
     try {
-      await this.#connection.readyWithin(answerWaitMs, call.abort.signal);
+      await this.#connection.readyWithin(answerWaitMs, signal);
       this.#publish(call, send);
     } catch (error) {
       this.#connection.settings.log("debug", `answer to ${call.caller.app} lost: ${textOf(error)}`);

@@ -162,7 +162,7 @@ function callerTokens(caller: { namespace: string; app: string }): string {
   return `${encodeToken(caller.namespace)}.${encodeToken(caller.app)}`;
 }
 
-/** False for a reply subject that belongs to NATS itself or to this mesh: no participant listens there for an answer. */
+/** False for a reply subject that belongs to NATS or to this mesh: no participant listens there for an answer. */
 export function isReplySubject(root: string, subject: string): boolean {
   return !subject.startsWith("$") && !subject.startsWith(`${encodeToken(root)}.`);
 }

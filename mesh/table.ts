@@ -19,6 +19,7 @@ import { MeshError, cancelledBy, isMeshError } from "./errors.ts";
 import { headerValue } from "./headers.ts";
 import {
   type AttemptOptions,
+  attemptMsFor,
   type JetStream,
   JsCode,
   type WaitOptions,
@@ -163,7 +164,8 @@ export class JetStreamTable implements Table {
   #attempt(signal: AbortSignal | undefined, repeatMs: number): AttemptOptions {
     const awayEndMs = this.#js.endIn(awayMs);
     const endMs = awayEndMs + (operationMs - awayMs);
-    return { endMs, awayEndMs, signal, repeatMs, onMissing: this.#onMissing };
+    const attemptMs = attemptMsFor(this.#topology.replicasOf(this.#stream));
+    return { endMs, awayEndMs, signal, repeatMs, attemptMs, onMissing: this.#onMissing };
   }
 
   #ensure(attempt: AttemptOptions): Promise<number> {
@@ -263,23 +265,25 @@ export class JetStreamTable implements Table {
     const { clock, random } = this.#js.connection.settings;
     let guard = write.expect === "absent" ? 0 : write.expect!;
     // Why it is not known whether an earlier try was applied.
-    let open: unknown;
-    for (let tries = 1; ; tries++) {
+    let open: MeshError | undefined;
+    for (let conflicts = 0; ;) {
       try {
         const headers = writeHeaders(write, encoded, guard, op);
         return (await this.#js.publish(this.#prefix + encoded, valueOf(write), headers, attempt)).seq;
       } catch (error) {
         const conflicted = isJsError(error, JsCode.wrongLastSequence, JsCode.wrongLastSequenceInFlight);
         if (isMeshError(error, "timeout", "interrupted")) open ??= error;
-        else if (!conflicted) throw open ?? storageError(error);
+        else if (conflicted) conflicts++;
+        else throw open ?? storageError(error);
         const state = await this.#readLeader(encoded, attempt).catch((problem: unknown) =>
           Promise.reject(open ?? problem),
         );
         if (opOf(state) === op) return state.revision;
-        if (tries >= maxConflictTries) throw open ?? conflict(write.key, error, 0);
+        const late = conflicts >= maxConflictTries || clock.monotonicMs() >= attempt.endMs;
+        if (late) throw open ?? conflict(write.key, error, 0);
         if (state.revision !== guard) guard = nextGuard(write, state, guard, open, error);
         else if (conflicted)
-          await clock.sleep(inFlightWaitMs * tries * random(), attempt.signal).catch(giveUp(attempt));
+          await clock.sleep(inFlightWaitMs * conflicts * random(), attempt.signal).catch(giveUp(attempt));
       }
     }
   }
@@ -306,7 +310,13 @@ export class JetStreamTable implements Table {
  * Guard of the next try after the key turned out to have another revision: that of a tombstone when the key must be
  * absent. Throws `conflict`, or what left an earlier try open, when that try may have been applied and replaced since.
  */
-function nextGuard(write: TableWrite, state: Current, guard: number, open: unknown, cause: unknown): number {
+function nextGuard(
+  write: TableWrite,
+  state: Current,
+  guard: number,
+  open: MeshError | undefined,
+  cause: unknown,
+): number {
   // Whoever replaced what this write expected came before all of its tries.
   if (open !== undefined && guardOf(state) !== guard) throw open;
   if (write.expect === "absent" && state.entry === undefined) return state.revision;

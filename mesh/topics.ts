@@ -6,6 +6,7 @@ import type { Msg } from "@nats-io/transport-node";
 import { encodeHeaders, headerPairs, headerText, headerValue } from "./headers.ts";
 import {
   type AttemptOptions,
+  attemptMsFor,
   JetStreamError,
   type JetStream,
   type WaitOptions,
@@ -64,6 +65,7 @@ export class JetStreamTopics implements TopicStream {
       endMs: this.#js.endIn(timeoutMs),
       signal,
       repeatMs: id === undefined ? 0 : repeatMs,
+      attemptMs: attemptMsFor(this.#topology.replicasOf(this.stream)),
       onMissing: this.#onMissing,
     };
     if (this.#topology.replicasOf(this.stream) === undefined)

@@ -118,7 +118,7 @@ export class Topology {
       signal?.addEventListener("abort", onAbort, { once: true });
       attempt.then(
         (replicas) => end(() => resolve(replicas)),
-        (error: unknown) => end(() => reject(error as Error)),
+        (error: MeshError) => end(() => reject(error)),
       );
     });
   }

@@ -71,7 +71,8 @@ export type CallOptions = {
   readonly namespace: string;
   /**
    * Longest time until the answer, or its head when the body follows in pieces, ms. 0 = no limit; a peer that stops
-   * showing progress still ends the call.
+   * showing progress still ends the call, and an app that is a plain NATS program, which has no way to show any, gets
+   * 60 s.
    */
   readonly timeoutMs: number;
   /** Ends the call, also while the body of its answer is being read. */
@@ -85,7 +86,7 @@ export type Caller = { readonly namespace: string; readonly app: string };
 
 /**
  * Answers one call. May take any time; must watch `signal` (caller gave up or is gone, or this mesh closes), which also
- * counts while streams of the call are open. A throw is answered as a `peer` error.
+ * counts while streams of the call are open. A throw is answered as a `peer` error, a MeshError with its own code.
  */
 export type ServeHandler = (
   request: MeshRequest,
@@ -128,13 +129,23 @@ export type TableReadOptions = {
   readonly signal?: AbortSignal;
 };
 
-/** A KV bucket (table.ts). Every method rejects with MeshError: conflict, storage, too-large, timeout, disconnected. */
+/**
+ * A KV bucket (table.ts). Every method rejects with MeshError: conflict, storage, too-large, timeout, interrupted,
+ * disconnected (after 10 s; all else within 20 s), cancelled, closed.
+ */
 export type Table = {
   readonly bucket: string;
   get(key: TableKey, options?: TableReadOptions): Promise<TableEntry | undefined>;
-  /** Same order as `keys`; one isolated snapshot when there are at most 1,000 keys. */
+  /**
+   * Same order as `keys`; one isolated snapshot when there are at most 1,000 keys with at most 32 MiB of values, and
+   * the names of the keys fit in half a message.
+   */
   getMany(keys: readonly TableKey[], options?: TableReadOptions): Promise<(TableEntry | undefined)[]>;
-  /** Returns the new revision. Durable in the stream when it resolves. `ttlSeconds` >= 1. */
+  /**
+   * Returns the new revision. Durable in the stream when it resolves. `ttlSeconds` >= 1, rounded up. A guarded write is
+   * applied at most once; `timeout` and `interrupted` then mean that somebody else wrote since, and it cannot be known
+   * who came first. A write without a guard may be applied twice when NATS breaks off in the middle of it.
+   */
   put(
     key: TableKey,
     value: Uint8Array,
@@ -206,7 +217,10 @@ export type TopicStreamOptions = {
 /** The stream behind the topics of one pub/sub component (topics.ts). Errors as in Table. */
 export type TopicStream = {
   readonly stream: string;
-  /** Durable in the stream when it resolves. A repeated `id` within two minutes is stored once. Retried until `timeoutMs`. */
+  /**
+   * Durable in the stream when it resolves. A repeated `id` within two minutes is stored once. Retried until
+   * `timeoutMs`; without an `id` only what was certainly not stored, else it rejects with `timeout` or `interrupted`.
+   */
   publish(
     topic: string,
     data: Uint8Array,

@@ -28,19 +28,16 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
 
 async function run(flags: Flags, env: NodeJS.ProcessEnv): Promise<number> {
   let options: SidecarOptions;
+  let opened: ReturnType<typeof openLog>;
   try {
     options = resolveOptions(flags, env);
+    const { appId } = options;
+    opened = openLog({ ...options.log, appId, instance: instanceName, version, clock: systemClock });
   } catch (error) {
     process.stdout.write(`Fatal error from runtime: ${textOf(error)}\n`);
     return 1;
   }
-  const { log, close } = openLog({
-    ...options.log,
-    appId: options.appId,
-    instance: instanceName,
-    version,
-    clock: systemClock,
-  });
+  const { log, close } = opened;
   const orders = new Orders();
   try {
     for (;;) {

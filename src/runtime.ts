@@ -100,7 +100,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
     log.info(`dapr initialized. Status: Running. Init Elapsed ${elapsedMs}ms`);
   };
-  const serving = new Serving({ mesh, receive, blocks, log, onServing: initialized });
+  const serving = new Serving({ mesh, receive, blocks, clock, log, onServing: initialized });
   const running = follow(app, serving, stopping.signal, initialized);
 
   return {

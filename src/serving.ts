@@ -2,7 +2,7 @@
  * What the sidecar does for its app from outside in: calls of the mesh and deliveries of blocks. It begins when the app
  * is up, ends while the app fails its health checks (other replicas get the calls then), and ends for good at the stop.
  */
-import type { Mesh, ServeHandler, Served } from "../mesh/index.ts";
+import type { Clock, Mesh, ServeHandler, Served } from "../mesh/index.ts";
 import type { AppHealth } from "./app/health.ts";
 import type { Block } from "./blocks/block.ts";
 import type { Log } from "./telemetry/log.ts";
@@ -14,6 +14,7 @@ export type ServingInit = {
   readonly mesh: Pick<Mesh, "serve" | "announce">;
   readonly receive: ServeHandler;
   readonly blocks: readonly Pick<Block, "appReady" | "appUnready" | "stop">[];
+  readonly clock: Clock;
   readonly log: Log;
   /** Calls of the mesh arrive from now on; deliveries begin next. */
   readonly onServing: () => void;
@@ -60,11 +61,19 @@ export class Serving {
   async stop(graceMs: number): Promise<void> {
     this.#stopped = true;
     this.#wanted = false;
-    const drained = [...this.#served].map((served) => served.drain(graceMs));
-    const stopped = this.#init.blocks.map(async (block) => block.stop?.(graceMs));
+    const { blocks, clock } = this.#init;
+    const limit = Promise.withResolvers<void>();
+    const timer = clock.setTimeout(limit.resolve, graceMs);
+    const drained = [...this.#served].map((served) => {
+      const drain = served.drain(graceMs);
+      // Withdrawn before, it was given no time limit, and a second `drain` does not change that.
+      return served === this.#current ? drain : Promise.race([drain, limit.promise]);
+    });
+    const stopped = blocks.map(async (block) => block.stop?.(graceMs));
     for (const ended of await Promise.allSettled([...drained, ...stopped])) {
       if (ended.status === "rejected") this.#init.log.error(`at the stop: ${String(ended.reason)}`);
     }
+    timer.cancel();
   }
 
   async #follow(): Promise<void> {

@@ -7,20 +7,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { eventually, startApp, startNats, startSidecar } from "./kit/index.ts";
 import type { Sidecar } from "./kit/index.ts";
+import { nativeComponents } from "./kit/native-components.ts";
 import { seededRandom } from "./soak/random.ts";
 import { counting, type CounterResult } from "./soak/counters.ts";
 import { publishing } from "./soak/publishing.ts";
 
-const components = `apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata: { name: statestore }
-spec: { type: state.nats, version: v1 }
----
-apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata: { name: pubsub }
-spec: { type: pubsub.nats, version: v1 }
----
+const components = `${nativeComponents}---
 apiVersion: dapr.io/v2alpha1
 kind: Subscription
 metadata: { name: soak }

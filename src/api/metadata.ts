@@ -11,6 +11,7 @@ import { jsonReply, noContent, type HttpRoute } from "./http.ts";
 /** Extended keys kept, and the longest value, so that a client cannot fill the memory. */
 const maxExtended = 1_000;
 const maxValueBytes = 64 * 1024;
+const maxKeyBytes = 1024;
 
 export type MetadataSource = {
   readonly options: SidecarOptions;
@@ -37,8 +38,9 @@ export class Metadata {
   /** Throws ApiError when the bounds are reached. */
   set(key: string, value: string): void {
     const full = this.#extended.size >= maxExtended && !this.#extended.has(key);
-    if (full || Buffer.byteLength(value) > maxValueBytes) {
-      const message = `metadata holds at most ${maxExtended} keys with values of at most ${maxValueBytes} bytes`;
+    if (full || Buffer.byteLength(value) > maxValueBytes || Buffer.byteLength(key) > maxKeyBytes) {
+      const limits = `${maxExtended} keys of at most ${maxKeyBytes} bytes with values of at most ${maxValueBytes}`;
+      const message = `metadata holds at most ${limits}`;
       throw new ApiError({
         code: "ERR_BAD_REQUEST",
         httpStatus: 400,

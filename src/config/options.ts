@@ -206,6 +206,9 @@ export function configurationEnv(options: SidecarOptions, env: Environment): Env
 
 function checkAppId(appId: string, mode: SidecarOptions["mode"]): void {
   if (appId === "") throw new SettingError("parameter app-id cannot be empty");
+  // It becomes a part of file names (--unix-domain-socket).
+  if (appId.includes("/") || appId.includes("\u0000"))
+    throw new SettingError("parameter app-id cannot contain slashes");
   if (mode === "standalone" && appId.includes(".")) {
     throw new SettingError("parameter app-id cannot contain dots");
   }

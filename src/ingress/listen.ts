@@ -15,6 +15,8 @@ export function listenOn(server: Server, target: ListenTarget): Promise<number> 
     server.once("error", reject);
     const done = (): void => {
       server.off("error", reject);
+      // An error of a later accept must not end the process; the next client tries again.
+      server.on("error", () => {});
       const address = server.address();
       resolve(typeof address === "object" && address !== null ? address.port : 0);
     };

@@ -1,5 +1,5 @@
 /**
- * Certificates made at test time with openssl: an authority, and what it signs. Keys are elliptic, so this takes 100 ms.
+ * Certificates made at test time with openssl: an authority, and what it signs. Elliptic keys take 100 ms.
  */
 import { execFile } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";

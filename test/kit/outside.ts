@@ -32,7 +32,7 @@ export type Outside = AsyncDisposable & {
   readonly port: number;
   readonly requests: OutsideRequest[];
   /** Answers the next requests; 200 with a JSON summary until it is set. */
-  answer: (request: OutsideRequest) => OutsideReply;
+  answer: (request: OutsideRequest) => OutsideReply | Promise<OutsideReply>;
 };
 
 /** Starts a server on a free loopback port; with `tls` it speaks HTTPS. */
@@ -47,7 +47,7 @@ export async function startOutside(tls?: TlsOptions): Promise<Outside> {
   const serve = async (incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> => {
     const request = await read(incoming);
     requests.push(request);
-    const { status = 200, headers = {}, body = "" } = outside.answer(request);
+    const { status = 200, headers = {}, body = "" } = await outside.answer(request);
     outgoing.writeHead(status, headers).end(body);
   };
   const listener: RequestListener = (incoming, outgoing) => void serve(incoming, outgoing);

@@ -7,6 +7,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { nativeComponents } from "../kit/native-components.ts";
 import { freePort } from "../kit/ports.ts";
 import { checkout, nodeBinary } from "../kit/paths.ts";
 import { startNats, startProcess, startSidecar, eventually } from "../kit/index.ts";
@@ -16,16 +17,6 @@ import { natsCeilings, natsLoad } from "./nats-load.ts";
 import { cpuMs, residentMb } from "./process-usage.ts";
 
 const connections = 32;
-const components = `apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata: { name: statestore }
-spec: { type: state.nats, version: v1 }
----
-apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata: { name: pubsub }
-spec: { type: pubsub.nats, version: v1 }
-`;
 
 /** Smallest ratio that the trunk asks for (issue A). */
 const floors: Readonly<Record<string, number>> = {
@@ -75,7 +66,7 @@ async function run(): Promise<Report> {
   const echoUrl = `http://127.0.0.1:${echoPort}/`;
   await eventually(() => fetch(echoUrl));
   const readyMs = await measureReady(command, nats);
-  const resources = { "components.yaml": components };
+  const resources = { "components.yaml": nativeComponents };
   await using caller = await startSidecar({ appId: "caller", nats, resources, command });
   await using callee = await startSidecar({ appId: "callee", appPort: echoPort, nats, resources, command });
   const idleMb = residentMb(caller.pid);
@@ -167,7 +158,7 @@ async function measureReady(
   const times: number[] = [];
   for (let i = 0; i < 5; i++) {
     const startMs = performance.now();
-    const resources = { "components.yaml": components };
+    const resources = { "components.yaml": nativeComponents };
     await using sidecar = await startSidecar({
       appId: `ready${i}`,
       nats,

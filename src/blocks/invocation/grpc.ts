@@ -24,7 +24,8 @@ export function invocationMethods(invocation: Invocation, maxBytes: number): Grp
         query: message?.httpExtension?.querystring ?? "",
         headers: invocation.withoutOwnToken(
           grpcCallerHeaders(ownMetadata(call), {
-            method: `/${method}`,
+            // SDK servers find their handlers by the exact text, so a leading slash is there when the caller wrote it.
+            method: message?.method.startsWith("/") ? `/${method}` : method,
             contentType: message?.contentType ?? "",
             dataType: message?.data?.typeUrl ?? "",
           }),

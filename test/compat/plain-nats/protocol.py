@@ -15,11 +15,17 @@ REQUEST, RESPONSE, ERROR, PROGRESS, CANCEL = 1, 2, 3, 4, 5
 ACCEPT, CHUNK, END, CREDIT = 6, 7, 8, 9
 MAX_HEAD = 512 * 1024
 MAX_NAME_PART = 180
+MAX_NAME = 240
 MAX_KEY = 2800
+MAX_KEPT = 2733
 
 
 def escape(text, kept, mark):
     return "".join(chr(byte) if kept.match(chr(byte)) else f"{mark}{byte:02X}" for byte in text.encode())
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def token(text):
@@ -39,14 +45,18 @@ def name(*parts):
     encoded = []
     for part in parts:
         short = "_" if part == "" else escape(part, re.compile(r"[A-Za-z0-9-]"), "_")
-        encoded.append(short if len(short) <= MAX_NAME_PART else "_h" + hashlib.sha256(part.encode()).hexdigest())
-    return "__".join(encoded)
+        encoded.append(short if len(short) <= MAX_NAME_PART else "_h" + sha256(part))
+    joined = "__".join(encoded)
+    return joined if len(joined) <= MAX_NAME else "_h" + sha256(joined)
 
 
 def key(*parts):
     """Key of a table as KV clients write it."""
     encoded = ".".join(token(part) for part in parts)
-    return encoded if len(encoded) <= MAX_KEY else "=h" + hashlib.sha256(encoded.encode()).hexdigest()
+    if len(encoded) <= MAX_KEY:
+        return encoded
+    dot = encoded.rfind(".", 0, MAX_KEPT + 1)
+    return (encoded[: dot + 1] if dot >= 0 else "") + "=h" + sha256(encoded)
 
 
 def topic_subject(base, topic):

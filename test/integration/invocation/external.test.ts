@@ -4,8 +4,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { HTTPExtension_Verb } from "../../../proto/gen/dapr/proto/common/v1/common_pb.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { certificateAuthority, type Authority } from "../../kit/certificates.ts";
-import { freePort, grpcClient, startApp, startNats, startSidecar } from "../../kit/index.ts";
-import type { App, GrpcClient, Sidecar } from "../../kit/index.ts";
+import { eventually, freePort, grpcClient, startApp, startNats, startSidecar } from "../../kit/index.ts";
+import type { App, GrpcClient, Nats, Sidecar } from "../../kit/index.ts";
 import { startOutside, type Outside } from "../../kit/outside.ts";
 
 let stack: AsyncDisposableStack;
@@ -15,6 +15,7 @@ let secure: Outside;
 let mutual: Outside;
 let stranger: Outside;
 let app: App;
+let nats: Nats;
 let sidecar: Sidecar;
 let client: GrpcClient;
 
@@ -34,7 +35,7 @@ function endpoint(name: string, spec: string, rest = ""): string {
 
 beforeAll(async () => {
   stack = new AsyncDisposableStack();
-  const nats = stack.use(await startNats());
+  nats = stack.use(await startNats());
   authority = stack.use(await certificateAuthority());
   const other = stack.use(await certificateAuthority("somebody else"));
   const server = await authority.issue("server", ["localhost", "127.0.0.1"]);
@@ -328,6 +329,38 @@ test("TLS 1.1 is refused", async () => {
   expect(answer.status).toBe(500);
   expect(answer.text).toMatch(/protocol version not supported/);
   expect(old.requests).toHaveLength(0);
+});
+
+test("beside an https app URLs are not verified; every target has its own count of calls", async () => {
+  const resources = {
+    "e.yaml":
+      endpoint("stranger", `  baseUrl: https://localhost:${stranger.port}\n`) +
+      endpoint("plain", `  baseUrl: http://127.0.0.1:${plain.port}\n`),
+  };
+  const flags = ["--app-max-concurrency=1"];
+  const own = { appId: "lax", appPort: secure.port, appProtocol: "https", nats, resources, flags };
+  await using lax = await startSidecar(own);
+  expect((await lax.get("/x", { "dapr-app-id": `https://localhost:${stranger.port}` })).text).toBe("GET /x");
+  expect((await lax.get("/x", { "dapr-app-id": "stranger" })).text).toMatch(
+    /certificate signed by unknown authority/,
+  );
+  let now = 0;
+  let most = 0;
+  const held = Promise.withResolvers<void>();
+  plain.answer = async () => {
+    most = Math.max(most, ++now);
+    await held.promise;
+    now--;
+    return { body: "late" };
+  };
+  const calls = [1, 2, 3].map(() => lax.get("/x", { "dapr-app-id": "plain" }));
+  await eventually(() => plain.requests.length === 1);
+  // The endpoint's one slot is taken, the app and other targets have theirs.
+  expect((await lax.get(`${invoke}/lax/method/y`)).text).toBe("GET /y");
+  expect((await lax.get("/x", { "dapr-app-id": `https://localhost:${stranger.port}` })).status).toBe(200);
+  held.resolve();
+  expect((await Promise.all(calls)).map(({ text }) => text)).toEqual(["late", "late", "late"]);
+  expect(most).toBe(1);
 });
 
 describe("InvokeService", () => {

@@ -241,7 +241,7 @@ describe("an HTTP app", () => {
 });
 
 describe("a gRPC app", () => {
-  test("sees the method with its slash, data with its type, metadata as it was", async () => {
+  test("sees the method with the slash it was written with, data with its type, metadata as it was", async () => {
     grpcApp.handlers.onInvoke = ({ data, contentType }) => ({
       data: { typeUrl: data?.typeUrl ?? "", value: data?.value ?? bytes },
       contentType,
@@ -285,6 +285,12 @@ describe("a gRPC app", () => {
     expect(grpcApp.invocations.at(-1)!.metadata.get("dapr-api-token")).toEqual(["app token"]);
     await open.unary(invoke, request("http-app", "x"), { metadata: { "dapr-api-token": "open" } });
     expect(last().headers["dapr-api-token"]).toBe("app token");
+  });
+
+  test("sees no slash that the caller did not write", async () => {
+    grpcApp.handlers.onInvoke = () => ({});
+    await client.unary(invoke, request("grpc-app", "a//b/"));
+    expect(grpcApp.invocations.at(-1)!.request.method).toBe("a/b");
   });
 
   test("may be called without an extension", async () => {

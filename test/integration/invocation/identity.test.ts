@@ -120,7 +120,10 @@ test("a name written into the request never reaches the app", async () => {
     ["Weft-Path", "/forged"],
   ] as const)
     headers.set(name, value);
-  const answer = await client.request("weft.default.call.pricing.default.orders", "x", { headers, timeout: 5_000 });
+  const answer = await client.request("weft.default.call.pricing.default.orders", "x", {
+    headers,
+    timeout: 5_000,
+  });
   expect(answer.string()).toBe("pricing");
   const sent = { "dapr-caller-app-id": "admin", "dapr-caller-namespace": "secret" };
   await orders.http("/v1.0/invoke/pricing/method/forged", { headers: sent });

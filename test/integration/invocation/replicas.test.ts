@@ -106,5 +106,5 @@ test("a rolling restart of all under load: no call fails", async () => {
   expect(failures).toEqual([]);
   expect(answers.length).toBeGreaterThan(500);
   const last = new Set(answers.slice(restarted).map((text) => text.split(" ")[0]));
-  expect([...last].toSorted()).toEqual(["a", "b", "c"]);
+  expect(last).toEqual(new Set(["a", "b", "c"]));
 });

@@ -468,7 +468,7 @@ describe("an app that is killed and started again", () => {
     await running[Symbol.asyncDispose]();
   });
 
-  test("a connection breaks under a request: GET is sent again, POST is an error and reaches the app once", async () => {
+  test("a connection breaks under a request: GET is sent again, POST is an error and comes once", async () => {
     rawApp.answer = "";
     rawApp.requests.length = 0;
     const posted = await caller.post("/v1.0/invoke/raw/method/x", "x");

@@ -111,14 +111,13 @@ describe("a call that fails", () => {
     expect(await codeOf(caller.call(request(), to("nobody")))).toBe("no-responders");
   });
 
-  it("the handler throws: peer with its words; a MeshError keeps its code; junk and huge texts are answered too", async () => {
+  it("the handler throws: peer with its words, a MeshError with its code; huge texts are answered too", async () => {
     const huge = "x".repeat(3_000_000);
     const { caller } = await serving("thrower", async ({ path }) => {
       if (path === "/error") throw new Error("no app there");
       if (path === "/mesh") throw new MeshError("closed", "leaving");
       if (path === "/own") throw new MeshError("no-responders", "mine, not yours");
       if (path === "/huge") throw new Error(huge);
-      if (path === "/text") throw "text";
       return undefined as unknown as MeshResponse;
     });
     const call = (path: string) => caller.call(request({ path }), to("thrower"));
@@ -126,11 +125,10 @@ describe("a call that fails", () => {
     await expect(call("/mesh")).rejects.toMatchObject({ code: "closed", message: "leaving" });
     await expect(call("/own")).rejects.toMatchObject({ code: "peer", message: "mine, not yours" });
     await expect(call("/huge")).rejects.toMatchObject({ code: "peer" });
-    await expect(call("/text")).rejects.toMatchObject({ code: "peer", message: "text" });
     expect(await codeOf(call("/undefined"))).toBe("peer");
   });
 
-  it("the caller aborts: cancelled, the handler's signal fires, nothing leaks; before the start nothing is sent", async () => {
+  it("the caller aborts: cancelled, the handler is told, nothing leaks; before the start nothing is sent", async () => {
     const aborted = Promise.withResolvers<unknown>();
     let calls = 0;
     const { caller, callee } = await serving("patient", async (_request, _by, signal) => {
@@ -164,7 +162,7 @@ describe("a call that fails", () => {
     await aborted.promise;
   });
 
-  it("the callee falls silent: timeout after 16 s without a sign of life, while one that works may take longer", async () => {
+  it("the callee falls silent: timeout after 16 s, while one that shows progress may take longer", async () => {
     const callerClock = jumpingClock();
     const calleeClock = jumpingClock();
     const caller = await lab.join("asking", { clock: callerClock });
@@ -199,7 +197,7 @@ describe("a call that fails", () => {
     expect(await call).toBe("success");
   });
 
-  it("the handler outlives the caller's own deadline by far: it is told even when no cancel frame arrives", async () => {
+  it("the handler outlives the caller's own deadline by far: it is told even without a cancel frame", async () => {
     const clock = jumpingClock();
     const callee = await lab.join("orphanage", { clock });
     const aborted = Promise.withResolvers<unknown>();

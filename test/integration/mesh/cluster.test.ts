@@ -129,15 +129,18 @@ describe("a cluster of three", () => {
     const victim = await cluster.leaderOf(`KV_${table.bucket}`);
     await victim.kill();
     const before = increments;
-    await Promise.race([working, eventually(() => increments > before + 50, { timeoutMs: 25_000 })]);
-    stop = true;
+    try {
+      await Promise.race([working, eventually(() => increments > before + 50, { timeoutMs: 25_000 })]);
+    } finally {
+      stop = true;
+      await victim.restart();
+    }
     await working;
     expect(textOf((await table.get(["survivor"], { strong: true }))?.value)).toBe(String(increments));
     await eventually(() => new Set(events).size === published.length, { timeoutMs: 20_000 });
     await eventually(
       async () => (await codeOf(front.call(request({ path: "/x" }), to("back")))) === "success",
     );
-    await victim.restart();
   });
 
   it("has a frozen replica: reads pass it over", async () => {

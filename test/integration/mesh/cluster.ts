@@ -43,7 +43,7 @@ export async function startCluster(size = 3, replicas = size): Promise<Cluster> 
   type Peer = { readonly name: string; readonly current: boolean; readonly lag?: number };
   const clusterOf = async (stream: string): Promise<{ leader?: string; replicas?: readonly Peer[] }> => {
     const info = await ask(`STREAM.INFO.${stream}`, {});
-    return (info["cluster"] ?? {}) as { leader?: string; replicas?: readonly Peer[] };
+    return info["cluster"] ?? {};
   };
   return {
     servers,

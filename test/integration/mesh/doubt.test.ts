@@ -111,7 +111,11 @@ describe("a guarded write that got lost itself", () => {
     await meanwhile();
     broken.cut();
     broken.heal();
-    return await result.finally(() => behind.close());
+    try {
+      return await result;
+    } finally {
+      await behind.close();
+    }
   };
 
   it("is sent again, and applied once", async () => {

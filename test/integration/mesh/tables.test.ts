@@ -124,7 +124,7 @@ describe("a guard", () => {
     expect(await codeOf(table.delete(key, { expect: second }))).toBe("conflict");
   });
 
-  it("absent: passes for a key that never was, after a delete, after a purge, after expiry; not for one that is", async () => {
+  it("absent: passes for a key that never was, after a delete and after a purge; not for one that is", async () => {
     const key = fresh();
     await table.put(key, bytes("1"), { expect: "absent" });
     expect(await codeOf(table.put(key, bytes("x"), { expect: "absent" }))).toBe("conflict");

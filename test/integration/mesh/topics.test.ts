@@ -1,4 +1,4 @@
-// Topics: what is published arrives at each group at least once, in every kind of trouble, and is handled within bounds.
+// Topics: what is published arrives at each group at least once, whatever happens, and is handled within bounds.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { JoinedMesh, TopicMessage, TopicStream, TopicSubscribeOptions } from "../../../mesh/index.ts";
@@ -119,7 +119,7 @@ describe("an event", () => {
     expect(star.got).toEqual(["ax"]);
   });
 
-  it("published before the group exists is delivered to one that wants all, not to one that wants new ones", async () => {
+  it("published before the group exists goes to one that wants all, not to one that wants new ones", async () => {
     const topic = fresh();
     await publish(topic, "old");
     const all = await collect(topic, { group: "all" });
@@ -263,7 +263,7 @@ describe("a handler", () => {
 });
 
 describe("stopping a subscription", () => {
-  it("lets running handlers finish, acknowledges only what was handled, and gives the rest to another member at once", async () => {
+  it("lets running handlers finish, acknowledges what was handled, gives the rest to others at once", async () => {
     const topic = fresh();
     await publishAll(topic, 40);
     const release = Promise.withResolvers<void>();
@@ -282,7 +282,7 @@ describe("stopping a subscription", () => {
     expect(byNumber([...begun, ...got])).toEqual(numbers(40));
   });
 
-  it("past its grace: tells the handlers, and their events go to another member at once, not after the ack deadline", async () => {
+  it("past its grace: tells the handlers, and their events go to another member at once", async () => {
     const topic = fresh();
     const aborted = Promise.withResolvers<void>();
     const release = Promise.withResolvers<void>();
@@ -453,7 +453,7 @@ describe("trouble", () => {
     proxy.hear();
     expect(await consumerState(topic)).toMatchObject({ num_waiting: 0, num_ack_pending: 1 });
     await publish(topic, "y");
-    clock.jump(12_000);
+    clock.jump(6_000);
     await eventually(() => got.includes("y"));
     await watching.close();
   });

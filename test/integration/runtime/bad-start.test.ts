@@ -21,6 +21,18 @@ test.each([
     /Fatal error from runtime: .*\/nowhere\/at\/all/,
   ],
   ["missing configuration", ["--config=/nowhere.yaml"], 1, /\/nowhere\.yaml/],
+  [
+    "a log file that cannot be opened",
+    ["--log-file=/nowhere/x.log"],
+    1,
+    /Fatal error from runtime: .*\/nowhere\/x\.log/,
+  ],
+  [
+    "a slash in the app id",
+    ["--app-id=a/../b"],
+    1,
+    /Fatal error from runtime: parameter app-id cannot contain slashes/,
+  ],
   ["unknown protocol", ["--app-protocol=smtp"], 1, /app-protocol.*smtp/],
 ])("%s", async (_name, flags, exitCode, message) => {
   await using sidecar = await startSidecar({ appId: "bad", nats: away, flags, wait: "none" });

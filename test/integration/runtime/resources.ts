@@ -1,20 +1,5 @@
 /** Resource files of the runtime tests: the two native components, and a subscription. */
-export const nativeComponents = `apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata:
-  name: statestore
-spec:
-  type: state.nats
-  version: v1
----
-apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata:
-  name: pubsub
-spec:
-  type: pubsub.nats
-  version: v1
-`;
+export { nativeComponents } from "../../kit/native-components.ts";
 
 /** A declarative subscription of `orders` to `/orders`. */
 export const ordersSubscription = `apiVersion: dapr.io/v2alpha1
