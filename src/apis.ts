@@ -88,11 +88,15 @@ function makeGrpc({
   metrics,
 }: ApisInit): GrpcServer {
   return createGrpcServer({
-    methods: async () => [
-      ...(await metadataMethods(metadata)),
-      ...(await shutdownMethods(onShutdownRequest)),
-      ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
-    ],
+    methods: async () => {
+      const methods = [
+        ...(await metadataMethods(metadata)),
+        ...(await shutdownMethods(onShutdownRequest)),
+        ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
+      ];
+      const { reflectionMethods } = await import("./api/reflection-grpc.ts");
+      return [...methods, ...reflectionMethods(methods)];
+    },
     maxMessageBytes: options.api.maxBodyBytes,
     apiToken: options.api.apiToken,
     apiLogging: apiLogging.enabled,
