@@ -64,8 +64,8 @@ const codeByHttp: Readonly<Record<number, GrpcCode>> = {
   504: GrpcCode.Unavailable,
 };
 
-/** An answer that is no gRPC at all, e.g. of a web server on the app's port. */
-function httpStatusError(headers: IncomingHttpHeaders): GrpcStatusError | undefined {
+/** An answer that is no gRPC at all, e.g. of a web server on the app's port; undefined for one that is. */
+export function httpStatusError(headers: IncomingHttpHeaders): GrpcStatusError | undefined {
   const status = Number(headers[":status"]);
   const type = headers["content-type"];
   if (status === 200 && isGrpcContentType(type)) return undefined;

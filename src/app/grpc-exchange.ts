@@ -12,7 +12,7 @@ import {
 } from "../lib/grpc-wire.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import type { AppGrpcResponse } from "./channel.ts";
-import { abortStatus, asStatus, detailsOf, endWithoutStatus } from "./grpc-ends.ts";
+import { abortStatus, asStatus, detailsOf, endWithoutStatus, httpStatusError } from "./grpc-ends.ts";
 
 /** Sends the message and half-closes; resolves with the only answer. Rejects with GrpcStatusError. */
 export function exchange(
@@ -68,6 +68,8 @@ class Exchange {
     stream.once("response", (headers, _flags, raw) => {
       this.#headers = headers;
       this.#rawHeaders = raw;
+      const foreign = httpStatusError(headers);
+      if (foreign !== undefined) this.#fail(foreign);
     });
     stream.once("trailers", (trailers, _flags, raw) => {
       this.#trailers = trailers;

@@ -9,7 +9,7 @@ import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { FrameScan } from "../lib/grpc-scan.ts";
 import { relayedPairs, sendablePairs, statusCodeOf, statusPairs, trailerPairs } from "../lib/grpc-wire.ts";
 import type { GrpcAppClient } from "./grpc.ts";
-import { abortStatus, asStatus, endWithoutStatus } from "./grpc-ends.ts";
+import { abortStatus, asStatus, endWithoutStatus, httpStatusError } from "./grpc-ends.ts";
 
 /** The app's stream is paused above this, bytes; two reads. */
 const highWaterBytes = 128 * 1024;
@@ -88,6 +88,8 @@ class Relay {
     stream.once("response", (headers, _flags, raw) => {
       this.#headers = headers;
       this.#rawHeaders = raw;
+      const foreign = httpStatusError(headers);
+      if (foreign !== undefined) this.#fail(foreign);
     });
     stream.once("trailers", (trailers, _flags, raw) => {
       this.#trailers = trailers;

@@ -48,13 +48,11 @@ export class ProxyIngress {
   }
 
   #passWhole(call: ServerCall, { headers, grpc }: MeshResponse, body: Uint8Array): void {
-    const scan = new FrameScan(this.#options.maxMessageBytes);
-    scan.push(body);
+    const complete = new FrameScan(this.#options.maxMessageBytes).push(body);
     const trailers = grpc?.trailers ?? [];
-    if (!scan.partial) return call.endPassed(headers, body, trailers);
-    if (statusCodeOf(trailers) === GrpcCode.OK) throw truncated();
+    if (complete < body.length && statusCodeOf(trailers) === GrpcCode.OK) throw truncated();
     // The status tells more than a torn message.
-    call.endPassed(headers, body.subarray(0, 0), trailers);
+    call.endPassed(headers, body.subarray(0, complete), trailers);
   }
 
   async #passStream(call: ServerCall, headers: readonly string[], body: BodyStream): Promise<void> {
