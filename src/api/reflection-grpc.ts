@@ -30,13 +30,13 @@ export function reflectionMethods(mounted: readonly GrpcMethod[]): GrpcMethod[] 
   let made: Reflected | undefined;
   const reflected = (): Reflected => (made ??= new Reflected(services));
   // Both versions have the same messages under other names.
-  return own.map(({ method }) => ({
-    ...streaming(
-      method.serverReflectionInfo as typeof ServerReflection.method.serverReflectionInfo,
-      (requests) => answers(reflected, requests),
-    ),
-    yields: true,
-  }));
+  return own.map(({ method }) => {
+    const info = method.serverReflectionInfo as typeof ServerReflection.method.serverReflectionInfo;
+    return Object.assign(
+      streaming(info, (requests) => answers(reflected, requests)),
+      { yields: true },
+    );
+  });
 }
 
 async function* answers(reflected: () => Reflected, requests: AsyncIterable<ServerReflectionRequest>) {

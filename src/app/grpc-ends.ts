@@ -1,4 +1,4 @@
-/** How calls to a gRPC app end when the app says no status: aborts, resets, lost connections, servers of another kind. */
+/** How calls to a gRPC app end without a status of the app: aborts, resets, lost connections, foreign servers. */
 import { type ClientHttp2Stream, constants, type Http2Session, type IncomingHttpHeaders } from "node:http2";
 import { ApiError, GrpcCode } from "../api/errors.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";

@@ -26,16 +26,22 @@ export async function relayToApp(
   signal: AbortSignal,
 ): Promise<MeshResponse> {
   const { path, headers, body } = request;
+  const reset = new AbortController();
+  const abort = (): void => reset.abort(signal.reason);
+  if (signal.aborted) abort();
+  else signal.addEventListener("abort", abort, { once: true });
   let stream: ClientHttp2Stream;
   try {
-    stream = await client.open(path, headers, signal, relayedPairs(headers));
+    stream = await client.open(path, headers, reset.signal, relayedPairs(headers));
   } catch (error) {
     const status = asStatus(error);
     if (!(body instanceof Uint8Array)) body.cancel(status);
     if (signal.aborted) throw status;
     return statusAnswer(status);
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
-  return new Relay(stream, client.maxMessageBytes, signal).run(body);
+  return new Relay(stream, client.maxMessageBytes, signal, reset).run(body);
 }
 
 /** What a sidecar without an app answers. */
@@ -52,6 +58,7 @@ class Relay {
   readonly #stream: ClientHttp2Stream;
   readonly #session: Http2Session | undefined;
   readonly #signal: AbortSignal;
+  readonly #reset: AbortController;
   readonly #sent: FrameScan;
   readonly #received: FrameScan;
   readonly #answer = Promise.withResolvers<MeshResponse>();
@@ -66,17 +73,24 @@ class Relay {
   #waiting = false;
   #over = false;
 
-  constructor(stream: ClientHttp2Stream, maxMessageBytes: number, signal: AbortSignal) {
+  /** Aborting `reset` cancels the stream; node's `close` would first tell the app that the request is complete. */
+  constructor(
+    stream: ClientHttp2Stream,
+    maxMessageBytes: number,
+    signal: AbortSignal,
+    reset: AbortController,
+  ) {
     this.#stream = stream;
     this.#session = stream.session;
     this.#signal = signal;
+    this.#reset = reset;
     this.#sent = new FrameScan(maxMessageBytes);
     this.#received = new FrameScan(maxMessageBytes);
     this.#body = new BodyQueue({
       onTaken: () => {
         if (this.#body.bufferedBytes < highWaterBytes / 2) stream.resume();
       },
-      onCancel: () => this.#end(constants.NGHTTP2_CANCEL),
+      onCancel: () => this.#end(true),
     });
   }
 
@@ -180,7 +194,7 @@ class Relay {
       const bytes = this.#body.takeReady(Number.POSITIVE_INFINITY);
       this.#answer.resolve(wholeAnswer(answerPairs(this.#rawHeaders), bytes, trailers));
     }
-    this.#end(this.#trailers === undefined ? constants.NGHTTP2_CANCEL : constants.NGHTTP2_NO_ERROR);
+    this.#end(!this.#stream.readableEnded);
   }
 
   /** The caller is gone. */
@@ -189,17 +203,18 @@ class Relay {
     const status = abortStatus(this.#signal.reason);
     this.#answer.reject(status);
     this.#body.fail(status);
-    this.#end(constants.NGHTTP2_CANCEL);
+    this.#end(true);
   }
 
-  #end(resetCode: number): void {
+  #end(cancelled: boolean): void {
     if (this.#over) return;
     this.#over = true;
     this.#signal.removeEventListener("abort", this.#onAbort);
     if (!(this.#request instanceof Uint8Array)) this.#request.cancel(new Error("the call is over"));
     const stream = this.#stream;
+    if (cancelled) this.#reset.abort();
     // An app that has answered need not read the rest of the request.
-    if (!stream.closed && !(stream.writableEnded && stream.readableEnded)) stream.close(resetCode);
+    else if (!stream.closed && !stream.writableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
   }
 }
 

@@ -247,8 +247,8 @@ export class ServerCall implements GrpcCall {
   }
 
   /**
-   * Ends a proxied call with the trailers of the app's answer, and its last or only bytes before them. Without any bytes
-   * there are no headers either.
+   * Ends a proxied call with the trailers of the app's answer, and its last or only bytes before them. Without any
+   * bytes there are no headers either.
    */
   endPassed(headers: readonly string[], bytes: Uint8Array, trailers: readonly string[]): void {
     if (this.#gone()) return;

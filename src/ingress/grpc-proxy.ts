@@ -1,6 +1,7 @@
 /**
  * A call to a service that the sidecar does not have, on its client's side: bytes in and out of the socket with
- * backpressure, message limits, and the answer's headers and trailers. Who answers is the proxy's business (api/grpc.ts).
+ * backpressure, message limits, and the answer's headers and trailers. Who answers is the proxy's business
+ * (api/grpc.ts).
  */
 import { type BodyStream, BodyQueue, type MeshResponse } from "../../mesh/index.ts";
 import { GrpcCode } from "../api/errors.ts";
@@ -80,6 +81,7 @@ class RequestBody {
   readonly #call: ServerCall;
   readonly #queue: BodyQueue;
   readonly #scan: FrameScan;
+  #gathered = false;
   /** Lets `gather` look again. */
   #wake: () => void = () => {};
 
@@ -96,16 +98,22 @@ class RequestBody {
     });
     stream.on("data", (chunk: Buffer) => this.#take(chunk));
     stream.once("end", () => {
-      // A reset ends the readable side too; `close` follows.
-      if (stream.closed) return;
-      if (this.#scan.partial) this.#refuse(truncated());
-      else this.#queue.end();
-      this.#wake();
+      // Clients on node end their side before they reset it; what comes behind the end is seen a turn later.
+      if (this.#gathered) setImmediate(() => this.#complete());
+      else this.#complete();
     });
     stream.once("close", () => {
       this.#queue.fail(new GrpcStatusError(GrpcCode.Canceled, "context canceled"));
       this.#wake();
     });
+  }
+
+  #complete(): void {
+    // A reset ends the readable side too; `close` follows.
+    if (this.#call.stream.closed) return;
+    if (this.#scan.partial) this.#refuse(truncated());
+    else this.#queue.end();
+    this.#wake();
   }
 
   /** Everything, when the client has said it all. */
@@ -116,16 +124,18 @@ class RequestBody {
   /** Gives a client that sends one message the time to do so: its call then needs one message of the mesh. */
   async gather(): Promise<void> {
     await turn();
-    if (this.#queue.ended || this.#queue.bufferedBytes > 0 || this.#call.ended) return;
-    await new Promise<void>((resolve) => {
-      const limit = this.#call.clock.setTimeout(resolve, gatherMs);
-      this.#wake = () => {
-        limit.cancel();
-        resolve();
-      };
-    });
-    this.#wake = () => {};
-    if (!this.#queue.ended) await turn();
+    if (!(this.#queue.ended || this.#queue.bufferedBytes > 0 || this.#call.ended)) {
+      await new Promise<void>((resolve) => {
+        const limit = this.#call.clock.setTimeout(resolve, gatherMs);
+        this.#wake = () => {
+          limit.cancel();
+          resolve();
+        };
+      });
+      this.#wake = () => {};
+      if (!this.#queue.ended) await turn();
+    }
+    this.#gathered = true;
   }
 
   #take(chunk: Buffer): void {

@@ -1,5 +1,5 @@
-// grpc-go's own interoperability tests, client and server, with two sidecars between them and with one. The scenarios and
-// their assertions are grpc-go's; go-grpc/ adds the metadata that names the app, reflection, and many streams at once.
+// grpc-go's own interoperability tests, client and server, with two sidecars between them and with one. The scenarios
+// and their assertions are grpc-go's; go-grpc/ adds the metadata that names the app, reflection, many streams at once.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { freePort, startNats, startProcess, startSidecar } from "../kit/index.ts";
 import type { Sidecar } from "../kit/index.ts";

@@ -1,5 +1,5 @@
-// A gRPC service written with grpcio, and a client of it, that know nothing of Dapr but the metadata which names the app:
-// through two sidecars and through the own one. The scenarios, with their assertions, are in python/proxied_caller.py.
+// A gRPC service written with grpcio, and a client of it, that know nothing of Dapr but the metadata which names the
+// app: through two sidecars and through the own one. The scenarios and assertions are in python/proxied_caller.py.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { freePort, startNats, startPython, startSidecar } from "../kit/index.ts";
 import type { Sidecar } from "../kit/index.ts";
@@ -33,11 +33,7 @@ describe.each(["through two sidecars", "through the own sidecar"])("%s", (way) =
   test.each(scenarios)("%s", async (scenario) => {
     const sidecar = way === "through two sidecars" ? caller : callee;
     const env = { DAPR_GRPC_PORT: String(sidecar.grpcPort) };
-    await using running = await startPython(
-      "test/compat/python/proxied_caller.py",
-      [scenario, "calls"],
-      env,
-    );
+    await using running = await startPython("test/compat/python/proxied_caller.py", [scenario, "calls"], env);
     await running.exited;
     expect(running.logs()).toContain(`${scenario}: as expected`);
   });

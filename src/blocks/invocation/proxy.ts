@@ -15,7 +15,7 @@ import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { passingStatus } from "../../api/mesh-status.ts";
 import { encodeTimeout, relayedPairs, sendablePairs } from "../../lib/grpc-wire.ts";
 import type { BlockHost } from "../block.ts";
-import { noProxyTarget, proxyFailed } from "./errors.ts";
+import { noInstance, noProxyTarget, unknownProxyTarget } from "./errors.ts";
 import { type Peers, withoutIdentity } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
 
@@ -80,9 +80,8 @@ export class Proxy {
         if (!isMeshError(error, "no-responders")) throw passingStatus(error);
         const known = await this.#peers.knows(target);
         if (!(known || this.#peers.gathering))
-          throw proxyFailed(GrpcCode.Unknown, `couldn't find service: ${target.app}`, error);
-        if (tries === maxRetries)
-          throw proxyFailed(GrpcCode.Unavailable, `no instance of ${target.app} takes calls`, error);
+          throw unknownProxyTarget(`couldn't find service: ${target.app}`, error);
+        if (tries === maxRetries) throw noInstance(target.app, error);
         await clock.sleep(retryWaitMs, call.signal).catch(() => Promise.reject(passingStatus(error)));
       }
     }
@@ -114,7 +113,7 @@ function proxyTarget(id: string, namespace: string): AppTarget {
     return parseAppId(id, namespace);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    throw proxyFailed(GrpcCode.Unknown, `invalid app id ${id}`, error);
+    throw unknownProxyTarget(`invalid app id ${id}`, error);
   }
 }
 

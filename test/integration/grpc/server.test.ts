@@ -111,25 +111,6 @@ describe("unary calls", () => {
     expect(other.details).toBe("unknown method SaveState for service dapr.proto.runtime.v1.Dapr");
   });
 
-  test("a proxy takes calls of other services, byte for byte", async () => {
-    const taken: string[] = [];
-    await using proxy = await startServer([getState(async () => ({}))], {
-      proxy: async ({ path: called, body }) => {
-        taken.push(called);
-        const trailers = ["x-tail", "t", "grpc-status", "0"];
-        return { status: 200, headers: ["x-head", "h"], body, grpc: { code: 0, message: "", trailers } };
-      },
-    });
-    const answer = await proxy.client.raw("/my.Service/Any", Buffer.from("bytes"));
-    expect(answer.message.toString()).toBe("bytes");
-    expect([answer.headers.get("x-head"), answer.trailers.get("x-tail")]).toEqual([["h"], ["t"]]);
-    await proxy.client.raw("/dapr.proto.runtime.v1.Dapr/Nope", Buffer.alloc(0));
-    const own = await failure(proxy.client.raw("/dapr.proto.runtime.v1.Dapr/SaveState", Buffer.alloc(0)));
-    expect(own.code).toBe(12);
-    expect(taken).toEqual(["/my.Service/Any", "/dapr.proto.runtime.v1.Dapr/Nope"]);
-    expect(proxy.completed[0]).toBe("/my.Service/Any OK");
-  });
-
   test("the API token", async () => {
     await using server = await startServer([getState(async () => ({}))], { apiToken: "secret" });
     const call = (metadata: Record<string, string>) =>

@@ -1,6 +1,6 @@
 /**
- * gRPC by hand on node:http2, for what no gRPC library lets one say or see: raw headers, cut frames, resets, ends without
- * a status.
+ * gRPC by hand on node:http2, for what no gRPC library lets one say or see: raw headers, cut frames, resets, ends
+ * without a status.
  */
 import {
   type ClientHttp2Stream,
@@ -32,6 +32,8 @@ export type RawApp = AsyncDisposable & {
   readonly calls: Seen[];
   /** Reset codes of streams that ended, by path. */
   readonly resets: { readonly path: string; readonly code: number }[];
+  /** Paths of the calls whose client said that it was done, and did not reset them in the same breath. */
+  readonly completed: string[];
   /** Streams that have not ended. */
   open(): number;
   on(path: string, answer: Answering): void;
@@ -49,6 +51,7 @@ export async function startRawApp({ tls, maxConcurrentStreams }: RawAppOptions =
   const answers = new Map<string, Answering>();
   const calls: Seen[] = [];
   const resets: { path: string; code: number }[] = [];
+  const completed: string[] = [];
   const sessions = new Set<ServerHttp2Session>();
   const streams = new Set<ServerHttp2Stream>();
   const settings = {
@@ -69,6 +72,9 @@ export async function startRawApp({ tls, maxConcurrentStreams }: RawAppOptions =
     calls.push(seen);
     streams.add(stream);
     stream.on("error", () => {});
+    stream.on("end", () => {
+      if (!stream.closed) completed.push(path);
+    });
     stream.on("close", () => {
       streams.delete(stream);
       resets.push({ path, code: stream.rstCode ?? 0 });
@@ -83,6 +89,7 @@ export async function startRawApp({ tls, maxConcurrentStreams }: RawAppOptions =
     port: (server.address() as AddressInfo).port,
     calls,
     resets,
+    completed,
     open: () => streams.size,
     on: (path, answer) => void answers.set(path, answer),
     break: breakAll,
@@ -127,6 +134,8 @@ export type RawCall = {
   readonly messages: Buffer[];
   readonly ended: Promise<Ended>;
   send(message: Uint8Array): void;
+  /** Cancels it. (`stream.close` of node would say first that the request is complete.) */
+  reset(): void;
 };
 
 export type RawClient = Disposable & {
@@ -147,13 +156,15 @@ export function rawClient(port: number): RawClient {
   session.on("error", () => {});
   return {
     call(path, headers, { end = false, read = true } = {}) {
+      const reset = new AbortController();
       const stream = session.request(
         { ":method": "POST", ":path": path, ...type, te: "trailers", ...headers },
-        { endStream: end },
+        { endStream: end, signal: reset.signal },
       );
       const messages: Buffer[] = [];
       const ended = read ? follow(stream, messages) : endOf(stream, () => 0);
-      return { stream, messages, ended, send: (message) => void stream.write(encodeFrame(message)) };
+      const send = (message: Uint8Array): void => void stream.write(encodeFrame(message));
+      return { stream, messages, ended, send, reset: () => reset.abort() };
     },
     break: () => session.destroy(),
     [Symbol.dispose]: () => session.destroy(),
