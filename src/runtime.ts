@@ -90,8 +90,8 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   });
 
   // 4. API servers: gRPC, then HTTP.
-  const { fallback, receive } = invocation;
-  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback });
+  const { fallback, proxy, receive } = invocation;
+  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback, proxy });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {

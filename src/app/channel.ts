@@ -51,5 +51,10 @@ export type AppChannel = {
   http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse>;
   /** Callback of a gRPC app. */
   grpc(request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse>;
+  /**
+   * A proxied gRPC call, whatever the app's protocol and health; it takes no slot of the concurrency limit. See
+   * GrpcProxy (api/grpc.ts) for the answer. Rejects only when the signal is aborted.
+   */
+  proxy(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse>;
   close(): Promise<void>;
 };

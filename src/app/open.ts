@@ -36,6 +36,8 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     ...(protocol === "h2c" ? { http2: "prior-knowledge" } : protocol === "https" ? { http2: "offered" } : {}),
     clock,
   });
+  // An HTTP app may serve gRPC beside it.
+  const grpc = new LazyGrpcClient(options, clock, log);
   const channel: AppChannel = {
     protocol: "http",
     listening,
@@ -43,7 +45,13 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
       slots.limited ? invokeInSlot(slots, http, request, signal) : http.invoke(request, signal),
     http: (request, signal) => slots.run(signal, () => http.http(request, signal)),
     grpc: () => Promise.reject(new Error("the app speaks HTTP, not gRPC (--app-protocol)")),
-    close: () => http.close(),
+    proxy: async (request, signal) => {
+      const { client, relayToApp } = await grpc.get();
+      return relayToApp(client, request, signal);
+    },
+    close: async () => {
+      await Promise.all([http.close(), grpc.close()]);
+    },
   };
   return probed(
     channel,
@@ -99,6 +107,38 @@ async function probeHttp(http: HttpApp, path: string, signal: AbortSignal): Prom
 const healthMethod = "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck";
 
 /** The gRPC client and its protos are loaded with the first call, not at boot. */
+class LazyGrpcClient {
+  readonly #load: () => ReturnType<typeof loadGrpcClient>;
+  #loaded: ReturnType<typeof loadGrpcClient> | undefined;
+
+  constructor(options: SidecarOptions, clock: Clock, log: Log) {
+    this.#load = () => loadGrpcClient(options, clock, log);
+  }
+
+  get(): ReturnType<typeof loadGrpcClient> {
+    return (this.#loaded ??= this.#load());
+  }
+
+  async close(): Promise<void> {
+    (await this.#loaded)?.client.close();
+  }
+}
+
+async function loadGrpcClient(options: SidecarOptions, clock: Clock, log: Log) {
+  const { createGrpcAppClient, invokeGrpcApp, relayToApp } = await import("./grpc.ts");
+  const { address, port, protocol, apiToken } = options.app;
+  const client = createGrpcAppClient({
+    host: address,
+    port,
+    tls: protocol === "grpcs",
+    maxMessageBytes: options.api.maxBodyBytes,
+    apiToken,
+    clock,
+    log,
+  });
+  return { client, invokeGrpcApp, relayToApp };
+}
+
 function openGrpcApp(
   options: SidecarOptions,
   slots: Slots,
@@ -106,41 +146,28 @@ function openGrpcApp(
   clock: Clock,
   log: Log,
 ): AppChannel {
-  const load = async () => {
-    const { createGrpcAppClient, invokeGrpcApp } = await import("./grpc.ts");
-    const { address, port, protocol, apiToken } = options.app;
-    const client = createGrpcAppClient({
-      host: address,
-      port,
-      tls: protocol === "grpcs",
-      maxMessageBytes: options.api.maxBodyBytes,
-      apiToken,
-      clock,
-      log,
-    });
-    return { client, invokeGrpcApp };
-  };
-  let loaded: ReturnType<typeof load> | undefined;
-  const get = (): ReturnType<typeof load> => (loaded ??= load());
+  const grpc = new LazyGrpcClient(options, clock, log);
   const channel: AppChannel = {
     protocol: "grpc",
     listening,
     invoke: async (request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> => {
-      const { client, invokeGrpcApp } = await get();
+      const { client, invokeGrpcApp } = await grpc.get();
       return slots.run(signal, () => invokeGrpcApp(client, request, signal));
     },
     http: (_request: AppHttpRequest): Promise<AppHttpResponse> =>
       Promise.reject(new Error("the app speaks gRPC, not HTTP (--app-protocol)")),
     grpc: async (request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse> => {
-      const { client } = await get();
+      const { client } = await grpc.get();
       return slots.run(signal, () => client.unary(request, signal));
     },
-    close: async () => {
-      if (loaded !== undefined) (await loaded).client.close();
+    proxy: async (request, signal) => {
+      const { client, relayToApp } = await grpc.get();
+      return relayToApp(client, request, signal);
     },
+    close: () => grpc.close(),
   };
   const probe: Probe = async (signal) => {
-    const { client } = await get();
+    const { client } = await grpc.get();
     await client.unary({ path: healthMethod, metadata: [], message: new Uint8Array() }, signal);
     return true;
   };
@@ -155,6 +182,10 @@ const noApp: AppChannel = Object.freeze({
   invoke: noAppError,
   http: noAppError,
   grpc: noAppError,
+  proxy: async () => {
+    const { noAppAnswer } = await import("./grpc.ts");
+    return noAppAnswer();
+  },
   close: () => Promise.resolve(),
 });
 
