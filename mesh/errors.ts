@@ -12,6 +12,7 @@
  * - `too-large`: the payload does not fit in NATS' `max_payload`.
  * - `conflict`: a revision check failed; nothing was written.
  * - `peer`: the serving side failed before the app answered, or NATS does not permit the request; `message` says why.
+ * - `denied`: the serving side does not let this caller do this; the app was not asked.
  * - `protocol`: a frame of an unknown version or shape.
  * - `storage`: JetStream refused the operation; `message` names its own code and text.
  * - `closed`: this mesh was closed.
@@ -25,6 +26,7 @@ export type MeshErrorCode =
   | "too-large"
   | "conflict"
   | "peer"
+  | "denied"
   | "protocol"
   | "storage"
   | "closed";
@@ -61,7 +63,15 @@ export function textOf(error: unknown): string {
 }
 
 /** Codes that a serving side may send; the others speak of the own side or promise that nothing was delivered. */
-const peerCodes = new Set<string>(["timeout", "cancelled", "too-large", "peer", "protocol", "closed"]);
+const peerCodes = new Set<string>([
+  "timeout",
+  "cancelled",
+  "too-large",
+  "peer",
+  "denied",
+  "protocol",
+  "closed",
+]);
 
 /** Code of an error that came over the wire; unknown ones are `peer`. */
 export function codeOfPeer(code: string): MeshErrorCode {

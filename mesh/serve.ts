@@ -258,7 +258,7 @@ export class Server implements Served {
     const code = codeOf(error);
     const text = shortTextOf(error);
     if (call.framed) return this.#connection.publish(call.reply, encodeError(code, text));
-    const { payload, headers } = plainError(502, code, text);
+    const { payload, headers } = plainError(code === "denied" ? 403 : 502, code, text);
     this.#connection.publish(call.reply, payload, undefined, headers);
   }
 

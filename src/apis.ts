@@ -2,6 +2,7 @@
  * The API ports of a sidecar: gRPC, HTTP and the public one, what is mounted on each, and where they listen.
  */
 import type { Clock } from "../mesh/index.ts";
+import { type ApiRules, compileApiLists, pageNotFound, type ApiLists } from "./api/api-lists.ts";
 import { type Health, healthRoutes } from "./api/health.ts";
 import { type Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
 import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
@@ -25,6 +26,8 @@ const portPatienceMs = 10_000;
 export type ApisInit = {
   readonly options: SidecarOptions;
   readonly apiLogging: ApiLoggingSettings;
+  /** `spec.api` of the Configuration. */
+  readonly apiRules: ApiRules;
   readonly onShutdownRequest: (force: boolean) => void;
   readonly health: Health;
   readonly metadata: Metadata;
@@ -45,8 +48,9 @@ export type Apis = {
 
 /** Opens gRPC, then HTTP; each is told to `health`. Rejects with the port in the message when one cannot be had. */
 export async function openApis(init: ApisInit): Promise<Apis> {
-  const grpc = makeGrpc(init);
-  const { http, publicHttp } = makeHttp(init);
+  const lists = compileApiLists(init.apiRules);
+  const grpc = makeGrpc(init, lists);
+  const { http, publicHttp } = makeHttp(init, lists);
   const close = async (graceMs: number): Promise<void> => {
     await Promise.all([http, grpc, publicHttp].map((server) => server.close(graceMs)));
   };
@@ -73,16 +77,8 @@ async function listenAll(
   return { httpPort, grpcPort };
 }
 
-function makeGrpc({
-  options,
-  apiLogging,
-  metadata,
-  onShutdownRequest,
-  blocks,
-  clock,
-  log,
-  metrics,
-}: ApisInit): GrpcServer {
+function makeGrpc(init: ApisInit, { grpcGuard }: ApiLists): GrpcServer {
+  const { options, apiLogging, metadata, onShutdownRequest, blocks, clock, log, metrics } = init;
   return createGrpcServer({
     methods: async () => [
       ...(await metadataMethods(metadata)),
@@ -92,27 +88,35 @@ function makeGrpc({
     maxMessageBytes: options.api.maxBodyBytes,
     apiToken: options.api.apiToken,
     apiLogging: apiLogging.enabled,
+    ...(grpcGuard === undefined ? {} : { guard: (call) => grpcGuard(call.path) }),
     clock,
     log,
     metrics,
   });
 }
 
-function makeHttp(init: ApisInit): { readonly http: HttpServer; readonly publicHttp: HttpServer } {
+function makeHttp(
+  init: ApisInit,
+  lists: ApiLists,
+): { readonly http: HttpServer; readonly publicHttp: HttpServer } {
   const { options, health, metadata, blocks, clock, log, metrics } = init;
   const { api } = options;
   const small = [...healthRoutes(health, options.appId), ...metadataRoutes(metadata)];
   const shared = { clock, log, metrics, readBufferBytes: api.readBufferBytes, h2c: api.h2c };
   const http = createHttpServer({
     ...shared,
-    routes: [...small, ...shutdownRoutes(init.onShutdownRequest), ...blocks.flatMap((block) => block.http)],
-    fallback: init.fallback,
+    routes: lists.routes([
+      ...small,
+      ...shutdownRoutes(init.onShutdownRequest),
+      ...blocks.flatMap((block) => block.http),
+    ]),
+    fallback: lists.invocation ? init.fallback : () => pageNotFound,
     maxBodyBytes: api.maxBodyBytes,
     apiToken: api.apiToken,
     allowedOrigins: api.allowedOrigins,
     apiLogging: init.apiLogging,
   });
-  return { http, publicHttp: createPublicServer({ ...shared, routes: small }) };
+  return { http, publicHttp: createPublicServer({ ...shared, routes: lists.routes(small) }) };
 }
 
 /** Rejects at once when the port is taken. */

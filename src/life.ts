@@ -93,6 +93,7 @@ async function start({ options, env, log, orders }: LifeInit): Promise<Sidecar> 
     apiLogging: { ...apiLogging, enabled: options.api.apiLogging ?? apiLogging.enabled },
     metricsEnabled: configuration.metrics.enabled,
     features: enabledFeatures(configuration),
+    policies: configuration,
     deniedComponents: configuration.deniedComponents,
     log,
     env,

@@ -13,7 +13,7 @@ import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
 import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
-import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
+import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
 import { Serving } from "./serving.ts";
@@ -28,6 +28,8 @@ export type SidecarInit = {
   readonly apiLogging: ApiLoggingSettings;
   readonly metricsEnabled: boolean;
   readonly features: readonly string[];
+  /** What the Configuration says of who may do what. */
+  readonly policies: Pick<ConfigurationResource, "api" | "accessControl">;
   /** `spec.components.deny` of the Configuration. */
   readonly deniedComponents: readonly string[];
   readonly log: Log;
@@ -75,8 +77,9 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
+  const { api: apiRules, accessControl } = init.policies;
   const foundation = { options, mesh, clock, app, components, log, metrics };
-  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
+  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints, accessControl };
   const { blocks, invocation } = makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -91,7 +94,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 4. API servers: gRPC, then HTTP.
   const { fallback, receive } = invocation;
-  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback });
+  const apis = await openApis({ ...init, apiRules, clock, metrics, health, metadata, blocks, fallback });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {

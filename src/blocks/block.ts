@@ -7,6 +7,7 @@ import type { HttpRoute } from "../api/http.ts";
 import type { GrpcMethod } from "../api/grpc.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { OpenComponents } from "../components/open.ts";
+import type { AccessControlSettings } from "../config/kinds/access-control.ts";
 import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
@@ -24,6 +25,8 @@ export type BlockHost = {
   readonly subscriptions: readonly SubscriptionResource[];
   /** Servers outside that are called under a name, already scoped to this app. */
   readonly httpEndpoints: readonly HttpEndpoint[];
+  /** `spec.accessControl` of the Configuration; undefined lets everybody call the app. */
+  readonly accessControl?: AccessControlSettings | undefined;
   readonly log: Log;
   readonly metrics: Metrics;
 };

@@ -3,10 +3,12 @@
  * gRPC; a request and its answer are the mesh's.
  */
 import { hostname, networkInterfaces } from "node:os";
+import { readGrpcCaller } from "../../api/grpc-caller.ts";
 import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import type { BlockHost } from "../block.ts";
+import { AccessControl } from "./access-control.ts";
 import { httpHeaders } from "./app-headers.ts";
-import { invokeFailed } from "./errors.ts";
+import { denied, invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
 
@@ -19,6 +21,8 @@ const gatheringMs = 5_000;
 const maxRemembered = 1_000;
 
 export class Invocation {
+  /** Who may call the app; also asked for calls that other ways bring in. */
+  readonly access: AccessControl;
   readonly #host: BlockHost;
   readonly #external: External;
   readonly #forwarded: readonly string[];
@@ -34,6 +38,7 @@ export class Invocation {
 
   constructor(host: BlockHost) {
     this.#host = host;
+    this.access = new AccessControl(host.accessControl, host.metrics);
     this.#external = new External(host.httpEndpoints, host.options, host.clock);
     this.#met = host.mesh.status().connected;
     host.mesh.onStatus((status) => {
@@ -92,6 +97,7 @@ export class Invocation {
     const { app, options } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
+    this.#admit(request, caller);
     try {
       const response = await app.invoke(
         { ...request, headers: this.#nameCaller(this.#forApp(request), caller) },
@@ -103,6 +109,13 @@ export class Invocation {
       this.#host.log.debug(`call of ${caller.app} to ${options.appId} failed: ${String(error)}`);
       throw new Error(`error invoking app channel: ${textOf(error)}`, { cause: error });
     }
+  }
+
+  /** Throws for a caller that may not do this. What counts is what the app would see. */
+  #admit(request: MeshRequest, caller: Caller): void {
+    const grpc = this.#host.app.protocol === "grpc";
+    const own = grpc ? readGrpcCaller(request.headers)?.method : undefined;
+    this.access.check(caller, own ?? request.path.replace(/^\//, ""), grpc ? undefined : request.verb);
   }
 
   /** Ends connections to servers outside. */
@@ -199,6 +212,7 @@ export class Invocation {
     if (isMeshError(error, "too-large")) {
       return invokeFailed(target.id, `rpc error: code = ResourceExhausted desc = ${text}`, error);
     }
+    if (isMeshError(error, "denied")) return denied(target.id, text, error);
     return invokeFailed(target.id, `rpc error: code = Internal desc = ${text}`, error);
   }
 
