@@ -5,6 +5,7 @@
 import type { Mesh, Clock } from "../../mesh/index.ts";
 import type { HttpRoute } from "../api/http.ts";
 import type { GrpcMethod } from "../api/grpc.ts";
+import type { AppPipeline } from "../app/app-pipeline.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { OpenComponents } from "../components/open.ts";
 import type { AccessControlSettings } from "../config/kinds/access-control.ts";
@@ -25,6 +26,8 @@ export type BlockHost = {
   readonly subscriptions: readonly SubscriptionResource[];
   /** Servers outside that are called under a name, already scoped to this app. */
   readonly httpEndpoints: readonly HttpEndpoint[];
+  /** `spec.appHttpPipeline`, which the app's channel has already; undefined without handlers. */
+  readonly appPipeline?: AppPipeline | undefined;
   /** `spec.accessControl` of the Configuration; undefined lets everybody call the app. */
   readonly accessControl?: AccessControlSettings | undefined;
   readonly log: Log;

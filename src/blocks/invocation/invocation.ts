@@ -41,7 +41,7 @@ export class Invocation {
   constructor(host: BlockHost) {
     this.#host = host;
     this.access = new AccessControl(host.accessControl, host.metrics);
-    this.#external = new External(host.httpEndpoints, host.options, host.clock);
+    this.#external = new External(host.httpEndpoints, host.options, host.clock, host.appPipeline);
     this.#met = host.mesh.status().connected;
     host.mesh.onStatus((status) => {
       if (status.connected && this.#met) this.#backSinceMs = host.clock.monotonicMs();
