@@ -2,12 +2,12 @@
  * The API ports of a sidecar: gRPC, HTTP and the public one, what is mounted on each, and where they listen.
  */
 import type { Clock } from "../mesh/index.ts";
-import { type ApiRules, compileApiLists, pageNotFound, type ApiLists } from "./api/api-lists.ts";
+import { compileApiLists, pageNotFound, type ApiLists } from "./api/api-lists.ts";
 import { type Health, healthRoutes } from "./api/health.ts";
 import { type Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
 import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
 import type { Block } from "./blocks/block.ts";
-import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
+import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { createGrpcServer, type GrpcServer } from "./ingress/grpc.ts";
 import {
@@ -16,7 +16,9 @@ import {
   type HttpServer,
   type HttpServerOptions,
 } from "./ingress/http.ts";
+import { middlewareStep } from "./ingress/http-middleware.ts";
 import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
+import type { Pipelines } from "./pipelines.ts";
 import type { Log } from "./telemetry/log.ts";
 import type { Metrics } from "./telemetry/metrics.ts";
 
@@ -25,9 +27,9 @@ const portPatienceMs = 10_000;
 
 export type ApisInit = {
   readonly options: SidecarOptions;
+  readonly configuration: ConfigurationResource;
+  readonly pipelines: Pick<Pipelines, "http">;
   readonly apiLogging: ApiLoggingSettings;
-  /** `spec.api` of the Configuration. */
-  readonly apiRules: ApiRules;
   readonly onShutdownRequest: (force: boolean) => void;
   readonly health: Health;
   readonly metadata: Metadata;
@@ -48,7 +50,7 @@ export type Apis = {
 
 /** Opens gRPC, then HTTP; each is told to `health`. Rejects with the port in the message when one cannot be had. */
 export async function openApis(init: ApisInit): Promise<Apis> {
-  const lists = compileApiLists(init.apiRules);
+  const lists = compileApiLists(init.configuration.api);
   const grpc = makeGrpc(init, lists);
   const { http, publicHttp } = makeHttp(init, lists);
   const close = async (graceMs: number): Promise<void> => {
@@ -99,7 +101,7 @@ function makeHttp(
   init: ApisInit,
   lists: ApiLists,
 ): { readonly http: HttpServer; readonly publicHttp: HttpServer } {
-  const { options, health, metadata, blocks, clock, log, metrics } = init;
+  const { options, health, metadata, blocks, clock, log, metrics, pipelines } = init;
   const { api } = options;
   const small = [...healthRoutes(health, options.appId), ...metadataRoutes(metadata)];
   const shared = { clock, log, metrics, readBufferBytes: api.readBufferBytes, h2c: api.h2c };
@@ -115,6 +117,7 @@ function makeHttp(
     apiToken: api.apiToken,
     allowedOrigins: api.allowedOrigins,
     apiLogging: init.apiLogging,
+    ...(pipelines.http === undefined ? {} : { middleware: middlewareStep(pipelines.http) }),
   });
   return { http, publicHttp: createPublicServer({ ...shared, routes: lists.routes(small) }) };
 }

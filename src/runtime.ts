@@ -16,6 +16,7 @@ import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
+import { makePipelines, type Pipelines } from "./pipelines.ts";
 import { Serving } from "./serving.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
 import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
@@ -25,13 +26,10 @@ import { daprVersion, version } from "./version.ts";
 export type SidecarInit = {
   readonly options: SidecarOptions;
   readonly resources: LoadedResources;
+  readonly configuration: ConfigurationResource;
+  /** The flag beside the Configuration decides. */
   readonly apiLogging: ApiLoggingSettings;
-  readonly metricsEnabled: boolean;
   readonly features: readonly string[];
-  /** What the Configuration says of who may do what. */
-  readonly policies: Pick<ConfigurationResource, "api" | "accessControl">;
-  /** `spec.components.deny` of the Configuration. */
-  readonly deniedComponents: readonly string[];
   readonly log: Log;
   readonly env: NodeJS.ProcessEnv;
   readonly clock?: Clock;
@@ -69,17 +67,21 @@ export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
 }
 
 async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promise<Sidecar> {
-  const { options, resources, log, clock = systemClock } = init;
+  const { options, configuration, resources, log, clock = systemClock } = init;
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, app, components, httpEndpoints } = await openFoundation(init, clock, health, opened);
+  const { mesh, metrics, app, components, httpEndpoints, pipelines } = await openFoundation(
+    init,
+    clock,
+    health,
+    opened,
+  );
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
-  const { api: apiRules, accessControl } = init.policies;
-  const foundation = { options, mesh, clock, app, components, log, metrics };
-  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints, accessControl };
+  const foundation = { options, configuration, mesh, clock, app, components, log, metrics };
+  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints, appPipeline: pipelines.app };
   const { blocks, invocation } = makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -94,7 +96,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 4. API servers: gRPC, then HTTP.
   const { fallback, receive } = invocation;
-  const apis = await openApis({ ...init, apiRules, clock, metrics, health, metadata, blocks, fallback });
+  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback, pipelines });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {
@@ -154,6 +156,7 @@ type Foundation = {
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
   readonly httpEndpoints: BlockHost["httpEndpoints"];
+  readonly pipelines: Pipelines;
 };
 
 async function openFoundation(
@@ -170,26 +173,29 @@ async function openFoundation(
   mesh.onStatus((status) => health.set("nats", status.connected));
 
   // 2. What blocks stand on: metrics, the app, components.
-  const metrics = init.metricsEnabled ? createMetrics(options.appId) : noMetrics;
+  const metrics = init.configuration.metrics.enabled ? createMetrics(options.appId) : noMetrics;
   if (options.metrics.enabled) {
     const server = await createMetricsServer(metrics, options.metrics, log);
     opened.defer(() => server.close());
   }
   const profiling = await openProfiling(options, clock, log);
   opened.defer(() => profiling?.close());
-  const app = openApp(options, clock, log);
+  const pipelines = makePipelines({ ...init, components: () => components });
+  const app = openApp(options, clock, log, pipelines.app);
   opened.defer(() => app.close());
   const resources = init.resources.components;
-  const { deniedComponents: deny } = init;
+  const { deniedComponents: deny } = init.configuration;
   const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
+  pipelines.warnSkipped();
   health.set("components", true);
-  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(
-    init.resources.httpEndpoints,
+  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {
     env,
-  );
+    namespace: options.namespace,
+    ...components.secrets,
+  });
   for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, app, components, httpEndpoints };
+  return { mesh, metrics, app, components, httpEndpoints, pipelines };
 }
 
 /** The profiler is loaded only where it is wanted. */

@@ -53,13 +53,21 @@ export const zones: readonly Zone[] = [
   },
   {
     prefix: "src/components/*/",
-    may: [mesh, "src/lib/", "src/config/", "src/blocks/*/port.ts", "src/components/component.ts"],
+    may: [
+      mesh,
+      "src/lib/",
+      "src/config/",
+      "src/blocks/*/port.ts",
+      "src/middleware/port.ts",
+      "src/middleware/reply.ts",
+      "src/components/component.ts",
+    ],
     why: "a component sees only the port it fills, lib, config types and the public mesh",
   },
   {
     prefix: "src/components/",
-    may: [...shared, "src/api/", "src/components/"],
-    why: "opening components needs no block",
+    may: [...shared, "src/api/", "src/components/", "src/blocks/secrets/port.ts"],
+    why: "opening components needs no block, only the port of the secrets that they refer to",
   },
   {
     prefix: "src/blocks/*/",

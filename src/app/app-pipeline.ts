@@ -3,6 +3,7 @@
  * for them.
  */
 import { collectBody, type BodyStream, type MeshRequest, type MeshResponse } from "../../mesh/index.ts";
+import { ApiError, GrpcCode } from "../api/errors.ts";
 import type { Pipeline } from "../middleware/pipeline.ts";
 import type { MiddlewareReply, MiddlewareRequest } from "../middleware/port.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
@@ -117,10 +118,23 @@ class OutgoingRequest implements MiddlewareRequest {
   }
 
   async #read(): Promise<Uint8Array> {
-    const body = await collectBody(this.#body, this.maxBodyBytes);
-    this.#body = body;
-    return body;
+    try {
+      return (this.#body = await collectBody(this.#body, this.maxBodyBytes));
+    } catch (cause) {
+      throw unreadable(cause);
+    }
   }
+}
+
+function unreadable(cause: unknown): ApiError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new ApiError({
+    code: "ERR_BODY_READ",
+    httpStatus: 400,
+    grpcCode: GrpcCode.InvalidArgument,
+    message: `failed to read request body for a middleware: ${reason}`,
+    cause,
+  });
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

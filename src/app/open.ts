@@ -20,12 +20,7 @@ const dialPeriodMs = 100;
 const dialTimeoutMs = 500;
 
 /** `pipeline` stands around what an HTTP app gets, health checks excepted. */
-export function openApp(
-  options: SidecarOptions,
-  clock: Clock,
-  log: Log,
-  pipeline?: AppPipeline,
-): AppChannel {
+export function openApp(options: SidecarOptions, clock: Clock, log: Log, pipeline?: AppPipeline): AppChannel {
   const { port, protocol, address, apiToken, maxConcurrency } = options.app;
   if (port === 0) return noApp;
   const slots = new Slots(maxConcurrency);

@@ -8,8 +8,8 @@ import type { GrpcMethod } from "../api/grpc.ts";
 import type { AppPipeline } from "../app/app-pipeline.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { OpenComponents } from "../components/open.ts";
-import type { AccessControlSettings } from "../config/kinds/access-control.ts";
 import type { HttpEndpoint } from "../config/http-endpoints.ts";
+import type { ConfigurationResource } from "../config/kinds/configuration.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -18,6 +18,8 @@ import type { Metrics } from "../telemetry/metrics.ts";
 /** Everything a block may use; made once by runtime.ts. */
 export type BlockHost = {
   readonly options: SidecarOptions;
+  /** All `--config` files merged. */
+  readonly configuration: ConfigurationResource;
   readonly mesh: Mesh;
   readonly clock: Clock;
   readonly app: AppChannel;
@@ -28,8 +30,6 @@ export type BlockHost = {
   readonly httpEndpoints: readonly HttpEndpoint[];
   /** `spec.appHttpPipeline`, which the app's channel has already; undefined without handlers. */
   readonly appPipeline?: AppPipeline | undefined;
-  /** `spec.accessControl` of the Configuration; undefined lets everybody call the app. */
-  readonly accessControl?: AccessControlSettings | undefined;
   readonly log: Log;
   readonly metrics: Metrics;
 };

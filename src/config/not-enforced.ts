@@ -4,11 +4,8 @@ import type { LoadedResources } from "./resources.ts";
 
 /** Sentences to log as warnings. */
 export function notEnforced(configuration: ConfigurationResource, resources: LoadedResources): string[] {
-  const { secretScopes, httpPipeline, appHttpPipeline, nameResolution, tracing } = configuration;
+  const { nameResolution, tracing } = configuration;
   const fields: readonly (readonly [string, boolean])[] = [
-    ["spec.secrets.scopes", secretScopes.length > 0],
-    ["spec.httpPipeline", httpPipeline.length > 0],
-    ["spec.appHttpPipeline", appHttpPipeline.length > 0],
     ["spec.nameResolution", nameResolution !== undefined],
     ["spec.tracing", tracing.zipkinEndpoint !== "" || tracing.otel.endpoint !== "" || tracing.stdout],
   ];

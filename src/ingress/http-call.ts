@@ -70,7 +70,9 @@ export class NodeHttpCall implements HttpCall {
   }
 
   get headers(): IncomingMessage["headers"] {
-    return this.#changed === undefined ? this.receivedHeaders() : (this.#changed.named ??= byName(this.#changed.flat));
+    return this.#changed === undefined
+      ? this.receivedHeaders()
+      : (this.#changed.named ??= byName(this.#changed.flat));
   }
 
   get rawHeaders(): readonly string[] {
@@ -242,7 +244,8 @@ function byName(flat: readonly string[]): IncomingMessage["headers"] {
   for (let i = 0; i + 1 < flat.length; i += 2) {
     const name = flat[i]!.toLowerCase();
     const before = named[name];
-    named[name] = before === undefined ? flat[i + 1]! : `${before}${name === "cookie" ? "; " : ", "}${flat[i + 1]!}`;
+    named[name] =
+      before === undefined ? flat[i + 1]! : `${before}${name === "cookie" ? "; " : ", "}${flat[i + 1]!}`;
   }
   return named;
 }

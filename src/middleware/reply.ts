@@ -4,7 +4,11 @@ import type { MiddlewareReply } from "./port.ts";
 
 /** Plain text, as all refusals of middlewares. */
 export function textReply(status: number, text: string, headers: readonly string[] = []): MiddlewareReply {
-  return { status, headers: ["Content-Type", "text/plain; charset=utf-8", ...headers], body: Buffer.from(text) };
+  return {
+    status,
+    headers: ["Content-Type", "text/plain; charset=utf-8", ...headers],
+    body: Buffer.from(text),
+  };
 }
 
 /** The answer to a request whose middleware failed; the log says why. */

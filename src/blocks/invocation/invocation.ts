@@ -40,7 +40,7 @@ export class Invocation {
 
   constructor(host: BlockHost) {
     this.#host = host;
-    this.access = new AccessControl(host.accessControl, host.metrics);
+    this.access = new AccessControl(host.configuration.accessControl, host.metrics);
     this.#external = new External(host.httpEndpoints, host.options, host.clock, host.appPipeline);
     this.#met = host.mesh.status().connected;
     host.mesh.onStatus((status) => {
