@@ -82,7 +82,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const { subscriptions } = resources;
   const foundation = { options, configuration, mesh, clock, app, components, log, metrics };
   const host: BlockHost = { ...foundation, subscriptions, httpEndpoints, appPipeline: pipelines.app };
-  const { blocks, invocation } = makeBlocks(host);
+  const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
     options,

@@ -5,7 +5,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Clock } from "../../../mesh/index.ts";
 import { getHeader, headerValues, withHeader } from "../../lib/flat-headers.ts";
-import type { Log } from "../../telemetry/log.ts";
 import type { Middleware, MiddlewareReply, MiddlewareRequest, Next } from "../../middleware/port.ts";
 import { brokenReply, textReply } from "../../middleware/reply.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
@@ -35,6 +34,7 @@ export const metadataSchema = {
 } as const satisfies MetadataSchema;
 
 type Settings = ComponentContext<typeof metadataSchema>["metadata"];
+type Log = ComponentContext["log"];
 
 const cookieName = "gosessionsid";
 /** Sessions kept; the one used longest ago goes first. */
@@ -62,11 +62,13 @@ type Session = {
 
 class OAuth2 implements Middleware {
   readonly #settings: Settings;
+  readonly #clock: Clock;
   readonly #log: Log;
   readonly #sessions: Sessions;
 
   constructor(settings: Settings, clock: Clock, log: Log) {
     this.#settings = settings;
+    this.#clock = clock;
     this.#log = log;
     this.#sessions = new Sessions(clock);
   }
@@ -126,7 +128,9 @@ class OAuth2 implements Middleware {
     const form = new URLSearchParams({ grant_type: "authorization_code", code });
     if (redirectURL !== "") form.set("redirect_uri", redirectURL);
     try {
-      session.header = (await requestToken({ url, clientId, clientSecret, style: 0 }, form)).header;
+      session.header = (
+        await requestToken({ url, clientId, clientSecret, style: 0, clock: this.#clock }, form)
+      ).header;
     } catch (error) {
       this.#log.error(`no token for a code: ${error instanceof Error ? error.message : String(error)}`);
       return brokenReply();

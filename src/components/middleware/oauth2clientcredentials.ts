@@ -1,5 +1,4 @@
 /** Adds a token of the sidecar's own to requests, got by the client credentials flow and kept until it expires. */
-import type { Clock } from "../../../mesh/index.ts";
 import { withHeader } from "../../lib/flat-headers.ts";
 import type { Middleware } from "../../middleware/port.ts";
 import { brokenReply } from "../../middleware/reply.ts";
@@ -48,7 +47,7 @@ export function open(context: ComponentContext<typeof metadataSchema>): Promise<
   form.set("grant_type", "client_credentials");
   form.set("scope", metadata.scopes.split(",").join(" "));
   const style = metadata.authStyle as AuthStyle;
-  const tokens = new Tokens({ url, clientId, clientSecret, style }, form, clock);
+  const tokens = new Tokens({ url, clientId, clientSecret, style, clock }, form);
   const middleware: Middleware = {
     async handle(request, next) {
       let header: string;
@@ -70,27 +69,25 @@ export function open(context: ComponentContext<typeof metadataSchema>): Promise<
 class Tokens {
   readonly #endpoint: TokenEndpoint;
   readonly #form: URLSearchParams;
-  readonly #clock: Clock;
   #token: { readonly header: string; readonly untilMs: number } | undefined;
   #fetching: Promise<string> | undefined;
 
-  constructor(endpoint: TokenEndpoint, form: URLSearchParams, clock: Clock) {
+  constructor(endpoint: TokenEndpoint, form: URLSearchParams) {
     this.#endpoint = endpoint;
     this.#form = form;
-    this.#clock = clock;
   }
 
   /** Rejects when the server gives none. */
   get(): string | Promise<string> {
     const token = this.#token;
-    if (token !== undefined && this.#clock.monotonicMs() < token.untilMs) return token.header;
+    if (token !== undefined && this.#endpoint.clock.monotonicMs() < token.untilMs) return token.header;
     this.#fetching ??= this.#fetch().finally(() => (this.#fetching = undefined));
     return this.#fetching;
   }
 
   async #fetch(): Promise<string> {
     const { header, expiresInS = unknownLifeS } = await requestToken(this.#endpoint, this.#form);
-    this.#token = { header, untilMs: this.#clock.monotonicMs() + expiresInS * 1_000 };
+    this.#token = { header, untilMs: this.#endpoint.clock.monotonicMs() + expiresInS * 1_000 };
     return header;
   }
 }

@@ -1,5 +1,7 @@
 /** Asks the token endpoint of an OAuth 2.0 server, in the two ways in which servers want to know the client. */
 
+import type { Clock } from "../../../mesh/index.ts";
+
 /** 0 finds out, 1 puts the client into the form, 2 into the header. */
 export type AuthStyle = 0 | 1 | 2;
 
@@ -8,6 +10,7 @@ export type TokenEndpoint = {
   readonly clientId: string;
   readonly clientSecret: string;
   readonly style: AuthStyle;
+  readonly clock: Clock;
 };
 
 export type Token = {
@@ -41,12 +44,27 @@ async function ask(endpoint: TokenEndpoint, style: 1 | 2, form: URLSearchParams)
     const pair = `${encodeURIComponent(endpoint.clientId)}:${encodeURIComponent(endpoint.clientSecret)}`;
     headers["Authorization"] = `Basic ${Buffer.from(pair).toString("base64")}`;
   }
-  const signal = AbortSignal.timeout(timeoutMs);
-  const answer = await fetch(endpoint.url, { method: "POST", headers, body, signal, redirect: "error" });
-  const text = await answer.text();
-  if (!answer.ok) throw new Error(`the token endpoint answers ${answer.status}: ${text.slice(0, 200)}`);
+  const { ok, status, text } = await post(endpoint, headers, body);
+  if (!ok) throw new Error(`the token endpoint answers ${status}: ${text.slice(0, 200)}`);
   if (text.length > maxAnswerChars) throw new Error("the token endpoint answers with too much");
   return readToken(text);
+}
+
+async function post(
+  { url, clock }: TokenEndpoint,
+  headers: Readonly<Record<string, string>>,
+  body: URLSearchParams,
+): Promise<{ readonly ok: boolean; readonly status: number; readonly text: string }> {
+  const limit = new AbortController();
+  const late = new Error(`the token endpoint gives no answer within ${timeoutMs} ms`);
+  const timer = clock.setTimeout(() => limit.abort(late), timeoutMs);
+  try {
+    const { signal } = limit;
+    const answer = await fetch(url, { method: "POST", headers, body, signal, redirect: "error" });
+    return { ok: answer.ok, status: answer.status, text: await answer.text() };
+  } finally {
+    timer.cancel();
+  }
 }
 
 function readToken(text: string): Token {

@@ -31,7 +31,8 @@ export function pipelines(lists: {
   const section = (key: string, handlers: readonly string[] = []): string => {
     const items = handlers.map((handler) => {
       const [name, kind, version] = handler.split(" ");
-      return `    - {name: ${name}, type: middleware.http.${kind}${version === undefined ? "" : `, version: ${version}`}}\n`;
+      const last = version === undefined ? "" : `, version: ${version}`;
+      return `    - {name: ${name}, type: middleware.http.${kind}${last}}\n`;
     });
     return items.length === 0 ? "" : `  ${key}:\n    handlers:\n${items.join("")}`;
   };
