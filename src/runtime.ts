@@ -17,6 +17,7 @@ import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
+import { makePipelines, type Pipelines } from "./pipelines.ts";
 import { Serving } from "./serving.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
 import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
@@ -71,12 +72,17 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, app, components, httpEndpoints } = await openFoundation(init, clock, health, opened);
+  const { mesh, metrics, app, components, httpEndpoints, pipelines } = await openFoundation(
+    init,
+    clock,
+    health,
+    opened,
+  );
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
   const foundation = { options, configuration, mesh, clock, app, components, log, metrics };
-  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
+  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints, appPipeline: pipelines.app };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -91,7 +97,17 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 4. API servers: gRPC, then HTTP.
   const { fallback, proxy, receive } = invocation;
-  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback, proxy });
+  const apis = await openApis({
+    ...init,
+    clock,
+    metrics,
+    health,
+    metadata,
+    blocks,
+    fallback,
+    proxy,
+    pipelines,
+  });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {
@@ -172,6 +188,7 @@ type Foundation = {
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
   readonly httpEndpoints: BlockHost["httpEndpoints"];
+  readonly pipelines: Pipelines;
 };
 
 async function openFoundation(
@@ -195,12 +212,14 @@ async function openFoundation(
   }
   const profiling = await openProfiling(options, clock, log);
   opened.defer(() => profiling?.close());
-  const app = openApp(options, clock, log);
+  const pipelines = makePipelines({ ...init, components: () => components });
+  const app = openApp(options, clock, log, pipelines.app);
   opened.defer(() => app.close());
   const resources = init.resources.components;
   const { deniedComponents: deny } = init.configuration;
   const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
+  pipelines.warnSkipped();
   health.set("components", true);
   const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {
     env,
@@ -208,7 +227,7 @@ async function openFoundation(
     ...components.secrets,
   });
   for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, app, components, httpEndpoints };
+  return { mesh, metrics, app, components, httpEndpoints, pipelines };
 }
 
 /** The profiler is loaded only where it is wanted. */

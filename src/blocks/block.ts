@@ -5,6 +5,7 @@
 import type { Mesh, Clock } from "../../mesh/index.ts";
 import type { HttpRoute } from "../api/http.ts";
 import type { GrpcMethod } from "../api/grpc.ts";
+import type { AppPipeline } from "../app/app-pipeline.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { AppConfig } from "../app/config.ts";
 import type { OpenComponents } from "../components/open.ts";
@@ -28,6 +29,8 @@ export type BlockHost = {
   readonly subscriptions: readonly SubscriptionResource[];
   /** Servers outside that are called under a name, already scoped to this app. */
   readonly httpEndpoints: readonly HttpEndpoint[];
+  /** `spec.appHttpPipeline`, which the app's channel has already; undefined without handlers. */
+  readonly appPipeline?: AppPipeline | undefined;
   readonly log: Log;
   readonly metrics: Metrics;
 };

@@ -27,6 +27,17 @@ export function invokeFailed(id: string, reason: string, cause?: unknown): ApiEr
   });
 }
 
+/** The called sidecar's access control refuses this caller. */
+export function denied(id: string, reason: string, cause?: unknown): ApiError {
+  return new ApiError({
+    code,
+    httpStatus: 403,
+    grpcCode: GrpcCode.Internal,
+    message: `failed to invoke, id: ${id}, err: rpc error: code = PermissionDenied desc = ${reason}`,
+    cause,
+  });
+}
+
 /** A request that can never be valid, e.g. a method name with a control character. */
 export function invalidRequest(reason: string): ApiError {
   return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.InvalidArgument, message: reason });

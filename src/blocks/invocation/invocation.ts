@@ -3,11 +3,13 @@
  * gRPC; a request and its answer are the mesh's.
  */
 import { hostname, networkInterfaces } from "node:os";
+import { readGrpcCaller } from "../../api/grpc-caller.ts";
 import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import type { BlockHost } from "../block.ts";
+import { AccessControl } from "./access-control.ts";
 import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
-import { invokeFailed } from "./errors.ts";
+import { denied, invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
 import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import type { Peers } from "./peers.ts";
@@ -19,6 +21,8 @@ const maxRetries = 3;
 const retryWaitMs = 1_000;
 
 export class Invocation {
+  /** Who may call the app; also asked for calls that other ways bring in. */
+  readonly access: AccessControl;
   readonly #host: BlockHost;
   readonly #external: External;
   readonly #forwarded: readonly string[];
@@ -27,7 +31,8 @@ export class Invocation {
   constructor(host: BlockHost, peers: Peers) {
     this.#host = host;
     this.#peers = peers;
-    this.#external = new External(host.httpEndpoints, host.options, host.clock);
+    this.access = new AccessControl(host.configuration.accessControl, host.metrics);
+    this.#external = new External(host.httpEndpoints, host.options, host.clock, host.appPipeline);
     this.#forwarded = forwardingHeaders(host.options.hostIp ?? hostAddress());
   }
 
@@ -61,6 +66,7 @@ export class Invocation {
     const { app, options } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
+    this.#admit(request, caller);
     try {
       const response = await app.invoke(
         { ...request, headers: this.#peers.nameCaller(this.#forApp(request), caller) },
@@ -72,6 +78,13 @@ export class Invocation {
       this.#host.log.debug(`call of ${caller.app} to ${options.appId} failed: ${String(error)}`);
       throw new Error(`error invoking app channel: ${textOf(error)}`, { cause: error });
     }
+  }
+
+  /** Throws for a caller that may not do this. What counts is what the app would see. */
+  #admit(request: MeshRequest, caller: Caller): void {
+    const grpc = this.#host.app.protocol === "grpc";
+    const own = grpc ? readGrpcCaller(request.headers)?.method : undefined;
+    this.access.check(caller, own ?? request.path.replace(/^\//, ""), grpc ? undefined : request.verb);
   }
 
   /** Ends connections to servers outside. */
@@ -186,6 +199,7 @@ export class Invocation {
     if (isMeshError(error, "too-large")) {
       return invokeFailed(target.id, `rpc error: code = ResourceExhausted desc = ${text}`, error);
     }
+    if (isMeshError(error, "denied")) return denied(target.id, text, error);
     return invokeFailed(target.id, `rpc error: code = Internal desc = ${text}`, error);
   }
 }
