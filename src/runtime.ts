@@ -16,6 +16,8 @@ import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
+import { systemRandom } from "./lib/random.ts";
+import { noPolicies, type Policies } from "./resiliency/policies.ts";
 import { Serving } from "./serving.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
 import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
@@ -71,12 +73,17 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, app, components, httpEndpoints } = await openFoundation(init, clock, health, opened);
+  const { mesh, metrics, app, components, httpEndpoints, policies } = await openFoundation(
+    init,
+    clock,
+    health,
+    opened,
+  );
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
   const foundation = { options, mesh, clock, app, components, log, metrics };
-  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
+  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints, policies };
   const { blocks, invocation } = makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -85,6 +92,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     features: init.features,
     components: () => components.list(),
     others: resources.others,
+    resiliencies: resources.resiliencies,
     appUp: () => health.isReady("app"),
     parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
   });
@@ -151,6 +159,7 @@ type Foundation = {
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
   readonly httpEndpoints: BlockHost["httpEndpoints"];
+  readonly policies: Policies;
 };
 
 async function openFoundation(
@@ -174,6 +183,7 @@ async function openFoundation(
   }
   const profiling = await openProfiling(options, clock, log);
   opened.defer(() => profiling?.close());
+  const policies = await openPolicies(init, clock, metrics);
   const app = openApp(options, clock, log);
   opened.defer(() => app.close());
   const resources = init.resources.components;
@@ -186,7 +196,16 @@ async function openFoundation(
     env,
   );
   for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, app, components, httpEndpoints };
+  return { mesh, metrics, app, components, httpEndpoints, policies };
+}
+
+/** Loaded only where there is a Resiliency resource. */
+async function openPolicies(init: SidecarInit, clock: Clock, metrics: Metrics): Promise<Policies> {
+  const resources = init.resources.resiliencies;
+  if (resources.length === 0) return noPolicies;
+  const { compilePolicies } = await import("./resiliency/compile.ts");
+  const log = init.log.scope("dapr.runtime.resiliency");
+  return compilePolicies({ resources, clock, random: systemRandom, log, metrics });
 }
 
 /** The profiler is loaded only where it is wanted. */

@@ -10,6 +10,7 @@ import type { OpenComponents } from "../components/open.ts";
 import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
+import type { Policies } from "../resiliency/policies.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
@@ -24,6 +25,8 @@ export type BlockHost = {
   readonly subscriptions: readonly SubscriptionResource[];
   /** Servers outside that are called under a name, already scoped to this app. */
   readonly httpEndpoints: readonly HttpEndpoint[];
+  /** Timeouts, retries and circuit breakers by target. */
+  readonly policies: Policies;
   readonly log: Log;
   readonly metrics: Metrics;
 };
