@@ -15,7 +15,7 @@ import type { AppChannel } from "../../app/channel.ts";
 import { goJson } from "../../lib/go-json.ts";
 import { dropAsked, dropLost, retry, success } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
-import { grpcMetadata } from "./callback-metadata.ts";
+import { grpcMetadata } from "../../app/callback-metadata.ts";
 import { cloudEventsType } from "./envelope.ts";
 import { eventTrace, textAttribute } from "./event.ts";
 import type { AppEvent, CloudEvent } from "./event.ts";

@@ -5,7 +5,7 @@ import { posix } from "node:path";
 import type { AppChannel, AppHttpResponse } from "../../app/channel.ts";
 import { drop, dropAsked, retry, success } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
-import { httpHeaders } from "./callback-metadata.ts";
+import { httpHeaders } from "../../app/callback-metadata.ts";
 import { cloudEventsType } from "./envelope.ts";
 import { eventTrace } from "./event.ts";
 import type { AppEvent } from "./event.ts";
