@@ -83,7 +83,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
   const foundation = { options, mesh, clock, app, components, log, metrics };
-  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints, policies };
+  const host: BlockHost = { ...foundation, random: systemRandom, subscriptions, httpEndpoints, policies };
   const { blocks, invocation } = makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({

@@ -11,6 +11,7 @@ import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
 import type { Policies } from "../resiliency/policies.ts";
+import type { Random } from "../lib/random.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
@@ -19,6 +20,7 @@ export type BlockHost = {
   readonly options: SidecarOptions;
   readonly mesh: Mesh;
   readonly clock: Clock;
+  readonly random: Random;
   readonly app: AppChannel;
   readonly components: OpenComponents;
   /** Declarative subscriptions of the resource files, already scoped to this app. */

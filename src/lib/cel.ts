@@ -67,11 +67,11 @@ function compile(environment: Environment, text: string): CelExpression {
   }
   const checked = parsed.check();
   return {
-    type: checked.type === undefined ? "dyn" : String(checked.type),
+    type: checked.type ?? "dyn",
     fault: checked.error === undefined ? undefined : celError(checked.error).message,
     run(values) {
       try {
-        return parsed(values as Record<string, unknown>);
+        return parsed(values);
       } catch (error) {
         throw celError(error);
       }

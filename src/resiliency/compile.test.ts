@@ -72,7 +72,8 @@ function retries(named: Readonly<Record<string, number>>): string {
 describe("targets", () => {
   it("get the policies they name; unknown names are told and ignored", async () => {
     const { policies, clock, lines } = lab(
-      `${retries({ two: 2 })}  targets:\n    apps:\n      a: {retry: two}\n      b: {retry: twoo}\n      c:\n`,
+      retries({ two: 2 }),
+      "  targets:\n    apps:\n      a: {retry: two}\n      b: {retry: twoo}\n      c:\n",
     );
     expect(await triesOf(policies.app("a", "/m"), clock)).toBe(3);
     expect(policies.app("b", "/m")).toBeUndefined();
@@ -80,7 +81,7 @@ describe("targets", () => {
     expect(policies.app("d", "/m")).toBeUndefined();
     expect(["a", "b", "c", "d"].map((id) => policies.targetsApp(id))).toEqual([true, true, true, false]);
     expect(lines).toContain(
-      'warn r0.yaml:11: retry twoo of app b is no policy of any Resiliency, did you mean "two"?; it is ignored',
+      'warn r1.yaml:8: retry twoo of app b is no policy of any Resiliency, did you mean "two"?; it is ignored',
     );
   });
 
@@ -96,7 +97,8 @@ describe("targets", () => {
 
   it("of components have two directions", async () => {
     const { policies, clock } = lab(
-      `${retries({ one: 1, two: 2 })}  targets:\n    components:\n      ps: {inbound: {retry: one}, outbound: {retry: two}}\n`,
+      retries({ one: 1, two: 2 }),
+      "  targets:\n    components:\n      ps: {inbound: {retry: one}, outbound: {retry: two}}\n",
     );
     expect(await triesOf(policies.component("ps", "Pubsub", "inbound"), clock)).toBe(2);
     expect(await triesOf(policies.component("ps", "Pubsub", "outbound"), clock)).toBe(3);
@@ -108,7 +110,8 @@ describe("targets", () => {
   it("of actors have a policy around the call and one around the turn", () => {
     const { policies } = lab(
       `  policies:\n    timeouts: {t: 1s}\n    circuitBreakers: {c: {}}\n` +
-        `  targets:\n    actors:\n      Type: {timeout: t, circuitBreaker: c}\n      Id: {circuitBreaker: c, circuitBreakerScope: id}\n`,
+        `  targets:\n    actors:\n      Type: {timeout: t, circuitBreaker: c}\n` +
+        `      Id: {circuitBreaker: c, circuitBreakerScope: id}\n`,
     );
     const of = (type: string, id: string): Policy | undefined => policies.actor(type, id)?.call;
     expect(of("Type", "1")).toBe(of("Type", "2"));
@@ -188,7 +191,8 @@ describe("built-in retries", () => {
 
 describe("circuit breakers", () => {
   const breakers = (trip: string, rest = ""): string =>
-    `  policies: {circuitBreakers: {c: {trip: "${trip}"}}}\n  targets:\n    apps:\n      a: {circuitBreaker: c${rest}}\n`;
+    `  policies: {circuitBreakers: {c: {trip: "${trip}"}}}\n` +
+    `  targets:\n    apps:\n      a: {circuitBreaker: c${rest}}\n`;
 
   it("trip by CEL over all counts, one breaker for each method", async () => {
     const { policies } = lab(
@@ -250,7 +254,8 @@ describe("circuit breakers", () => {
     expect(policies.app("a", "/m")).toBeUndefined();
     expect(lines).toEqual([
       expect.stringContaining(
-        `error Could not read resiliency policy r0: r0.yaml:9:9: spec.policies.circuitBreakers.c.trip "${trip}": ${why}`,
+        `error Could not read resiliency policy r0: r0.yaml:9:9: ` +
+          `spec.policies.circuitBreakers.c.trip "${trip}": ${why}`,
       ),
     ]);
     expect(series("resiliency_loaded")).toEqual([]);
@@ -286,12 +291,13 @@ it("tells of loads, calls, activations and states under the names of the contrac
   ];
   expect(series("resiliency_cb_state")).toEqual(state(1));
   clock.advance(1_000);
-  const slow = policies.app("a", "/m")!.run(() => new Promise(() => {}), { signal: none, repeatable: false });
+  const never = (): Promise<never> => new Promise(() => {});
+  const slow = policies.app("a", "/m")!.run(never, { signal: none, repeatable: false });
+  const said = slow.catch((error: unknown) => String(error));
   expect(series("resiliency_cb_state")).toEqual(state(0));
-  const ended = expect(slow).rejects.toThrow("context deadline exceeded");
   for (let turn = 0; turn < 20; turn++) await Promise.resolve();
   clock.advance(5);
-  await ended;
+  expect(await said).toContain("context deadline exceeded");
   expect(series("resiliency_activations_total")).toContain(
     `dapr_resiliency_activations_total{${of("timeout", "")}} 1`,
   );

@@ -109,7 +109,7 @@ describe("retries", () => {
   it("end when nobody waits any more", async () => {
     const { run } = lab({ retry: threeRetries });
     const gone = new AbortController();
-    const attempt = vi.fn(() => {
+    const attempt = vi.fn<() => Promise<never>>(() => {
       gone.abort(new Error("gone"));
       return Promise.reject(new Error("no"));
     });
@@ -120,7 +120,7 @@ describe("retries", () => {
   it("end in the middle of a wait with the last outcome", async () => {
     const { policy } = lab({ retry: threeRetries });
     const gone = new AbortController();
-    const attempt = vi.fn(() => Promise.resolve(503));
+    const attempt = vi.fn<() => Promise<number>>(() => Promise.resolve(503));
     const running = policy.run(attempt, { signal: gone.signal, judge: status });
     for (let turn = 0; turn < 20; turn++) await Promise.resolve();
     gone.abort(new Error("gone"));
@@ -174,7 +174,7 @@ describe("a timeout", () => {
 describe("a circuit breaker", () => {
   it("counts each try and ends the retries when it opens", async () => {
     const { run, told } = lab({ retry: threeRetries, maxFailures: 2 });
-    const attempt = vi.fn(failing(9));
+    const attempt = vi.fn<ReturnType<typeof failing>>(failing(9));
     await expect(run(attempt)).rejects.toThrow("circuit breaker is open");
     expect(attempt).toHaveBeenCalledTimes(2);
     expect(told).toEqual(["begin closed", "retry 1 1000", "breaker open", "retry 2 1000"]);

@@ -10,8 +10,8 @@ import { PolicyStop } from "./stop.ts";
 
 /**
  * What an attempt without success means. `any`: retried whatever the policy matches. `http`, `grpc`: an answer of the
- * app, retried when the policy matches its code. `final`: a failure that is not retried. `ignored`: not retried either, and no
- * failure to the breaker: the target works and refuses this call by its own rules.
+ * app, retried when the policy matches its code. `final`: a failure that is not retried. `ignored`: not retried either,
+ * and no failure to the breaker: the target works and refuses this call by its own rules.
  */
 export type Failure =
   | { readonly kind: "any" | "final" | "ignored" }
@@ -71,8 +71,8 @@ export class Policy {
     const { retry, clock, random, monitor, breaker } = this.#init;
     monitor.begin(breaker?.state);
     const said = { timeout: false };
-    const chance = { monotonicMs: () => clock.monotonicMs(), random };
-    const waits = retry === undefined || call.repeatable === false ? undefined : new Waits(retry, chance);
+    const again = retry !== undefined && call.repeatable !== false;
+    const waits = again ? new Waits(retry, clock, random) : undefined;
     for (let tries = 1; ; tries++) {
       const outcome = await this.#guarded(attempt, tries, call, said);
       const waitMs = waits !== undefined && this.#mayRetry(outcome, call.signal) ? waits.next() : undefined;
@@ -201,5 +201,7 @@ function textOf(outcome: Outcome<unknown>): string {
   if ("error" in outcome)
     return outcome.error instanceof Error ? outcome.error.message : String(outcome.error);
   const { failure } = outcome;
-  return failure !== undefined && "code" in failure ? `${failure.kind} code ${failure.code}` : "refused";
+  return failure !== undefined && "code" in failure
+    ? `${failure.kind} code ${failure.code}`
+    : "a failed answer";
 }

@@ -11,7 +11,7 @@ const growing: RetryRule = {
 /** All waits, time passing as they say, up to `limit`. */
 function waitsOf(rule: RetryRule, random: number, limit = 1_000): number[] {
   let nowMs = 0;
-  const waits = new Waits(rule, { monotonicMs: () => nowMs, random: () => random });
+  const waits = new Waits(rule, { monotonicMs: () => nowMs }, () => random);
   const all: number[] = [];
   for (let next = waits.next(); next !== undefined && all.length < limit; next = waits.next()) {
     all.push(next);

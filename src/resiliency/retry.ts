@@ -1,5 +1,7 @@
 /** When an attempt is repeated and how long to wait before: constant or growing waits, and the codes that count. */
+import type { Clock } from "../../mesh/index.ts";
 import type { CodeRange } from "../config/kinds/resiliency.ts";
+import type { Random } from "../lib/random.ts";
 
 /** A retry policy, ready to be used. */
 export type RetryRule = {
@@ -17,13 +19,6 @@ export type RetryRule = {
   readonly grpcCodes: readonly CodeRange[] | undefined;
 };
 
-/** Time and chance, as policies take them. */
-export type Chance = {
-  readonly monotonicMs: () => number;
-  /** 0 <= value < 1. */
-  readonly random: () => number;
-};
-
 /** Growing waits: each is so many times the one before, and differs from it by up to the spread. */
 const growth = 1.5;
 const spread = 0.5;
@@ -31,15 +26,17 @@ const spread = 0.5;
 /** The waits of one call. */
 export class Waits {
   readonly #rule: RetryRule;
-  readonly #chance: Chance;
+  readonly #clock: Pick<Clock, "monotonicMs">;
+  readonly #random: Random;
   readonly #startMs: number;
   #nextMs: number;
   #retries = 0;
 
-  constructor(rule: RetryRule, chance: Chance) {
+  constructor(rule: RetryRule, clock: Pick<Clock, "monotonicMs">, random: Random) {
     this.#rule = rule;
-    this.#chance = chance;
-    this.#startMs = chance.monotonicMs();
+    this.#clock = clock;
+    this.#random = random;
+    this.#startMs = clock.monotonicMs();
     this.#nextMs = rule.waitMs;
   }
 
@@ -50,10 +47,10 @@ export class Waits {
     this.#retries++;
     let nextMs = waitMs;
     if (growing) {
-      nextMs = this.#nextMs * (1 - spread + 2 * spread * this.#chance.random());
+      nextMs = this.#nextMs * (1 - spread + 2 * spread * this.#random());
       this.#nextMs = Math.min(this.#nextMs * growth, maxWaitMs);
     }
-    const elapsedMs = this.#chance.monotonicMs() - this.#startMs;
+    const elapsedMs = this.#clock.monotonicMs() - this.#startMs;
     return elapsedMs + nextMs > maxElapsedMs ? undefined : nextMs;
   }
 }
