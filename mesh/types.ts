@@ -77,6 +77,8 @@ export type CallOptions = {
   readonly timeoutMs: number;
   /** Ends the call, also while the body of its answer is being read. */
   readonly signal?: AbortSignal;
+  /** The plain form is not tried: the call means nothing to a program that is no sidecar, or its body never ends. */
+  readonly sidecarsOnly?: boolean;
 };
 
 /** The caller as the NATS subject names it. */

@@ -126,6 +126,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
       const endMs = clock.monotonicMs() + graceMs;
       stopping.abort(new Error("the sidecar stops"));
       health.set("app", false);
+      app.endTunnels?.();
       try {
         await serving.stop(graceMs);
         await apis.close(Math.max(0, endMs - clock.monotonicMs()));

@@ -51,5 +51,7 @@ export type AppChannel = {
   http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse>;
   /** Callback of a gRPC app. */
   grpc(request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse>;
+  /** Ends what has no end of its own (WebSockets), at the begin of a stop. */
+  endTunnels?(): void;
   close(): Promise<void>;
 };

@@ -43,6 +43,7 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
       slots.limited ? invokeInSlot(slots, http, request, signal) : http.invoke(request, signal),
     http: (request, signal) => slots.run(signal, () => http.http(request, signal)),
     grpc: () => Promise.reject(new Error("the app speaks HTTP, not gRPC (--app-protocol)")),
+    endTunnels: () => http.endTunnels(),
     close: () => http.close(),
   };
   return probed(

@@ -5,6 +5,8 @@
 import { hostname, networkInterfaces } from "node:os";
 import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import type { BlockHost } from "../block.ts";
+import { upgradeName } from "../../api/upgrade.ts";
+import { headerValue } from "../../app/headers.ts";
 import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
 import { invokeFailed } from "./errors.ts";
@@ -95,6 +97,7 @@ export class Invocation {
     const { app, options } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
+    else refuseUpgrade(request);
     try {
       const response = await app.invoke(
         { ...request, headers: this.#nameCaller(this.#forApp(request), caller) },
@@ -137,6 +140,7 @@ export class Invocation {
       throw invokeFailed(target.id, "cannot invoke local endpoint: app channel not initialized");
     try {
       if (app.protocol === "http") checkVerb(request.verb);
+      else refuseUpgrade(request);
       return await app.invoke({ ...request, headers: this.#forApp(request) }, signal);
     } catch (error) {
       throw invokeFailed(target.id, textOf(error), error);
@@ -155,7 +159,8 @@ export class Invocation {
     // What cannot be sent twice is not tried twice, although nobody has received it: as with Dapr.
     const streaming = !(body instanceof Uint8Array) && body.length === undefined;
     this.#sent(target.app, streaming ? "streaming" : "unary");
-    const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal };
+    const sidecarsOnly = streaming && headerValue(request.headers, upgradeName) !== undefined;
+    const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal, sidecarsOnly };
     const headers = [...request.headers, ...this.#forwarded];
     const headed = { ...request, headers, body: asSentOn(body) };
     for (let tries = 0; ; tries++) {
@@ -255,6 +260,11 @@ export class Invocation {
 function checkVerb(verb: string): void {
   if (verb === "") throw new Error("missing HTTP extension field");
   if (verb === "NONE" || verb === "CONNECT") throw new Error("invalid HTTP verb");
+}
+
+function refuseUpgrade({ headers }: MeshRequest): void {
+  if (headerValue(headers, upgradeName) === undefined) return;
+  throw new Error("a gRPC app takes no WebSocket; only apps with --app-protocol http or https do");
 }
 
 const identityHeaders = new Set(["dapr-caller-namespace", "dapr-caller-app-id", "dapr-callee-app-id"]);
