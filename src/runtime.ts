@@ -17,6 +17,9 @@ import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
+import { makePipelines, type Pipelines } from "./pipelines.ts";
+import { systemRandom } from "./lib/random.ts";
+import { noPolicies, type Policies } from "./resiliency/policies.ts";
 import { Serving } from "./serving.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
 import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
@@ -71,12 +74,18 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, app, components, httpEndpoints } = await openFoundation(init, clock, health, opened);
+  const { mesh, metrics, app, components, httpEndpoints, pipelines, policies } = await openFoundation(
+    init,
+    clock,
+    health,
+    opened,
+  );
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
-  const foundation = { options, configuration, mesh, clock, app, components, log, metrics };
-  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
+  const foundation = { options, configuration, mesh, clock, app, components, policies, log, metrics };
+  const appPipeline = pipelines.app;
+  const host: BlockHost = { ...foundation, random: systemRandom, subscriptions, httpEndpoints, appPipeline };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -85,13 +94,24 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     features: init.features,
     components: () => components.list(),
     others: resources.others,
+    resiliencies: resources.resiliencies,
     appUp: () => health.isReady("app"),
     parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
   });
 
   // 4. API servers: gRPC, then HTTP.
-  const { fallback, receive } = invocation;
-  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback });
+  const { fallback, proxy, receive } = invocation;
+  const apis = await openApis({
+    ...init,
+    clock,
+    metrics,
+    health,
+    metadata,
+    blocks,
+    fallback,
+    proxy,
+    pipelines,
+  });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {
@@ -173,6 +193,8 @@ type Foundation = {
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
   readonly httpEndpoints: BlockHost["httpEndpoints"];
+  readonly pipelines: Pipelines;
+  readonly policies: Policies;
 };
 
 async function openFoundation(
@@ -196,12 +218,15 @@ async function openFoundation(
   }
   const profiling = await openProfiling(options, clock, log);
   opened.defer(() => profiling?.close());
-  const app = openApp(options, clock, log);
+  const policies = await openPolicies(init, clock, metrics);
+  const pipelines = makePipelines({ ...init, components: () => components });
+  const app = openApp(options, clock, log, pipelines.app);
   opened.defer(() => app.close());
   const resources = init.resources.components;
   const { deniedComponents: deny } = init.configuration;
   const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
+  pipelines.warnSkipped();
   health.set("components", true);
   const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {
     env,
@@ -209,7 +234,16 @@ async function openFoundation(
     ...components.secrets,
   });
   for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, app, components, httpEndpoints };
+  return { mesh, metrics, app, components, httpEndpoints, pipelines, policies };
+}
+
+/** Loaded only where there is a Resiliency resource. */
+async function openPolicies(init: SidecarInit, clock: Clock, metrics: Metrics): Promise<Policies> {
+  const resources = init.resources.resiliencies;
+  if (resources.length === 0) return noPolicies;
+  const { compilePolicies } = await import("./resiliency/compile.ts");
+  const log = init.log.scope("dapr.runtime.resiliency");
+  return compilePolicies({ resources, clock, random: systemRandom, log, metrics });
 }
 
 /** The profiler is loaded only where it is wanted. */

@@ -53,5 +53,10 @@ export type AppChannel = {
   grpc(request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse>;
   /** Ends what has no end of its own (WebSockets), at the begin of a stop. */
   endTunnels?(): void;
+  /**
+   * A proxied gRPC call, whatever the app's protocol and health; it takes no slot of the concurrency limit. See
+   * GrpcProxy (api/grpc.ts) for the answer. Rejects only when the signal is aborted.
+   */
+  proxy(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse>;
   close(): Promise<void>;
 };

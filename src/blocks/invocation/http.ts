@@ -18,14 +18,17 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
   const headers = invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders));
   if (call.upgrade !== undefined) headers.push(upgradeName, call.upgrade);
+  const body = await call.content();
   const request: MeshRequest = {
     verb: knownVerbs.has(call.verb) ? call.verb : "POST",
     path: methodPath(method),
     query: call.query,
     headers,
-    body: await call.content(),
+    body,
   };
-  const response = await invocation.invoke(id, request, call.signal);
+  const repeatable = body.length === 0 || call.headers["content-length"] !== undefined;
+  const { signal } = call;
+  const response = await invocation.invoke(id, request, { signal, protocol: "http", repeatable });
   if (response.grpc !== undefined) return grpcAppReply(response, response.grpc);
   // Only a client that asked for a tunnel may be told that it begins.
   const tunnel = call.upgrade !== undefined && response.status === 101;
