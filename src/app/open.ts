@@ -1,8 +1,10 @@
 /** Makes the channel to the app from the flags: none, HTTP(S) or gRPC, with the concurrency limit around it. */
 import { connect } from "node:net";
+import { connect as connectTls } from "node:tls";
 import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { AppPipeline } from "./app-pipeline.ts";
 import {
   type AppChannel,
   type AppGrpcRequest,
@@ -18,11 +20,13 @@ import { HttpApp } from "./http.ts";
 const dialPeriodMs = 100;
 const dialTimeoutMs = 500;
 
-export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppChannel {
+/** `pipeline` stands around what an HTTP app gets, health checks excepted. */
+export function openApp(options: SidecarOptions, clock: Clock, log: Log, pipeline?: AppPipeline): AppChannel {
   const { port, protocol, address, apiToken, maxConcurrency } = options.app;
   if (port === 0) return noApp;
   const slots = new Slots(maxConcurrency);
-  const listening = (signal: AbortSignal): Promise<void> => waitForPort(address, port, clock, signal);
+  const to = { host: address, port, tls: protocol.endsWith("s") };
+  const listening: AppChannel["listening"] = (signal, onAbsent) => waitForPort(to, clock, signal, onAbsent);
   if (protocol === "grpc" || protocol === "grpcs") return openGrpcApp(options, slots, listening, clock, log);
   const scheme = protocol === "https" ? "https" : "http";
   const http = new HttpApp({
@@ -31,6 +35,7 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     port,
     apiToken,
     maxHeaderBytes: options.api.readBufferBytes,
+    ...(protocol === "h2c" ? { http2: "prior-knowledge" } : protocol === "https" ? { http2: "offered" } : {}),
     clock,
   });
   // An HTTP app may serve gRPC beside it.
@@ -51,12 +56,20 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     },
   };
   return probed(
-    channel,
+    pipeline === undefined ? channel : piped(channel, pipeline),
     (signal) => probeHttp(http, options.app.health?.path ?? "/", signal),
     options,
     clock,
     log,
   );
+}
+
+function piped(channel: AppChannel, pipeline: AppPipeline): AppChannel {
+  return {
+    ...channel,
+    invoke: (request, signal) => pipeline.invoke(request, signal, (sent) => channel.invoke(sent, signal)),
+    http: (request, signal) => pipeline.callback(request, signal, (sent) => channel.http(sent, signal)),
+  };
 }
 
 /** The slot is free when the whole answer has been read, or its reader gave up. */
@@ -186,19 +199,37 @@ const noApp: AppChannel = Object.freeze({
   close: () => Promise.resolve(),
 });
 
-async function waitForPort(host: string, port: number, clock: Clock, signal: AbortSignal): Promise<void> {
-  while (!(await accepts(host, port))) await clock.sleep(dialPeriodMs, signal);
+/** Where the app is expected, for messages: `http://127.0.0.1:3000`. */
+export function appAddress({ protocol, address, port }: SidecarOptions["app"]): string {
+  const host = address.includes(":") ? `[${address}]` : address;
+  return `${protocol === "h2c" ? "http" : protocol}://${host}:${port}`;
 }
 
-function accepts(host: string, port: number): Promise<boolean> {
+/** A TLS app is up when it has shaken hands, whatever its certificate. */
+type Address = { readonly host: string; readonly port: number; readonly tls: boolean };
+
+async function waitForPort(
+  to: Address,
+  clock: Clock,
+  signal: AbortSignal,
+  onAbsent: (() => void) | undefined,
+): Promise<void> {
+  for (let tries = 0; !(await accepts(to)); tries++) {
+    if (tries === 0) onAbsent?.();
+    await clock.sleep(dialPeriodMs, signal);
+  }
+}
+
+function accepts({ tls, ...to }: Address): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host, port });
+    const socket = tls ? connectTls({ ...to, rejectUnauthorized: false }) : connect(to);
     const finish = (up: boolean): void => {
       socket.destroy();
       resolve(up);
     };
     socket.setTimeout(dialTimeoutMs, () => finish(false));
-    socket.once("connect", () => finish(true));
+    socket.once(tls ? "secureConnect" : "connect", () => finish(true));
     socket.once("error", () => finish(false));
+    socket.once("close", () => finish(false));
   });
 }

@@ -148,7 +148,6 @@ class GrpcIngress {
       session.setLocalWindowSize(sessionWindowBytes);
       this.table().catch(() => {});
     });
-    server.on("error", (error) => this.#options.log.error(`gRPC port: ${error.message}`));
     server.on("sessionError", (error) => this.#options.log.debug(`gRPC connection ended: ${error.message}`));
     server.on("stream", (stream, headers, _flags, raw) => this.#accept(stream, headers, raw));
     return server;
