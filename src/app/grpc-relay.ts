@@ -2,7 +2,7 @@
  * One proxied call to the app: the bytes of both directions, headers and trailers pass through, and every end becomes a
  * status. No message is decoded. Whatever the app makes of the call is an answer, also that it cannot be reached.
  */
-import { type ClientHttp2Stream, constants, type Http2Session, type IncomingHttpHeaders } from "node:http2";
+import type { ClientHttp2Stream, Http2Session, IncomingHttpHeaders } from "node:http2";
 import { BodyQueue, type BodyStream, type MeshRequest, type MeshResponse } from "../../mesh/index.ts";
 import { GrpcCode } from "../api/errors.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
@@ -164,9 +164,10 @@ class Relay {
     this.#body.push(chunk);
     if (this.#body.bufferedBytes >= highWaterBytes) this.#stream.pause();
     if (this.#answered || this.#waiting) return;
-    // An answer of one message has its trailers in the same packet: what is there after this turn makes it whole.
+    // An answer of one message has its trailers in the same packet, or of servers on node in the next one: what is
+    // there after two turns makes it whole.
     this.#waiting = true;
-    setImmediate(() => this.#begin());
+    setImmediate(() => setImmediate(() => this.#begin()));
   }
 
   /** The rest of the answer takes its time. */
@@ -211,10 +212,9 @@ class Relay {
     this.#over = true;
     this.#signal.removeEventListener("abort", this.#onAbort);
     if (!(this.#request instanceof Uint8Array)) this.#request.cancel(new Error("the call is over"));
-    const stream = this.#stream;
-    if (cancelled) this.#reset.abort();
-    // An app that has answered need not read the rest of the request.
-    else if (!stream.closed && !stream.writableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+    // An app that has answered need not read the rest of the request. Node keeps a stream with something unsent for
+    // ever, although the app has closed it.
+    if (cancelled || !this.#stream.writableFinished) this.#reset.abort();
   }
 }
 

@@ -18,6 +18,7 @@ import type { GrpcProxy } from "../api/grpc.ts";
 import { grpcErrorOfHttp } from "../api/status.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { encodeBinary, GrpcWireError, isGrpcContentType } from "../lib/grpc-wire.ts";
+import { UnsentBytes } from "../lib/http2-unsent.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { type CallHost, type GrpcStatus, ServerCall, statusError } from "./grpc-call.ts";
@@ -113,9 +114,14 @@ class GrpcIngress {
       "Latency of gRPC calls at the server, ms.",
       labels,
     );
+    const unsent = new UnsentBytes();
     this.#host = {
       maxMessageBytes,
       clock,
+      closed: (stream, session) => {
+        // The client is asked for a new connection; what runs on this one goes on.
+        if (unsent.isTooMuch(session, stream) && !session.closed) session.close();
+      },
       ended: (call, code) => {
         this.#calls.delete(call);
         const latencyMs = clock.monotonicMs() - call.startMs;

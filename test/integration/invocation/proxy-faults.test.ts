@@ -235,6 +235,23 @@ test(
   },
 );
 
+test("an app that answers large uploads unread leaves no place of its connection taken", async () => {
+  await using few = await startRawApp({ maxConcurrentStreams: 4 });
+  few.on("/t.T/Full", (stream) => {
+    const status = { "grpc-status": "8", "grpc-message": "full" };
+    stream.respond({ ":status": 200, "content-type": "application/grpc", ...status }, { endStream: true });
+  });
+  await using sidecar = await startSidecar({ appId: "few", appPort: few.port, appProtocol: "grpc", nats });
+  for (let i = 0; i < 12; i++) {
+    using client = rawClient(sidecar.grpcPort);
+    const call = client.call("/t.T/Full", { "dapr-app-id": "few" });
+    call.send(Buffer.alloc(4 * MiB - 5));
+    expect(await call.ended).toMatchObject({ code: 8, message: "full" });
+  }
+  await eventually(() => expect(few.open()).toBe(0));
+  expect(few.sessions()).toBe(1);
+});
+
 test("a callee's sidecar that is killed: streams end Unavailable within seconds", async () => {
   const second = await startSidecar({ appId: "mortal", appPort: app.port, appProtocol: "grpc", nats });
   stack.use(second);
