@@ -1,7 +1,7 @@
 /**
- * A guard against a fault of node 24: what a closed HTTP/2 stream had not sent yet stays in the account of its session's
- * memory. When the account is full (`maxSessionMemory`), node refuses every stream of the session with ENHANCE_YOUR_CALM
- * for ever. So a session with too much of it is replaced before.
+ * A guard against a fault of node 24: what a closed HTTP/2 stream had not sent yet stays in the account of its
+ * session's memory. When the account is full (`maxSessionMemory`), node refuses every stream of the session with
+ * ENHANCE_YOUR_CALM for ever. So a session with too much of it is replaced before.
  */
 import type { Http2Session, Http2Stream } from "node:http2";
 

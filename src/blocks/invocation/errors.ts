@@ -86,7 +86,6 @@ export function unknownProxyTarget(message: string, cause?: unknown): ApiError {
 }
 
 /** A proxied call found no instance of an app that is there otherwise. */
-export function noInstance(app: string, cause?: unknown): ApiError {
-  const message = `no instance of ${app} takes calls`;
+export function noInstance(message: string, cause?: unknown): ApiError {
   return new ApiError({ code, httpStatus: 503, grpcCode: GrpcCode.Unavailable, message, cause });
 }

@@ -22,7 +22,7 @@ export type InvocationBlock = Block & {
 export function invocationBlock(host: BlockHost): InvocationBlock {
   const peers = new Peers(host);
   const invocation = new Invocation(host, peers);
-  const proxy = new Proxy(host, peers);
+  const proxy = new Proxy(host, peers, invocation.access);
   return {
     name: "invocation",
     http: [],

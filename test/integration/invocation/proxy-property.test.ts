@@ -1,5 +1,5 @@
-// Whatever a client does to a proxied call, it ends with a status or the client's own reset, well-formed bytes arrive as
-// they were, the next call works, and nothing stays open. A failing case prints its seed.
+// Whatever a client does to a proxied call, it ends with a status or the client's own reset, well-formed bytes arrive
+// as they were, the next call works, and nothing stays open. A failing case prints its seed.
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually, startNats, startSidecar } from "../../kit/index.ts";
