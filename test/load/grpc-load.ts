@@ -60,7 +60,7 @@ function call(session: ClientHttp2Session, job: GrpcJob, frame: Buffer): Promise
     stream.once("error", reject);
     stream.once("close", () => {
       if (ended?.["grpc-status"] === "0" && bytes === frame.length) return resolve();
-      reject(new Error(`${job.path}: ended with ${ended?.["grpc-status"]} ${ended?.["grpc-message"] ?? ""}`));
+      reject(new Error(`${job.path}: ended with ${String(ended?.["grpc-status"] ?? "no status")}`));
     });
     stream.end(frame);
   });
