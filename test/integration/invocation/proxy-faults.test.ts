@@ -304,6 +304,30 @@ test("a callee's sidecar that stops in order finishes calls, then ends streams U
   expect([0, 1]).toContain(await stopped);
 });
 
+test("two replicas are restarted one after the other under load: no unary call fails", async () => {
+  const replica = { appId: "twice", appPort: app.port, appProtocol: "grpc", nats };
+  await using first = await startSidecar(replica);
+  await using second = await startSidecar(replica);
+  using client = rawClient(caller.grpcPort);
+  const codes = new Map<number | undefined, number>();
+  let restarting = true;
+  const worker = async (): Promise<void> => {
+    while (restarting) {
+      const call = client.call(echoPath, { "dapr-app-id": "twice" });
+      call.stream.end(encodeFrame(Buffer.from("m")));
+      const { code } = await call.ended;
+      codes.set(code, (codes.get(code) ?? 0) + 1);
+    }
+  };
+  const load = Promise.all(Array.from({ length: 8 }, worker));
+  await first.restart();
+  await second.restart();
+  restarting = false;
+  await load;
+  expect([...codes.keys()]).toEqual([0]);
+  expect(codes.get(0)).toBeGreaterThan(50);
+});
+
 test("NATS restarts: streams end Unavailable, and calls work again", async () => {
   using client = rawClient(caller.grpcPort);
   const call = await conversation(client);

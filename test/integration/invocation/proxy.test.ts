@@ -230,6 +230,21 @@ describe.each(ways)("%s", (way) => {
     expect(made.code).toBe(code);
   });
 
+  test("a call that the app refused to begin is made once more", async () => {
+    let refusals = 1;
+    app.on("/t.T/Refuse1", (stream) => {
+      if (refusals-- > 0) return stream.close(7);
+      answer(stream, {});
+      return void stream.end(encodeFrame(Buffer.from("m")));
+    });
+    expect((await call(clientOf(way), {}, Buffer.from("m"), "/t.T/Refuse1")).code).toBe(0);
+    expect(app.calls.length).toBe(2);
+    app.calls.splice(0);
+    app.on("/t.T/Refuse", (stream) => stream.close(7));
+    expect((await call(clientOf(way), {}, Buffer.from("m"), "/t.T/Refuse")).code).toBe(14);
+    expect(app.calls.length).toBe(2);
+  });
+
   test("an app that is no gRPC server, or breaks off in the middle of a message", async () => {
     app.on("/t.T/Web", (stream) => {
       stream.respond({ ":status": 404, "content-type": "text/html" });
