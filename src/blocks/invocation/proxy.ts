@@ -35,18 +35,21 @@ export class Proxy {
   readonly #host: BlockHost;
   readonly #peers: Peers;
   readonly #access: AccessControl;
+  readonly #tracing: boolean;
 
   constructor(host: BlockHost, peers: Peers, access: AccessControl) {
     this.#host = host;
     this.#peers = peers;
     this.#access = access;
+    const { samplingRate } = host.configuration.tracing;
+    this.#tracing = samplingRate.trim() === "" || Number(samplingRate) !== 0;
   }
 
   /** As GrpcProxy says (api/grpc.ts). */
   async call(call: ProxiedCall): Promise<MeshResponse> {
     const { appId, namespace } = this.#host.options;
     const { path, body, signal } = call;
-    const { id, streaming } = readProxyTarget(call);
+    const { id, streaming } = readProxyTarget(call, this.#tracing);
     const target = proxyTarget(id, namespace);
     const request = { verb: proxyVerb, path, query: "", headers: outgoing(call), body };
     if (target.app === appId && target.namespace === namespace) {
@@ -134,12 +137,12 @@ function reasonOf(where: Whereabouts, app: string): string {
 }
 
 /** The app that a call names, as written, and whether policies cover no more than the opening of its stream. */
-export function readProxyTarget({ path, headers }: Pick<ProxiedCall, "path" | "headers">): {
-  readonly id: string;
-  readonly streaming: boolean;
-} {
+export function readProxyTarget(
+  { path, headers }: Pick<ProxiedCall, "path" | "headers">,
+  tracing: boolean,
+): { readonly id: string; readonly streaming: boolean } {
   const id = first(headers, "dapr-callee-app-id") || first(headers, "dapr-app-id");
-  if (id === "") throw noProxyTarget(path);
+  if (id === "") throw noProxyTarget(path, tracing);
   return { id, streaming: truths.has(first(headers, "dapr-stream").toLowerCase()) };
 }
 
