@@ -9,15 +9,18 @@ import type { Block } from "./blocks/block.ts";
 import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { createGrpcServer, type GrpcServer } from "./ingress/grpc.ts";
+import { grpcTracing } from "./ingress/grpc-tracing.ts";
 import {
   createHttpServer,
   createPublicServer,
   type HttpServer,
   type HttpServerOptions,
 } from "./ingress/http.ts";
+import { tracingStep } from "./ingress/http-tracing.ts";
 import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
 import type { Log } from "./telemetry/log.ts";
 import type { Metrics } from "./telemetry/metrics.ts";
+import type { Tracer } from "./telemetry/tracing/tracer.ts";
 
 /** A taken API port is tried for this long before the start fails, ms (Dapr's). */
 const portPatienceMs = 10_000;
@@ -34,6 +37,8 @@ export type ApisInit = {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Undefined when tracing is off. */
+  readonly tracer: Tracer | undefined;
 };
 
 export type Apis = {
@@ -82,6 +87,7 @@ function makeGrpc({
   clock,
   log,
   metrics,
+  tracer,
 }: ApisInit): GrpcServer {
   return createGrpcServer({
     methods: async () => [
@@ -92,6 +98,7 @@ function makeGrpc({
     maxMessageBytes: options.api.maxBodyBytes,
     apiToken: options.api.apiToken,
     apiLogging: apiLogging.enabled,
+    tracing: tracer === undefined ? undefined : grpcTracing(tracer),
     clock,
     log,
     metrics,
@@ -111,6 +118,7 @@ function makeHttp(init: ApisInit): { readonly http: HttpServer; readonly publicH
     apiToken: api.apiToken,
     allowedOrigins: api.allowedOrigins,
     apiLogging: init.apiLogging,
+    ...(init.tracer === undefined ? {} : { tracing: tracingStep(init.tracer) }),
   });
   return { http, publicHttp: createPublicServer({ ...shared, routes: small }) };
 }

@@ -92,6 +92,7 @@ async function start({ options, env, log, orders }: LifeInit): Promise<Sidecar> 
     resources,
     apiLogging: { ...apiLogging, enabled: options.api.apiLogging ?? apiLogging.enabled },
     metricsEnabled: configuration.metrics.enabled,
+    tracing: configuration.tracing,
     features: enabledFeatures(configuration),
     deniedComponents: configuration.deniedComponents,
     log,

@@ -13,13 +13,15 @@ import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
 import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
-import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
+import type { ApiLoggingSettings, TracingSettings } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
 import { Serving } from "./serving.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
 import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
 import type { Log } from "./telemetry/log.ts";
+import { tracingIsOff } from "./telemetry/tracing/settings.ts";
+import type { Tracer } from "./telemetry/tracing/tracer.ts";
 import { daprVersion, version } from "./version.ts";
 
 export type SidecarInit = {
@@ -27,6 +29,7 @@ export type SidecarInit = {
   readonly resources: LoadedResources;
   readonly apiLogging: ApiLoggingSettings;
   readonly metricsEnabled: boolean;
+  readonly tracing: TracingSettings;
   readonly features: readonly string[];
   /** `spec.components.deny` of the Configuration. */
   readonly deniedComponents: readonly string[];
@@ -71,11 +74,16 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, app, components, httpEndpoints } = await openFoundation(init, clock, health, opened);
+  const { mesh, metrics, tracer, app, components, httpEndpoints } = await openFoundation(
+    init,
+    clock,
+    health,
+    opened,
+  );
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
-  const foundation = { options, mesh, clock, app, components, log, metrics };
+  const foundation = { options, mesh, clock, app, components, log, metrics, tracer };
   const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
   const { blocks, invocation } = makeBlocks(host);
   opened.defer(() => invocation.close());
@@ -91,7 +99,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 4. API servers: gRPC, then HTTP.
   const { fallback, receive } = invocation;
-  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback });
+  const apis = await openApis({ ...init, clock, metrics, tracer, health, metadata, blocks, fallback });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {
@@ -148,6 +156,7 @@ async function follow(
 type Foundation = {
   readonly mesh: Mesh;
   readonly metrics: Metrics;
+  readonly tracer: Tracer | undefined;
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
   readonly httpEndpoints: BlockHost["httpEndpoints"];
@@ -172,6 +181,7 @@ async function openFoundation(
     const server = await createMetricsServer(metrics, options.metrics, log);
     opened.defer(() => server.close());
   }
+  const tracer = await openTracer(init, clock, metrics, opened);
   const profiling = await openProfiling(options, clock, log);
   opened.defer(() => profiling?.close());
   const app = openApp(options, clock, log);
@@ -186,7 +196,25 @@ async function openFoundation(
     env,
   );
   for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, app, components, httpEndpoints };
+  return { mesh, metrics, tracer, app, components, httpEndpoints };
+}
+
+/** Time for the last spans to leave, ms. */
+const spanGraceMs = 1_000;
+
+/** Nothing of tracing is loaded when it is off. */
+async function openTracer(
+  init: SidecarInit,
+  clock: Clock,
+  metrics: Metrics,
+  opened: AsyncDisposableStack,
+): Promise<Tracer | undefined> {
+  const { tracing: settings, options, env, log } = init;
+  if (tracingIsOff(settings)) return undefined;
+  const { openTracing } = await import("./telemetry/tracing/open.ts");
+  const tracing = await openTracing({ settings, appId: options.appId, env, clock, log, metrics });
+  opened.defer(() => tracing.close(spanGraceMs));
+  return tracing.tracer;
 }
 
 /** The profiler is loaded only where it is wanted. */

@@ -3,6 +3,7 @@
  * encoding stand in ingress/grpc.ts.
  */
 import type { DescMessage, DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type { Span } from "../telemetry/tracing/span.ts";
 
 /** Lower-case metadata names to values; `-bin` values are raw bytes in latin1 text. */
 export type GrpcMetadata = ReadonlyMap<string, readonly string[]>;
@@ -11,6 +12,8 @@ export type GrpcCall = {
   readonly metadata: GrpcMetadata;
   /** Aborted at the client's deadline, cancel, or sidecar stop. */
   readonly signal: AbortSignal;
+  /** The span of this call, to go on with; undefined when tracing is off. */
+  readonly span?: Span | undefined;
   /** Response header to send with the first message (or the status). */
   setHeader(name: string, value: string): void;
   setTrailer(name: string, value: string): void;

@@ -12,6 +12,7 @@ import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import type { Tracer } from "../telemetry/tracing/tracer.ts";
 
 /** Everything a block may use; made once by runtime.ts. */
 export type BlockHost = {
@@ -26,6 +27,8 @@ export type BlockHost = {
   readonly httpEndpoints: readonly HttpEndpoint[];
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Makes spans of what the sidecar begins itself; undefined when tracing is off. */
+  readonly tracer?: Tracer | undefined;
 };
 
 export type Block = {

@@ -4,7 +4,7 @@ import type { LoadedResources } from "./resources.ts";
 
 /** Sentences to log as warnings. */
 export function notEnforced(configuration: ConfigurationResource, resources: LoadedResources): string[] {
-  const { api, secretScopes, accessControl, httpPipeline, appHttpPipeline, nameResolution, tracing } =
+  const { api, secretScopes, accessControl, httpPipeline, appHttpPipeline, nameResolution } =
     configuration;
   const fields: readonly (readonly [string, boolean])[] = [
     ["spec.api", api.allowed.length + api.denied.length > 0],
@@ -13,7 +13,6 @@ export function notEnforced(configuration: ConfigurationResource, resources: Loa
     ["spec.httpPipeline", httpPipeline.length > 0],
     ["spec.appHttpPipeline", appHttpPipeline.length > 0],
     ["spec.nameResolution", nameResolution !== undefined],
-    ["spec.tracing", tracing.zipkinEndpoint !== "" || tracing.otel.endpoint !== "" || tracing.stdout],
   ];
   const written = fields.filter(([, given]) => given);
   return [

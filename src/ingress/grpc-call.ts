@@ -11,6 +11,7 @@ import {
 import type { Clock, Timer } from "../../mesh/index.ts";
 import { ApiError, GrpcCode } from "../api/errors.ts";
 import type { GrpcCall, GrpcMetadata } from "../api/grpc.ts";
+import type { Span } from "../telemetry/tracing/span.ts";
 import {
   encodeFrame,
   encodeValue,
@@ -45,7 +46,7 @@ export type CallHost = {
   readonly maxMessageBytes: number;
   readonly clock: Clock;
   /** Called once per call, when its status is known (sent, or Canceled because the client went away). */
-  ended(call: ServerCall, code: number): void;
+  ended(call: ServerCall, code: number, message: string): void;
 };
 
 export class ServerCall implements GrpcCall {
@@ -54,6 +55,7 @@ export class ServerCall implements GrpcCall {
   readonly headers: IncomingHttpHeaders;
   readonly rawHeaders: readonly string[];
   readonly startMs: number;
+  span: Span | undefined;
   readonly #host: CallHost;
   #metadata: GrpcMetadata | undefined;
   #abort: AbortController | undefined;
@@ -217,8 +219,8 @@ export class ServerCall implements GrpcCall {
   }
 
   /** For whoever writes to `stream` itself (the proxy): records the status, sends nothing. */
-  markEnded(code: number): void {
-    if (!this.#ended) this.#finish(code);
+  markEnded(code: number, message = ""): void {
+    if (!this.#ended) this.#finish(code, message);
   }
 
   /** Sends the only message of a unary call and OK. */
@@ -226,7 +228,7 @@ export class ServerCall implements GrpcCall {
     this.#checkSize(message);
     if (this.#gone()) return;
     this.#respond();
-    this.#finish(GrpcCode.OK);
+    this.#finish(GrpcCode.OK, "");
     this.#sendTrailers({ ...this.#trailers, "grpc-status": "0" });
     this.stream.end(encodeFrame(message));
   }
@@ -235,7 +237,7 @@ export class ServerCall implements GrpcCall {
   end(status: GrpcStatus): void {
     if (this.#gone()) return;
     const { stream } = this;
-    this.#finish(status.code);
+    this.#finish(status.code, status.message);
     const trailers = statusHeaders(status, this.#trailers);
     if (stream.headersSent) {
       this.#sendTrailers(trailers);
@@ -273,17 +275,18 @@ export class ServerCall implements GrpcCall {
       throw sentTooLarge(message.length, this.#host.maxMessageBytes);
   }
 
-  #finish(code: number): void {
+  #finish(code: number, message: string): void {
     this.#ended = true;
     this.#deadline?.cancel();
     this.#writer();
-    this.#host.ended(this, code);
+    this.#host.ended(this, code, message);
   }
 
   #closed(): void {
     if (this.#ended) return;
-    this.#signalAbort(statusError(GrpcCode.Canceled, "context canceled"));
-    this.#finish(GrpcCode.Canceled);
+    const reason = statusError(GrpcCode.Canceled, "context canceled");
+    this.#signalAbort(reason);
+    this.#finish(GrpcCode.Canceled, reason.message);
   }
 
   #signalAbort(reason: ApiError): void {

@@ -27,6 +27,7 @@ import {
   type TableMethod,
   unknownText,
 } from "./grpc-table.ts";
+import type { GrpcTracing } from "./grpc-tracing.ts";
 import { type ListenTarget, listenOn } from "./listen.ts";
 
 export { ServerCall, statusError } from "./grpc-call.ts";
@@ -55,6 +56,8 @@ export type GrpcServerOptions = {
   /** DAPR_API_TOKEN; undefined = open. */
   readonly apiToken?: string | undefined;
   readonly apiLogging?: boolean;
+  /** Undefined when tracing is off. */
+  readonly tracing?: GrpcTracing | undefined;
   /** Runs before every call, also unknown ones; throws ApiError to refuse it. */
   readonly guard?: (call: ServerCall) => void;
   /** Takes calls whose path is not mounted (the proxy). `unknown` is the text of Unimplemented that it replaces. */
@@ -112,8 +115,9 @@ class GrpcIngress {
     this.#host = {
       maxMessageBytes,
       clock,
-      ended: (call, code) => {
+      ended: (call, code, message) => {
         this.#calls.delete(call);
+        options.tracing?.end(call, code, message);
         const latencyMs = clock.monotonicMs() - call.startMs;
         const status = codeNames.get(code) ?? grpcCodeName(code);
         count(call.path, status);
@@ -216,8 +220,9 @@ class GrpcIngress {
 
   #dispatch(call: ServerCall, table: MethodTable): void {
     const method = table.methods.get(call.path);
-    if (method === undefined) return this.#unknown(call, unknownText(call.path, table));
     try {
+      this.#options.tracing?.begin(call, method?.unary !== undefined);
+      if (method === undefined) return this.#unknown(call, unknownText(call.path, table));
       call.begin();
     } catch (error) {
       return void this.#fail(call, error);
@@ -245,6 +250,7 @@ class GrpcIngress {
     try {
       const request = method.decode(await call.readUnary());
       if (call.ended) return;
+      this.#options.tracing?.request(call, request);
       const answer = await handle(request, call);
       if (!call.ended) call.endUnary(method.encode(answer));
     } catch (error) {

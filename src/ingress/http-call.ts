@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { ApiError, GrpcCode } from "../api/errors.ts";
 import type { HttpCall } from "../api/http.ts";
+import type { Span } from "../telemetry/tracing/span.ts";
 import { cleanPath } from "./router.ts";
 
 const noBody = Buffer.alloc(0);
@@ -19,6 +20,7 @@ export class NodeHttpCall implements HttpCall {
   label: string | undefined;
   /** It came as far as the API log. */
   logged = false;
+  span: Span | undefined;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
   readonly #maxBodyBytes: number;
@@ -48,6 +50,10 @@ export class NodeHttpCall implements HttpCall {
 
   get remoteAddress(): string {
     return this.#request.socket.remoteAddress ?? "";
+  }
+
+  get remotePort(): number {
+    return this.#request.socket.remotePort ?? 0;
   }
 
   get signal(): AbortSignal {

@@ -16,6 +16,8 @@ import type {
 import type { OpenComponent } from "../../src/components/open.ts";
 import type { SubscriptionResource } from "../../src/config/resources.ts";
 import { Router } from "../../src/ingress/router.ts";
+import { readBinaryTrace } from "../../src/telemetry/tracing/trace-context.ts";
+import { passingTracer } from "../../src/telemetry/tracing/tracer.ts";
 import { type ManualClock, manualClock } from "./manual-clock.ts";
 import { silentLog } from "./silent-log.ts";
 
@@ -97,6 +99,8 @@ export type TestedPubSub = {
 };
 
 const never = new AbortController().signal;
+/** As without any setting of tracing: contexts go through. */
+const tracer = passingTracer();
 
 /** App `app` in namespace `prod`, one component `pubsub`. */
 export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub {
@@ -117,6 +121,7 @@ export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub 
       all: () => [open],
     },
     log: recordingLog(logged),
+    tracer,
     metrics: {
       count:
         (family: string) =>
@@ -158,7 +163,10 @@ function grpcCall(
   signal: AbortSignal,
 ): Parameters<NonNullable<Awaited<ReturnType<Block["grpc"]>>[number]["unary"]>>[1] {
   const lists = new Map(Object.entries(metadata).map(([name, value]) => [name, [value]]));
-  return { metadata: lists, signal, setHeader: () => {}, setTrailer: () => {} };
+  const binary = metadata["grpc-trace-bin"];
+  const parent = binary === undefined ? metadata["traceparent"] : readBinaryTrace(binary).traceparent;
+  const span = tracer.start("", "client", parent, metadata["tracestate"]);
+  return { metadata: lists, signal, span, setHeader: () => {}, setTrailer: () => {} };
 }
 
 function recordingLog(lines: string[]): BlockHost["log"] {
@@ -228,6 +236,7 @@ async function callHttp(
     query,
     params: match.params,
     headers: init.headers ?? {},
+    span: tracer.start(path, "client", init.headers?.["traceparent"], init.headers?.["tracestate"]),
     signal: never,
     body: async () => Buffer.from(init.body ?? ""),
     metadata: () => metadata,

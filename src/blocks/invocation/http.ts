@@ -4,9 +4,11 @@ import type { HttpCall, HttpReply } from "../../api/http.ts";
 import { readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
 import { forwardRequestHeaders, forwardResponseHeaders, headerValue } from "../../app/headers.ts";
 import { sniffContentType } from "../../lib/content-type.ts";
+import { setTrace } from "../../telemetry/tracing/headers.ts";
 import { invalidRequest } from "./errors.ts";
 import type { Invocation } from "./invocation.ts";
 import { methodPath, readTarget } from "./target.ts";
+import { nameSpan } from "./trace.ts";
 
 const knownVerbs = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]);
 
@@ -15,11 +17,16 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   const { id, method } = readTarget(call);
   call.endpoint = `InvokeService/${id}`;
   if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
+  const headers = invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders));
+  if (call.span !== undefined) {
+    nameSpan(call.span, id, method);
+    setTrace(headers, call.span);
+  }
   const request: MeshRequest = {
     verb: knownVerbs.has(call.verb) ? call.verb : "POST",
     path: methodPath(method),
     query: call.query,
-    headers: invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders)),
+    headers,
     body: await call.body(),
   };
   const response = await invocation.invoke(id, request, call.signal);

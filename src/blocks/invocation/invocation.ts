@@ -9,6 +9,7 @@ import { httpHeaders } from "./app-headers.ts";
 import { invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
+import { describeAnswer, serverSpan, traced, withBinaryTrace } from "./trace.ts";
 
 /** Tries after the first, and the wait between them, when a known app has no instance to answer (Dapr's policy). */
 const maxRetries = 3;
@@ -89,19 +90,23 @@ export class Invocation {
   /** Answers a call that arrived over the mesh. An Error becomes the caller's `err` text. */
   async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
     this.#received(caller.app);
-    const { app, options } = this.#host;
+    const { app, options, tracer } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
+    const span = tracer === undefined ? undefined : serverSpan(tracer, options.appId, request);
     try {
-      const response = await app.invoke(
-        { ...request, headers: this.#nameCaller(this.#forApp(request), caller) },
-        signal,
-      );
+      const headers = this.#nameCaller(this.#forApp(request), caller);
+      if (span !== undefined) traced(headers, span, app.protocol);
+      const response = await app.invoke({ ...request, headers }, signal);
       this.#answerSent(caller.app, statusLabel(response));
+      if (span?.recording === true) describeAnswer(span, response);
       return response;
     } catch (error) {
       this.#host.log.debug(`call of ${caller.app} to ${options.appId} failed: ${String(error)}`);
+      span?.fail(textOf(error));
       throw new Error(`error invoking app channel: ${textOf(error)}`, { cause: error });
+    } finally {
+      span?.end();
     }
   }
 
@@ -134,7 +139,9 @@ export class Invocation {
       throw invokeFailed(target.id, "cannot invoke local endpoint: app channel not initialized");
     try {
       if (app.protocol === "http") checkVerb(request.verb);
-      return await app.invoke({ ...request, headers: this.#forApp(request) }, signal);
+      const headers = this.#forApp(request);
+      const local = app.protocol === "grpc" ? withBinaryTrace(headers) : headers;
+      return await app.invoke({ ...request, headers: local }, signal);
     } catch (error) {
       throw invokeFailed(target.id, textOf(error), error);
     }

@@ -5,6 +5,7 @@
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
+import type { Tracer } from "../../telemetry/tracing/tracer.ts";
 import { drop, retry } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
@@ -15,6 +16,7 @@ import type { BrokerMessage, MessageHandler, PublishMessage } from "./port.ts";
 import { asError } from "./publish.ts";
 import type { Publisher } from "./publish.ts";
 import type { TopicSubscription } from "./subscription.ts";
+import { deliverySpan, endDelivery } from "./trace.ts";
 
 export type DeliveryParts = {
   readonly namespace: string;
@@ -22,6 +24,8 @@ export type DeliveryParts = {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Undefined when tracing is off. */
+  readonly tracer: Tracer | undefined;
 };
 
 /** Makes the handler of one subscription at its broker. */
@@ -72,7 +76,12 @@ async function hand(
   } catch (error) {
     return retry(asError(error));
   }
-  return path === undefined ? drop : line.deliver(event, path, signal);
+  if (path === undefined) return drop;
+  const span = deliverySpan(parts.tracer, event.attributes, topic);
+  if (span === undefined) return line.deliver(event, path, signal);
+  const answer = await line.deliver({ ...event, span }, path, signal);
+  endDelivery(span, answer);
+  return answer;
 }
 
 /** Dead-letters what was not handled, where that is wanted; else a retry is a throw, which the broker answers. */
