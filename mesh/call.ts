@@ -1,18 +1,21 @@
 /**
- * The calling side: one framed request to an app's queue group, answered through the mux. When no sidecar serves the
- * app, the plain-NATS form is tried, so that a program with only a NATS client can be an app. Normative: README.md.
+ * The calling side: one framed request to an app's queue group, answered through the mux. Bodies that do not fit in one
+ * message go in chunks (caller-stream.ts). When no sidecar serves the app, the plain-NATS form is tried, so that a
+ * program with only a NATS client can be an app. Normative: README.md.
  */
 import type { Msg } from "@nats-io/transport-node";
+import { bodyOfBytes, tryCollect } from "./body.ts";
+import { CallerStream, StreamCalls } from "./caller-stream.ts";
 import type { MeshConnection } from "./connection.ts";
-import { MeshError, cancelledBy, codeOfPeer, isMeshError } from "./errors.ts";
-import { FrameKind, decodeFrame, encodeCancel, encodeRequest, readError, readResponse } from "./frame.ts";
-import { type Mux, type Step, isNoResponders } from "./mux.ts";
+import { MeshError, cancelledBy, isMeshError } from "./errors.ts";
+import { FrameKind, decodeFrame, encodeCancel, encodeRequest, readFollowing, readResponse } from "./frame.ts";
+import { errorOf, livenessMs } from "./link.ts";
+import { type Mux, type MuxOptions, type Step, type Waiting, isNoResponders } from "./mux.ts";
 import { plainRequest, readPlainResponse } from "./plain.ts";
+import { chunkBytes, type WindowBudget } from "./stream.ts";
 import { callSubject } from "./subjects.ts";
-import type { CallOptions, MeshIdentity, MeshRequest, MeshResponse } from "./types.ts";
+import type { BodyStream, CallOptions, MeshIdentity, MeshRequest, MeshResponse } from "./types.ts";
 
-/** A serving side that works shows progress every 5 s (serve.ts); silence for this long ends the call. */
-export const livenessMs = 16_000;
 /** A call waits this long for NATS to come back before it fails as not sent. */
 const reconnectWaitMs = 5_000;
 /** Wait before an app is looked for again that was not there right after NATS came back, ms. */
@@ -21,19 +24,29 @@ const settleWaitMs = 50;
 const plainTimeoutMs = 60_000;
 /** Subjects remembered, one per called app. */
 const maxSubjects = 1_000;
+/** What is left of a message for the head of a request that begins a stream. */
+const headShare = 2;
 
 type Subjects = { readonly rpc: string; readonly call: string; readonly cancel: string };
+type Whole = MeshRequest & { readonly body: Uint8Array };
 
 export class Caller {
   readonly #connection: MeshConnection;
   readonly #mux: Mux;
   readonly #identity: MeshIdentity;
   readonly #subjects = new Map<string, Subjects>();
+  readonly #streams: StreamCalls;
 
-  constructor(connection: MeshConnection, mux: Mux, identity: MeshIdentity) {
+  constructor(connection: MeshConnection, mux: Mux, identity: MeshIdentity, budget: WindowBudget) {
     this.#connection = connection;
     this.#mux = mux;
     this.#identity = identity;
+    this.#streams = new StreamCalls(connection, identity, budget);
+  }
+
+  /** Calls with an open stream; for tests and diagnostics. */
+  get streamCount(): number {
+    return this.#streams.size;
   }
 
   async call(request: MeshRequest, options: CallOptions): Promise<MeshResponse> {
@@ -65,28 +78,81 @@ export class Caller {
       await this.#connection.readyWithin(Math.min(leftMs() || reconnectWaitMs, reconnectWaitMs), signal);
     }
     const left = leftMs();
+    const { body } = request;
+    const sending: MuxOptions<MeshResponse> = {
+      timeoutMs: left,
+      idleMs: livenessMs,
+      signal,
+      read: this.#readReply,
+      onGiveUp: (replySubject) => this.#cancel(subjects.cancel, replySubject),
+    };
     try {
-      return await this.#mux.request(subjects.rpc, encodeRequest(request, left), {
-        timeoutMs: left,
-        idleMs: livenessMs,
-        signal,
-        read: readReply,
-        onGiveUp: (replySubject) => this.#cancel(subjects.cancel, replySubject),
-      });
+      if (!(body instanceof Uint8Array)) return await this.#callStreamed(subjects, request, body, sending);
+      const frame = this.#wholeFrame(request as Whole, left);
+      if (frame !== undefined) return await this.#mux.request(subjects.rpc, frame, sending);
+      return await this.#callStreamed(subjects, request, bodyOfBytes(body), sending);
     } catch (error) {
       if (!isMeshError(error, "no-responders")) throw error;
       return await this.#callPlain(subjects.call, request, leftMs() || plainTimeoutMs, signal);
     }
   }
 
+  /** Undefined when the request does not fit in one message. */
+  #wholeFrame(request: Whole, timeoutMs: number): Buffer | undefined {
+    const limit = this.#connection.maxPayloadBytes();
+    if (request.body.length > limit) return undefined;
+    const frame = encodeRequest(request, timeoutMs);
+    return frame.length <= limit || request.body.length === 0 ? frame : undefined;
+  }
+
+  async #callStreamed(
+    subjects: Subjects,
+    request: MeshRequest,
+    body: BodyStream,
+    sending: MuxOptions<MeshResponse>,
+  ): Promise<MeshResponse> {
+    const first = body.takeReady(Math.min(chunkBytes, this.#connection.maxPayloadBytes() / headShare));
+    const stream = new CallerStream(this.#streams, body);
+    try {
+      const frame = encodeRequest({ ...request, body: first }, sending.timeoutMs, { length: body.length });
+      return await this.#mux.request(subjects.rpc, frame, { ...sending, read: stream.read });
+    } catch (error) {
+      if (isMeshError(error, "no-responders", "disconnected")) body.putBack(first);
+      else stream.end(error);
+      throw error;
+    }
+  }
+
+  /** A plain program gets and gives whole bodies. */
   async #callPlain(
     subject: string,
     request: MeshRequest,
     timeoutMs: number,
     signal: AbortSignal | undefined,
   ): Promise<MeshResponse> {
-    const { payload, headers } = plainRequest(request);
-    return this.#mux.request(subject, payload, { headers, timeoutMs, signal, read: readPlainReply });
+    const whole = { ...request, body: await this.#collect(request.body, signal) };
+    const { payload, headers } = plainRequest(whole);
+    try {
+      return await this.#mux.request(subject, payload, { headers, timeoutMs, signal, read: readPlainReply });
+    } catch (error) {
+      const unsent = isMeshError(error, "no-responders");
+      if (unsent && !(request.body instanceof Uint8Array)) request.body.putBack(whole.body);
+      throw error;
+    }
+  }
+
+  async #collect(body: Uint8Array | BodyStream, signal: AbortSignal | undefined): Promise<Uint8Array> {
+    if (body instanceof Uint8Array) return body;
+    const cancel = (): void => body.cancel(new MeshError("cancelled", "the caller gave up"));
+    signal?.addEventListener("abort", cancel, { once: true });
+    try {
+      const whole = await tryCollect(body, this.#connection.maxPayloadBytes() / headShare);
+      // Nobody knows whether a plain program is there; for a sidecar no size would be too large.
+      if (whole === undefined) throw noResponders();
+      return whole;
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+    }
   }
 
   #cancel(subject: string, replySubject: string): void {
@@ -96,6 +162,18 @@ export class Caller {
       // NATS is away: the serving side loses this call by itself.
     }
   }
+
+  readonly #readReply = (message: Msg, waiting: Waiting): Step<MeshResponse> => {
+    if (isNoResponders(message)) throw noResponders();
+    const frame = decodeFrame(message.data);
+    if (frame.kind === FrameKind.response) {
+      if (readFollowing(frame) === undefined) return { done: readResponse(frame) };
+      return new CallerStream(this.#streams, undefined).answer(frame, waiting);
+    }
+    if (frame.kind === FrameKind.progress) return "more";
+    if (frame.kind === FrameKind.error) throw errorOf(frame);
+    throw new MeshError("protocol", `frame kind ${frame.kind} is no answer to a call`);
+  };
 
   #subjectsOf(target: { namespace: string; app: string }): Subjects {
     const key = `${target.namespace}\u0000${target.app}`;
@@ -109,18 +187,6 @@ export class Caller {
     }
     return subjects;
   }
-}
-
-function readReply(message: Msg): Step<MeshResponse> {
-  if (isNoResponders(message)) throw noResponders();
-  const frame = decodeFrame(message.data);
-  if (frame.kind === FrameKind.response) return { done: readResponse(frame) };
-  if (frame.kind === FrameKind.progress) return "more";
-  if (frame.kind === FrameKind.error) {
-    const { code, message: text } = readError(frame);
-    throw new MeshError(codeOfPeer(code), text);
-  }
-  throw new MeshError("protocol", `frame kind ${frame.kind} is no answer to a call`);
 }
 
 function readPlainReply(message: Msg): Step<MeshResponse> {

@@ -8,7 +8,7 @@
  * - `timeout`: the deadline passed, or the peer stopped showing progress; the outcome is unknown.
  * - `cancelled`: the caller gave up.
  * - `disconnected`: NATS is away and did not come back before the deadline; the request was not sent.
- * - `interrupted`: the connection broke after the request was sent; the outcome is unknown.
+ * - `interrupted`: a connection broke or the peer vanished after the request was sent; the outcome is unknown.
  * - `too-large`: the payload does not fit in NATS' `max_payload`.
  * - `conflict`: a revision check failed; nothing was written.
  * - `peer`: the serving side failed before the app answered, or NATS does not permit the request; `message` says why.
@@ -61,7 +61,15 @@ export function textOf(error: unknown): string {
 }
 
 /** Codes that a serving side may send; the others speak of the own side or promise that nothing was delivered. */
-const peerCodes = new Set<string>(["timeout", "cancelled", "too-large", "peer", "protocol", "closed"]);
+const peerCodes = new Set<string>([
+  "timeout",
+  "cancelled",
+  "interrupted",
+  "too-large",
+  "peer",
+  "protocol",
+  "closed",
+]);
 
 /** Code of an error that came over the wire; unknown ones are `peer`. */
 export function codeOfPeer(code: string): MeshErrorCode {

@@ -17,11 +17,22 @@ export const FrameKind = Object.freeze({
   error: 3,
   progress: 4,
   cancel: 5,
+  accept: 6,
+  chunk: 7,
+  end: 8,
+  credit: 9,
 } as const);
 export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 
+/** The body part of a frame is the beginning of a body whose rest follows in chunks. */
+type StreamHead = {
+  stream?: true;
+  /** Bytes of the whole body, when known. */
+  length?: number;
+};
+
 /** Head of a request. `timeoutMs` is what is left of the caller's deadline; absent = none. */
-type RequestHead = {
+type RequestHead = StreamHead & {
   verb: string;
   path: string;
   query?: string;
@@ -29,7 +40,14 @@ type RequestHead = {
   timeoutMs?: number;
 };
 
-type ResponseHead = { status: number; headers?: string[]; grpc?: GrpcOutcome };
+/** `to`: where the caller's frames of this call go; only with `stream`. */
+type ResponseHead = StreamHead & { status: number; headers?: string[]; grpc?: GrpcOutcome; to?: string };
+
+/** What a frame says about the rest of its body. */
+export type Following = { readonly length: number | undefined };
+
+/** A request or response whose body part is at hand: whole, or the beginning of a stream. */
+type WithBytes<T> = Omit<T, "body"> & { readonly body: Uint8Array };
 
 /** Why the serving side could not answer. `code` is one of MeshErrorCode. */
 export type ErrorHead = { code: string; message: string };
@@ -81,15 +99,33 @@ function isMap(value: unknown): value is Record<string, unknown> {
   );
 }
 
-export function encodeRequest(request: MeshRequest, timeoutMs: number): Buffer {
+/** With `rest`, the body of the frame is only the beginning. */
+export function encodeRequest(request: WithBytes<MeshRequest>, timeoutMs: number, rest?: Following): Buffer {
   const head: RequestHead = { verb: request.verb, path: request.path };
   if (request.query !== "") head.query = request.query;
   if (request.headers.length > 0) head.headers = request.headers as string[];
   if (timeoutMs > 0) head.timeoutMs = timeoutMs;
+  if (rest !== undefined) addStream(head, rest);
   return encode(FrameKind.request, head, request.body);
 }
 
-export function readRequest(frame: Frame): { request: MeshRequest; timeoutMs: number } {
+function addStream(head: StreamHead, rest: Following): void {
+  head.stream = true;
+  if (rest.length !== undefined) head.length = rest.length;
+}
+
+/** What follows the body part of a request or response in chunks; undefined when it is whole. */
+export function readFollowing(frame: Frame): Following | undefined {
+  const { stream, length } = frame.head;
+  if (stream !== true) return undefined;
+  return { length: isCount(length) ? length : undefined };
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+export function readRequest(frame: Frame): { request: WithBytes<MeshRequest>; timeoutMs: number } {
   const { verb, path, query, headers, timeoutMs } = frame.head;
   if (typeof verb !== "string" || typeof path !== "string") {
     throw new MeshError("protocol", "request head needs the strings verb and path");
@@ -104,14 +140,22 @@ export function readRequest(frame: Frame): { request: MeshRequest; timeoutMs: nu
   return { request, timeoutMs: typeof timeoutMs === "number" && timeoutMs > 0 ? timeoutMs : 0 };
 }
 
-export function encodeResponse(response: MeshResponse): Buffer {
+/** With `rest`, the body of the frame is only the beginning, and the caller answers on `rest.to`. */
+export function encodeResponse(
+  response: WithBytes<MeshResponse>,
+  rest?: Following & { readonly to: string },
+): Buffer {
   const head: ResponseHead = { status: response.status };
   if (response.headers.length > 0) head.headers = response.headers as string[];
   if (response.grpc !== undefined) head.grpc = response.grpc;
+  if (rest !== undefined) {
+    addStream(head, rest);
+    head.to = rest.to;
+  }
   return encode(FrameKind.response, head, response.body);
 }
 
-export function readResponse(frame: Frame): MeshResponse {
+export function readResponse(frame: Frame): WithBytes<MeshResponse> {
   const { status, headers, grpc } = frame.head;
   if (typeof status !== "number" || !Number.isInteger(status)) {
     throw new MeshError("protocol", "response head needs the whole number status");
@@ -161,9 +205,49 @@ export function readError(frame: Frame): ErrorHead {
   };
 }
 
-/** The call is alive. Resets the caller's liveness limit. */
-export function encodeProgress(): Buffer {
-  return encode(FrameKind.progress, {}, noBody);
+/**
+ * The call is alive. Resets the peer's liveness limit. `n` is the number of the next chunk, from a side that sends
+ * some: it shows the loss of the last ones.
+ */
+export function encodeProgress(n?: number): Buffer {
+  return encode(FrameKind.progress, n === undefined ? {} : { n }, noBody);
+}
+
+/** The request has arrived; its chunks go to the subject `to`. */
+export function encodeAccept(to: string): Buffer {
+  return encode(FrameKind.accept, { to }, noBody);
+}
+
+/** Part `n` (from 0) of a body. */
+export function encodeChunk(n: number, body: Uint8Array): Buffer {
+  return encode(FrameKind.chunk, { n }, body);
+}
+
+/** The body is complete with the chunks before `n`. */
+export function encodeEnd(n: number, trailers: readonly string[]): Buffer {
+  return encode(FrameKind.end, trailers.length === 0 ? { n } : { n, trailers }, noBody);
+}
+
+/** The receiver takes `total` bytes of chunks, counted from the beginning of the stream. */
+export function encodeCredit(total: number): Buffer {
+  return encode(FrameKind.credit, { total }, noBody);
+}
+
+/** Number in the head of a chunk, end, credit or progress frame. Throws MeshError `protocol` when it is none. */
+export function readCount(frame: Frame, name: "n" | "total"): number {
+  const value = frame.head[name];
+  if (isCount(value)) return value;
+  throw new MeshError("protocol", `frame kind ${frame.kind} needs the whole number ${name}`);
+}
+
+export function readTrailers(frame: Frame): string[] {
+  return readHeaders(frame.head["trailers"]);
+}
+
+/** The instance subject in an accept or a streamed response; undefined when there is none. */
+export function readTo(frame: Frame): string | undefined {
+  const { to } = frame.head;
+  return typeof to === "string" ? to : undefined;
 }
 
 /** `id` is the reply subject of the call that is given up. */

@@ -4,7 +4,7 @@ import { systemClock } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";
 import { MeshError } from "./errors.ts";
 import { JetStream, JetStreamError } from "./jetstream.ts";
-import type { Mux, MuxOptions } from "./mux.ts";
+import type { Mux, MuxOptions, Waiting } from "./mux.ts";
 
 type Play = (read: (message: Msg) => unknown) => unknown;
 
@@ -22,7 +22,7 @@ function scripted(...plays: Play[]): { js: JetStream; sent: string[] } {
     options: MuxOptions<unknown>,
   ): Promise<unknown> => {
     sent.push(subject);
-    const step = plays.shift()!(options.read);
+    const step = plays.shift()!((message) => options.read(message, {} as Waiting));
     return (step as { done: unknown }).done;
   };
   return { js: new JetStream(connection, { request } as unknown as Mux), sent };

@@ -10,6 +10,7 @@ import { Mux } from "./mux.ts";
 import { Presence } from "./presence.ts";
 import { findNats, type FindOptions, hasCredentials } from "./server/index.ts";
 import { Server } from "./serve.ts";
+import { WindowBudget } from "./stream.ts";
 import { joinName, topicBase } from "./subjects.ts";
 import { JetStreamTable } from "./table.ts";
 import { JetStreamTopics } from "./topics.ts";
@@ -66,6 +67,8 @@ export type MeshCounts = {
   readonly pendingRequests: number;
   /** Calls whose handler runs. */
   readonly servedCalls: number;
+  /** Calls with an open stream, made or served. */
+  readonly streams: number;
 };
 
 export type JoinedMesh = Mesh & { counts(): MeshCounts };
@@ -86,6 +89,8 @@ class NatsMesh implements JoinedMesh {
   readonly #tables = new Map<string, Table>();
   readonly #topics = new Map<string, TopicStream>();
   readonly #mux: Mux;
+  /** Memory of received streams, shared by both sides. */
+  readonly #budget = new WindowBudget();
   /** Those that take calls or still answer some. */
   readonly #servers = new Set<Server>();
 
@@ -116,7 +121,7 @@ class NatsMesh implements JoinedMesh {
     this.#mux = new Mux(this.#connection);
     this.#js = new JetStream(this.#connection, this.#mux);
     this.#topology = new Topology(this.#js, log);
-    this.#caller = new Caller(this.#connection, this.#mux, this.identity);
+    this.#caller = new Caller(this.#connection, this.#mux, this.identity, this.#budget);
     const presenceTable = new JetStreamTable(
       this.#js,
       this.#topology,
@@ -149,7 +154,7 @@ class NatsMesh implements JoinedMesh {
   }
 
   async serve(handler: ServeHandler): Promise<Served> {
-    const server = new Server(this.#connection, this.identity, handler);
+    const server = new Server(this.#connection, this.identity, handler, this.#budget);
     this.#servers.add(server);
     try {
       await server.start();
@@ -199,6 +204,7 @@ class NatsMesh implements JoinedMesh {
     return {
       pendingRequests: this.#mux.pendingCount,
       servedCalls: [...this.#servers].reduce((sum, server) => sum + server.inFlightCount, 0),
+      streams: [...this.#servers].reduce((sum, server) => sum + server.streamCount, this.#caller.streamCount),
     };
   }
 

@@ -18,6 +18,22 @@ const maxPending = 50_000;
 /** `done` ends the request with the result, `more` keeps it open (and is a sign of life). */
 export type Step<T> = { readonly done: T } | "more";
 
+/** Takes over a request whose answer goes on after the promise has resolved. Must not throw. */
+export type Follower = {
+  onMessage(message: Msg): void;
+  /** The caller gave up, the peer fell silent, or NATS went away. The request is forgotten. */
+  onFail(error: MeshError): void;
+};
+
+/** A request that waits, as its reader may handle it. */
+export type Waiting = {
+  readonly replySubject: string;
+  /** From now on all messages and failures go here, without a deadline; the reader still resolves with `done`. */
+  follow(follower: Follower): void;
+  /** Forgets a request that is followed. */
+  end(): void;
+};
+
 export type MuxOptions<T> = {
   readonly headers?: EncodedHeaders | undefined;
   /** Longest time until the end, ms; 0 = none. */
@@ -26,33 +42,58 @@ export type MuxOptions<T> = {
   readonly idleMs?: number;
   readonly signal?: AbortSignal | undefined;
   /** Reads one reply; a throw rejects the request. */
-  readonly read: (message: Msg) => Step<T>;
+  readonly read: (message: Msg, waiting: Waiting) => Step<T>;
   /** Called with the reply subject when the caller gives up or times out, to tell the peer. Must not throw. */
   readonly onGiveUp?: (replySubject: string) => void;
 };
 
-class Pending<T> {
+class Pending<T> implements Waiting {
+  readonly mux: Mux;
+  readonly token: string;
   readonly subject: string;
   readonly options: MuxOptions<T>;
   readonly resolve: (value: T) => void;
   readonly reject: (error: unknown) => void;
-  readonly deadlineMs: number;
+  deadlineMs: number;
   aliveMs: number;
   onAbort: (() => void) | undefined;
+  follower: Follower | undefined;
 
   constructor(
+    mux: Mux,
+    token: string,
     subject: string,
     options: MuxOptions<T>,
     nowMs: number,
     resolve: (value: T) => void,
     reject: (error: unknown) => void,
   ) {
+    this.mux = mux;
+    this.token = token;
     this.subject = subject;
     this.options = options;
     this.resolve = resolve;
     this.reject = reject;
     this.deadlineMs = options.timeoutMs > 0 ? nowMs + options.timeoutMs : Number.POSITIVE_INFINITY;
     this.aliveMs = nowMs;
+  }
+
+  get replySubject(): string {
+    return this.mux.prefix + this.token;
+  }
+
+  follow(follower: Follower): void {
+    this.follower = follower;
+    this.deadlineMs = Number.POSITIVE_INFINITY;
+  }
+
+  end(): void {
+    this.mux.forget(this.token, this as unknown as Pending<never>);
+  }
+
+  fail(error: MeshError): void {
+    if (this.follower === undefined) this.reject(error);
+    else this.follower.onFail(error);
   }
 
   /** Why the request is over at this time; undefined while it may go on. */
@@ -69,7 +110,8 @@ class Pending<T> {
 
 export class Mux {
   readonly #connection: MeshConnection;
-  readonly #prefix: string;
+  /** Of all reply subjects. */
+  readonly prefix: string;
   readonly #pending = new Map<string, Pending<never>>();
   #subscribed = false;
   #next = 0;
@@ -78,7 +120,7 @@ export class Mux {
 
   constructor(connection: MeshConnection) {
     this.#connection = connection;
-    this.#prefix = `${connection.settings.inbox}.`;
+    this.prefix = `${connection.settings.inbox}.`;
     connection.onChange((connected) => {
       if (connected) this.#subscribe();
       else this.#rejectAll(connection.closed ? "closed" : "interrupted");
@@ -101,9 +143,17 @@ export class Mux {
       }
       const { clock } = this.#connection.settings;
       const token = (this.#next++).toString(36);
-      this.#connection.publish(subject, payload, this.#prefix + token, options.headers);
+      this.#connection.publish(subject, payload, this.prefix + token, options.headers);
       const nowMs = clock.monotonicMs();
-      const pending = new Pending(subject, options, nowMs, resolve, reject) as unknown as Pending<never>;
+      const pending = new Pending(
+        this,
+        token,
+        subject,
+        options,
+        nowMs,
+        resolve,
+        reject,
+      ) as unknown as Pending<never>;
       this.#pending.set(token, pending);
       if (signal !== undefined) {
         pending.onAbort = () => this.#giveUp(token, pending, cancelledBy(signal));
@@ -118,37 +168,43 @@ export class Mux {
 
   #subscribe(): void {
     if (this.#subscribed) return;
-    this.#connection.subscribe(`${this.#prefix}*`, (message) => this.#onReply(message));
+    this.#connection.subscribe(`${this.prefix}*`, (message) => this.#onReply(message));
     this.#subscribed = true;
   }
 
   #onReply(message: Msg): void {
-    const token = message.subject.slice(this.#prefix.length);
+    const token = message.subject.slice(this.prefix.length);
     const pending = this.#pending.get(token);
     if (pending === undefined) return;
+    if (pending.follower !== undefined) {
+      pending.aliveMs = this.#connection.settings.clock.monotonicMs();
+      return pending.follower.onMessage(message);
+    }
     try {
-      const step = pending.options.read(message);
+      const step = pending.options.read(message, pending);
       if (step === "more") {
         pending.aliveMs = this.#connection.settings.clock.monotonicMs();
         return;
       }
-      this.#forget(token, pending);
+      if (pending.follower === undefined) this.forget(token, pending);
+      else pending.aliveMs = this.#connection.settings.clock.monotonicMs();
       pending.resolve(step.done);
     } catch (error) {
-      this.#forget(token, pending);
+      this.forget(token, pending);
       pending.reject(error);
     }
   }
 
-  #forget(token: string, pending: Pending<never>): void {
+  /** Only for a request's own end. */
+  forget(token: string, pending: Pending<never>): void {
     this.#pending.delete(token);
     if (pending.onAbort !== undefined) pending.options.signal?.removeEventListener("abort", pending.onAbort);
   }
 
   #giveUp(token: string, pending: Pending<never>, error: MeshError): void {
-    this.#forget(token, pending);
-    pending.reject(error);
-    pending.options.onGiveUp?.(this.#prefix + token);
+    this.forget(token, pending);
+    pending.fail(error);
+    pending.options.onGiveUp?.(this.prefix + token);
   }
 
   #sweepDeadlines(): void {
@@ -169,8 +225,8 @@ export class Mux {
     const text =
       code === "closed" ? "the mesh is closed" : "the NATS connection broke while the request was under way";
     for (const [token, pending] of [...this.#pending]) {
-      this.#forget(token, pending);
-      pending.reject(new MeshError(code, text));
+      this.forget(token, pending);
+      pending.fail(new MeshError(code, text));
     }
   }
 
@@ -178,8 +234,8 @@ export class Mux {
   #rejectRefused(subject: string, reason: string): void {
     for (const [token, pending] of [...this.#pending]) {
       if (pending.subject !== subject) continue;
-      this.#forget(token, pending);
-      pending.reject(new MeshError("peer", `NATS refuses this participant: ${reason}`));
+      this.forget(token, pending);
+      pending.fail(new MeshError("peer", `NATS refuses this participant: ${reason}`));
     }
   }
 }

@@ -14,6 +14,9 @@ import {
 } from "./headers.ts";
 import type { MeshRequest, MeshResponse } from "./types.ts";
 
+/** The plain form has whole bodies only. */
+type Whole<T> = T & { readonly body: Uint8Array };
+
 export type PlainMessage = { readonly payload: Uint8Array; readonly headers: EncodedHeaders };
 
 const lineBreak = /[\r\n]/g;
@@ -23,7 +26,7 @@ const skipped = new Set(["connection", "content-length", "host", "transfer-encod
 /** Headers that mean something to Weft or to NATS; an app's header of such a name must not pass for one. */
 const reserved = /^(?:weft|nats)-/i;
 
-export function plainRequest(request: MeshRequest): PlainMessage {
+export function plainRequest(request: Whole<MeshRequest>): PlainMessage {
   const path = request.query === "" ? request.path : `${request.path}?${request.query}`;
   const pairs = ["Weft-Verb", request.verb, "Weft-Path", path];
   appendHeaders(pairs, request.headers);
@@ -46,7 +49,7 @@ export function readPlainRequest(message: Msg): MeshRequest {
   };
 }
 
-export function plainResponse(response: MeshResponse): PlainMessage {
+export function plainResponse(response: Whole<MeshResponse>): PlainMessage {
   const pairs = ["Weft-Status", String(response.status)];
   if (response.grpc !== undefined) pairs.push("Weft-Grpc-Status", String(response.grpc.code));
   appendHeaders(pairs, response.headers);

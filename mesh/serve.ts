@@ -6,13 +6,22 @@ import type { Msg, Subscription } from "@nats-io/transport-node";
 import type { Timer } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";
 import { MeshError, isMeshError, textOf } from "./errors.ts";
-import { FrameKind, decodeFrame, encodeError, encodeProgress, encodeResponse, readRequest } from "./frame.ts";
+import {
+  FrameKind,
+  decodeFrame,
+  encodeProgress,
+  encodeResponse,
+  readFollowing,
+  readRequest,
+} from "./frame.ts";
+import { bodyOfBytes, collectBody } from "./body.ts";
+import { encodeErrorOf, lifeSignMs } from "./link.ts";
 import { plainError, plainResponse, readPlainRequest } from "./plain.ts";
+import { type StreamedCall, ServedStreams } from "./served-streams.ts";
+import type { WindowBudget } from "./stream.ts";
 import { callFilter, encodeToken, isReplySubject, parseCaller } from "./subjects.ts";
 import type { Caller, MeshIdentity, MeshRequest, MeshResponse, ServeHandler, Served } from "./types.ts";
 
-/** A call that runs longer than this tells its caller so, again and again, ms. */
-const progressMs = 5_000;
 /** Calls served at once; more are refused as overload. */
 const maxInFlight = 10_000;
 /** An answer waits this long for NATS to come back, ms; the caller gives up soon after. */
@@ -25,16 +34,13 @@ const maxCallers = 1_000;
 const maxErrorChars = 8_192;
 
 /** One call that is being served. */
-type InFlight = {
+type InFlight = StreamedCall & {
   /** Key in the map: the reply subject, unless a caller uses one for several calls. */
   readonly id: string;
-  readonly reply: string;
   readonly framed: boolean;
-  readonly caller: Caller;
-  readonly abort: AbortController;
   readonly sinceMs: number;
-  /** When the caller has given up for certain. */
-  readonly untilMs: number;
+  /** When the caller has given up for certain, unless the answer has begun. */
+  untilMs: number;
   answered: boolean;
 };
 
@@ -43,6 +49,7 @@ export class Server implements Served {
   readonly #identity: MeshIdentity;
   readonly #handler: ServeHandler;
   readonly #inFlight = new Map<string, InFlight>();
+  readonly #streams: ServedStreams;
   readonly #callers = new Map<string, Caller>();
   #requests: Subscription[] = [];
   #cancels: Subscription | undefined;
@@ -52,10 +59,21 @@ export class Server implements Served {
   #draining: Promise<void> | undefined;
   #repeats = 0;
 
-  constructor(connection: MeshConnection, identity: MeshIdentity, handler: ServeHandler) {
+  constructor(
+    connection: MeshConnection,
+    identity: MeshIdentity,
+    handler: ServeHandler,
+    budget: WindowBudget,
+  ) {
     this.#connection = connection;
     this.#identity = identity;
     this.#handler = handler;
+    this.#streams = new ServedStreams(connection, identity, budget);
+  }
+
+  /** Calls with an open stream; for tests and diagnostics. */
+  get streamCount(): number {
+    return this.#streams.size;
   }
 
   /** Calls being served now; for tests and diagnostics. */
@@ -72,6 +90,7 @@ export class Server implements Served {
     this.#cancels = connection.subscribe(callFilter(root, "cancel", this.#identity), (message) =>
       this.#onCancel(message),
     );
+    this.#streams.start();
     this.#requests = [
       connection.subscribe(
         callFilter(root, "rpc", this.#identity),
@@ -84,7 +103,7 @@ export class Server implements Served {
         queue,
       ),
     ];
-    this.#progress = connection.settings.clock.setInterval(() => this.#showProgress(), progressMs);
+    this.#progress = connection.settings.clock.setInterval(() => this.#showProgress(), lifeSignMs);
     this.#off = connection.onChange(() => {
       if (connection.closed) this.#end();
     });
@@ -117,6 +136,7 @@ export class Server implements Served {
     this.#progress?.cancel();
     this.#off?.();
     this.#cancels?.unsubscribe();
+    this.#streams.stop();
     for (const call of this.#inFlight.values()) {
       const stopped = new MeshError("closed", "the sidecar of the app stops");
       if (!call.answered && this.#connection.connected) this.#publishError(call, stopped);
@@ -133,9 +153,13 @@ export class Server implements Served {
       if (frame.kind !== FrameKind.request)
         throw new MeshError("protocol", `frame kind ${frame.kind} is no request`);
       const { request, timeoutMs } = readRequest(frame);
-      this.#admit(message, reply, request, timeoutMs, true);
+      const following = readFollowing(frame);
+      const call = this.#admit(message, reply, timeoutMs, true);
+      if (following === undefined) return void this.#run(call, request);
+      const body = this.#streams.accept(call, request.body, following);
+      void this.#run(call, { ...request, body });
     } catch (error) {
-      this.#connection.publish(reply, encodeError(codeOf(error), shortTextOf(error)));
+      this.#connection.publish(reply, encodeErrorOf(error));
     }
   }
 
@@ -143,7 +167,8 @@ export class Server implements Served {
     const { reply } = message;
     if (!this.#mayAnswer(reply)) return;
     try {
-      this.#admit(message, reply, readPlainRequest(message), 0, false);
+      const request = readPlainRequest(message);
+      void this.#run(this.#admit(message, reply, 0, false), request);
     } catch (error) {
       const { payload, headers } = plainError(400, codeOf(error), shortTextOf(error));
       this.#connection.publish(reply, payload, undefined, headers);
@@ -175,7 +200,7 @@ export class Server implements Served {
     }
   }
 
-  #admit(message: Msg, reply: string, request: MeshRequest, timeoutMs: number, framed: boolean): void {
+  #admit(message: Msg, reply: string, timeoutMs: number, framed: boolean): InFlight {
     if (this.#inFlight.size >= maxInFlight) {
       throw new MeshError("peer", `this instance already serves ${maxInFlight} calls`);
     }
@@ -185,9 +210,19 @@ export class Server implements Served {
     // A space cannot stand in a subject, so a made-up id meets no other.
     const id = this.#inFlight.has(reply) ? `${reply} ${this.#repeats++}` : reply;
     const abort = new AbortController();
-    const call: InFlight = { id, reply, framed, caller, abort, sinceMs, untilMs, answered: false };
+    const call: InFlight = {
+      id,
+      reply,
+      framed,
+      caller,
+      abort,
+      sinceMs,
+      untilMs,
+      answered: false,
+      stream: undefined,
+    };
     this.#inFlight.set(id, call);
-    void this.#run(call, request);
+    return call;
   }
 
   #callerOf(subject: string): Caller {
@@ -205,13 +240,38 @@ export class Server implements Served {
     let send: () => void;
     try {
       const response = await this.#handler(request, call.caller, call.abort.signal);
-      send = () => this.#sendResponse(call, response);
+      if (this.#fitsInOne(call, response)) send = () => this.#sendWhole(call, response);
+      else send = await this.#sendLarge(call, response);
     } catch (error) {
       send = () => this.#sendError(call, error);
     }
     if (!call.answered && !this.#publish(call, send)) await this.#publishLater(call, send);
+    this.#streams.close(call);
     this.#inFlight.delete(call.id);
     if (this.#inFlight.size === 0) this.#onIdle?.();
+  }
+
+  #fitsInOne(call: InFlight, { body }: MeshResponse): boolean {
+    if (!(body instanceof Uint8Array)) return false;
+    return !call.framed || body.length <= this.#connection.maxPayloadBytes() / 2;
+  }
+
+  /** Sends an answer whose size is unknown or near max_payload; gives what is left to do after that. */
+  async #sendLarge(call: InFlight, response: MeshResponse): Promise<() => void> {
+    const { body } = response;
+    const limit = this.#connection.maxPayloadBytes();
+    if (!call.framed) {
+      const whole = { ...response, body: await collectBody(body, limit) };
+      return () => this.#sendWhole(call, whole);
+    }
+    if (body instanceof Uint8Array && body.length <= limit) {
+      const frame = encodeResponse({ ...response, body });
+      if (frame.length <= limit) return () => this.#connection.publish(call.reply, frame);
+    }
+    call.untilMs = Number.POSITIVE_INFINITY;
+    if (!this.#connection.connected) await this.#connection.readyWithin(answerWaitMs, call.abort.signal);
+    await this.#streams.answer(call, response, body instanceof Uint8Array ? bodyOfBytes(body) : body);
+    return () => {};
   }
 
   /** False when NATS is away. Anything else that stands against the answer is told to the caller. */
@@ -240,25 +300,26 @@ export class Server implements Served {
 
   /** In a cluster the caller may be connected all the time, and waits. */
   async #publishLater(call: InFlight, send: () => void): Promise<void> {
+    // A call with streams was aborted by the break itself; its caller waits all the same.
+    const signal = call.abort.signal.aborted ? undefined : call.abort.signal;
     try {
-      await this.#connection.readyWithin(answerWaitMs, call.abort.signal);
+      await this.#connection.readyWithin(answerWaitMs, signal);
       this.#publish(call, send);
     } catch (error) {
       this.#connection.settings.log("debug", `answer to ${call.caller.app} lost: ${textOf(error)}`);
     }
   }
 
-  #sendResponse(call: InFlight, response: MeshResponse): void {
-    if (call.framed) return this.#connection.publish(call.reply, encodeResponse(response));
-    const { payload, headers } = plainResponse(response);
+  #sendWhole(call: InFlight, response: MeshResponse): void {
+    const whole = response as MeshResponse & { readonly body: Uint8Array };
+    if (call.framed) return this.#connection.publish(call.reply, encodeResponse(whole));
+    const { payload, headers } = plainResponse(whole);
     this.#connection.publish(call.reply, payload, undefined, headers);
   }
 
   #sendError(call: InFlight, error: unknown): void {
-    const code = codeOf(error);
-    const text = shortTextOf(error);
-    if (call.framed) return this.#connection.publish(call.reply, encodeError(code, text));
-    const { payload, headers } = plainError(502, code, text);
+    if (call.framed) return this.#connection.publish(call.reply, encodeErrorOf(error));
+    const { payload, headers } = plainError(502, codeOf(error), shortTextOf(error));
     this.#connection.publish(call.reply, payload, undefined, headers);
   }
 
@@ -267,7 +328,7 @@ export class Server implements Served {
     for (const call of this.#inFlight.values()) {
       if (nowMs >= call.untilMs)
         call.abort.abort(new MeshError("timeout", "the caller's deadline has passed"));
-      if (!call.framed || nowMs - call.sinceMs < progressMs) continue;
+      if (!call.framed || call.stream !== undefined || nowMs - call.sinceMs < lifeSignMs) continue;
       try {
         this.#connection.publish(call.reply, encodeProgress());
       } catch {

@@ -118,6 +118,50 @@ export function parseCaller(subject: string): { namespace: string; app: string }
   return { namespace: decodeToken(namespace), app: decodeToken(app) };
 }
 
+/**
+ * Where a caller sends the chunks and credit of one call. It ends as the subject of the call does, so that one NATS
+ * permission covers both: `<root>.<ns>.inst.<instance>.<stream>.<caller ns>.<caller app>`.
+ */
+export function streamSubject(
+  root: string,
+  callee: { namespace: string; instance: string },
+  stream: string,
+  caller: { namespace: string; app: string },
+): string {
+  return `${instanceBase(root, callee)}.${encodeToken(stream)}.${callerTokens(caller)}`;
+}
+
+/** What an instance subscribes to for the streams of its calls. */
+export function streamFilter(root: string, callee: { namespace: string; instance: string }): string {
+  return `${instanceBase(root, callee)}.*.*.*`;
+}
+
+/** True when a callee may name this subject as the place for the caller's frames: an instance's, and of this caller. */
+export function isStreamSubject(
+  root: string,
+  subject: string,
+  caller: { namespace: string; app: string },
+): boolean {
+  const tokens = subject.split(".");
+  return (
+    tokens.length === 7 &&
+    tokens[0] === encodeToken(root) &&
+    tokens[2] === "inst" &&
+    subject.endsWith(`.${callerTokens(caller)}`) &&
+    tokens.every((token) => streamToken.test(token))
+  );
+}
+
+const streamToken = /^[A-Za-z0-9_=-]+$/;
+
+function instanceBase(root: string, callee: { namespace: string; instance: string }): string {
+  return `${encodeToken(root)}.${encodeToken(callee.namespace)}.inst.${encodeToken(callee.instance)}`;
+}
+
+function callerTokens(caller: { namespace: string; app: string }): string {
+  return `${encodeToken(caller.namespace)}.${encodeToken(caller.app)}`;
+}
+
 /** False for a reply subject that belongs to NATS or to this mesh: no participant listens there for an answer. */
 export function isReplySubject(root: string, subject: string): boolean {
   return !subject.startsWith("$") && !subject.startsWith(`${encodeToken(root)}.`);

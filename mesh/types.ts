@@ -15,7 +15,26 @@ export type MeshIdentity = {
 /** One line of diagnostics. Called often only at `debug`. Must not throw. */
 export type MeshLog = (level: "debug" | "info" | "warn" | "error", text: string) => void;
 
-/** A call to an app; bodies are whole. `headers` is a flat list: name, value, name, value. */
+/**
+ * A body in pieces, for one reader. Reading it is what lets more of it come, so a slow reader slows its writer. An
+ * error while reading means that the body is incomplete.
+ */
+export type BodyStream = AsyncIterable<Uint8Array> & {
+  /** Bytes in all, when known beforehand. */
+  readonly length: number | undefined;
+  /** Flat pairs that came behind the body; complete once it has been read to its end. */
+  readonly trailers: readonly string[];
+  /** Ends the source of the body; a reader that waits gets the reason. Does nothing after the end. */
+  cancel(reason: Error): void;
+  /** Calls back once when the source is done: all has come, or the body failed or was cancelled. */
+  onEnd(listener: () => void): void;
+  /** What is there without waiting, if it is at most so many bytes; else empty. */
+  takeReady(maxBytes: number): Uint8Array;
+  /** Undoes what was taken, before anything else is read. */
+  putBack(bytes: Uint8Array): void;
+};
+
+/** A call to an app. `headers` is a flat list: name, value, name, value. */
 export type MeshRequest = {
   readonly verb: string;
   /** Path without leading slash rules applied: exactly what the app shall see after its base, percent-encoded. */
@@ -23,7 +42,8 @@ export type MeshRequest = {
   /** Raw query without `?`; empty when there is none. */
   readonly query: string;
   readonly headers: readonly string[];
-  readonly body: Uint8Array;
+  /** Whole, or in pieces when it is large or still being written. The mesh reads it or cancels it. */
+  readonly body: Uint8Array | BodyStream;
 };
 
 /** gRPC outcome of a call that a gRPC app answered. `details` is the binary google.rpc.Status, when there was one. */
@@ -40,7 +60,8 @@ export type MeshResponse = {
   /** HTTP status; 200 for a gRPC app that answered OK, else the mapped status. */
   readonly status: number;
   readonly headers: readonly string[];
-  readonly body: Uint8Array;
+  /** A stream must be read to its end or cancelled. */
+  readonly body: Uint8Array | BodyStream;
   /** Present when the app speaks gRPC. */
   readonly grpc?: GrpcOutcome;
 };
@@ -49,10 +70,12 @@ export type CallOptions = {
   readonly app: string;
   readonly namespace: string;
   /**
-   * Longest time until the answer, ms. 0 = no limit; a peer that stops showing progress still ends the call, and an app
-   * that is a plain NATS program, which has no way to show any, gets 60 s.
+   * Longest time until the answer, or its head when the body follows in pieces, ms. 0 = no limit; a peer that stops
+   * showing progress still ends the call, and an app that is a plain NATS program, which has no way to show any, gets
+   * 60 s.
    */
   readonly timeoutMs: number;
+  /** Ends the call, also while the body of its answer is being read. */
   readonly signal?: AbortSignal;
 };
 
@@ -60,8 +83,8 @@ export type CallOptions = {
 export type Caller = { readonly namespace: string; readonly app: string };
 
 /**
- * Answers one call. May take any time; must watch `signal` (caller gave up, or this mesh closes). A throw is answered
- * as a `peer` error, a MeshError with its own code.
+ * Answers one call. May take any time; must watch `signal` (caller gave up or is gone, or this mesh closes), which also
+ * counts while streams of the call are open. A throw is answered as a `peer` error, a MeshError with its own code.
  */
 export type ServeHandler = (
   request: MeshRequest,

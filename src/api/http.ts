@@ -2,7 +2,7 @@
  * The HTTP API as blocks see it: a route table of plain functions over an already framed call.
  * Sockets, limits and the shared steps stand in ingress/http.ts and guard.ts.
  */
-import type { Readable } from "node:stream";
+import type { BodyStream } from "../../mesh/index.ts";
 import type { Span } from "../telemetry/tracing/span.ts";
 
 /** One request. Everything lazy is computed on first use. */
@@ -28,6 +28,11 @@ export type HttpCall = {
   readonly signal: AbortSignal;
   /** The whole body. Rejects with ERR_BODY_READ above the size limit. */
   body(): Promise<Buffer>;
+  /**
+   * The body as service invocation passes it on: whole when it is short or there at once, else a stream, which fails
+   * with BodyTooLarge above the size limit. Rejects as `body` does for a short one.
+   */
+  content(): Promise<Uint8Array | BodyStream>;
   /** First value of a query parameter, decoded; undefined when absent. */
   queryValue(name: string): string | undefined;
   /** All values of a query parameter. */
@@ -36,6 +41,17 @@ export type HttpCall = {
   metadata(): Record<string, string>;
 };
 
+/** A streamed body is above the size limit of this sidecar. The text is what clients of Dapr look for. */
+export class BodyTooLarge extends Error {
+  readonly limitBytes: number;
+
+  constructor(limitBytes: number) {
+    super("stream too large");
+    this.name = "BodyTooLarge";
+    this.limitBytes = limitBytes;
+  }
+}
+
 /** `body` as a string is UTF-8. Without body and with status 204 nothing is sent. */
 export type HttpReply = {
   readonly status: number;
@@ -43,7 +59,7 @@ export type HttpReply = {
   readonly headers?: Readonly<Record<string, string | readonly string[]>>;
   /** Further headers as a flat name, value list. */
   readonly rawHeaders?: readonly string[];
-  readonly body?: Uint8Array | string | Readable;
+  readonly body?: Uint8Array | string | BodyStream;
 };
 
 export type HttpRoute = {

@@ -15,17 +15,32 @@ export class Slots {
 
   /** Runs `task` when a slot is free. Rejects when the signal is aborted first or the line is full. */
   async run<T>(signal: AbortSignal, task: () => Promise<T>): Promise<T> {
-    if (this.#limit === Number.POSITIVE_INFINITY) return task();
-    if (this.#used >= this.#limit) await this.#wait(signal);
-    else this.#used++;
+    if (!this.limited) return task();
+    const release = await this.hold(signal);
     try {
       return await task();
     } finally {
+      release();
+    }
+  }
+
+  /** Takes a slot when one is free; the result gives it back, once. Rejects as `run`. */
+  async hold(signal: AbortSignal): Promise<() => void> {
+    if (this.#used >= this.#limit) await this.#wait(signal);
+    else this.#used++;
+    let held = true;
+    return () => {
+      if (!held) return;
+      held = false;
       // A slot goes straight to the next in line, so `used` only falls when nobody waits.
       const next = this.#waiting.shift();
       if (next === undefined) this.#used--;
       else next();
-    }
+    };
+  }
+
+  get limited(): boolean {
+    return this.#limit !== Number.POSITIVE_INFINITY;
   }
 
   #wait(signal: AbortSignal): Promise<void> {

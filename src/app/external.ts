@@ -52,7 +52,28 @@ export class ExternalServers {
       path: prefix + request.path,
       headers: overwrite(request.headers, target.headers),
     };
-    return this.#slotsOf(target).run(signal, () => this.#follow(target, base.origin, headed, signal));
+    return this.#inSlot(this.#slotsOf(target), target, base.origin, headed, signal);
+  }
+
+  /** The slot is free when the last answer has been read, or its reader gave up. */
+  async #inSlot(
+    slots: Slots,
+    target: ExternalTarget,
+    origin: string,
+    request: MeshRequest,
+    signal: AbortSignal,
+  ): Promise<MeshResponse> {
+    if (!slots.limited) return this.#follow(target, origin, request, signal);
+    const release = await slots.hold(signal);
+    try {
+      const response = await this.#follow(target, origin, request, signal);
+      if (response.body instanceof Uint8Array) release();
+      else response.body.onEnd(release);
+      return response;
+    } catch (error) {
+      release();
+      throw error;
+    }
   }
 
   async close(): Promise<void> {
@@ -71,6 +92,7 @@ export class ExternalServers {
       const response = await this.#client(target, origin).invoke(request, signal);
       const next = target.followRedirects ? redirect(response, request, origin, target) : undefined;
       if (next === undefined) return response;
+      if (!(response.body instanceof Uint8Array)) response.body.cancel(new Error("a redirect is followed"));
       if (hops === maxRedirects) {
         const url = `${next.origin}${next.request.path}`;
         throw new Error(requestErrorText(next.request.verb, url, `stopped after ${maxRedirects} redirects`));
@@ -104,6 +126,7 @@ export class ExternalServers {
       // Meant for the own app alone.
       apiToken: undefined,
       maxHeaderBytes: this.#settings.maxHeaderBytes,
+      clock: this.#settings.clock,
       connect: tlsConnector(target.tls, this.#settings.clock),
     });
   }
@@ -152,6 +175,8 @@ function redirect(
   const keepsVerb = response.status === 307 || response.status === 308;
   if (!keepsVerb && response.status !== 301 && response.status !== 302 && response.status !== 303)
     return undefined;
+  // What has been streamed cannot be sent again.
+  if (keepsVerb && !(request.body instanceof Uint8Array)) return undefined;
   const location = headerValue(response.headers, "location");
   const from = `${origin}${request.path}`;
   if (location === undefined || !URL.canParse(location, from)) return undefined;

@@ -6,7 +6,7 @@
  * ones with `dapr-` before them, and `content-type` also the content type of the message.
  */
 import type { HTTPExtension_Verb } from "../../proto/gen/dapr/proto/common/v1/common_pb.ts";
-import type { MeshRequest, MeshResponse } from "../../mesh/index.ts";
+import { collectBody, isMeshError, type MeshRequest, type MeshResponse } from "../../mesh/index.ts";
 import { GrpcCode } from "../api/errors.ts";
 import { dataTypePair, type GrpcCaller, readGrpcCaller, withoutMeshOnly } from "../api/grpc-caller.ts";
 import { httpFromCode, metadataName } from "../api/status.ts";
@@ -29,13 +29,15 @@ export async function invokeGrpcApp(
   signal: AbortSignal,
 ): Promise<MeshResponse> {
   const { common, proto } = await messages();
+  const body = await wholeBody(request, client.maxMessageBytes);
+  if (body instanceof GrpcStatusError) return failed(body);
   const caller = readGrpcCaller(request.headers) ?? httpCaller(request);
   const message = proto.toBinary(
     common.InvokeRequestSchema,
     proto.create(common.InvokeRequestSchema, {
       method: caller.method,
       contentType: caller.contentType,
-      data: { typeUrl: caller.dataType, value: request.body },
+      data: { typeUrl: caller.dataType, value: body },
       ...extensionOf(request, common.HTTPExtension_Verb),
     }),
   );
@@ -57,6 +59,18 @@ export async function invokeGrpcApp(
     if (error instanceof GrpcStatusError) return failed(replyTooLarge(error));
     const text = `the app's answer is no InvokeResponse: ${error instanceof Error ? error.message : String(error)}`;
     return failed(new GrpcStatusError(GrpcCode.Internal, text));
+  }
+}
+
+/** A gRPC message is whole. What is above the limit is refused in the words of a receiver that cannot know its size. */
+async function wholeBody({ body }: MeshRequest, maxBytes: number): Promise<Uint8Array | GrpcStatusError> {
+  if (body instanceof Uint8Array) return body;
+  try {
+    return await collectBody(body, maxBytes);
+  } catch (error) {
+    if (!isMeshError(error, "too-large")) throw error;
+    const { code, message } = receivedTooLarge(body.length ?? maxBytes + 1, maxBytes);
+    return new GrpcStatusError(code, message);
   }
 }
 

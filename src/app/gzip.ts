@@ -2,8 +2,12 @@
  * Compression as Go's HTTP client does it: a caller that names no encoding gets the app's answer asked for in gzip and
  * unpacked here; a caller that names one gets the bytes as they are.
  */
-import { gunzip } from "node:zlib";
+import { createGunzip, gunzip } from "node:zlib";
+import { BodyQueue, type BodyStream } from "../../mesh/index.ts";
 import { headerValue } from "./headers.ts";
+
+/** Unpacked bytes that wait for the reader before unpacking pauses. */
+const highWaterBytes = 128 * 1024;
 
 /** True when the sidecar itself asks for gzip. Not for parts of a file, whose offsets count packed bytes. */
 export function asksForGzip(verb: string, headers: readonly string[]): boolean {
@@ -40,4 +44,36 @@ export function unpackGzip(body: Buffer, limitBytes: number): Promise<Buffer> {
       reject(new Error(text, { cause }));
     });
   });
+}
+
+/** Unpacks piece by piece as the reader takes. A body that is not gzip, or breaks off, fails. */
+export function unpackStream(body: BodyStream): BodyStream {
+  const gunzipping = createGunzip();
+  const fail = (error: Error): void => {
+    queue.fail(error);
+    body.cancel(error);
+    gunzipping.destroy();
+  };
+  const queue = new BodyQueue({
+    onTaken: () => void (queue.bufferedBytes < highWaterBytes / 2 && gunzipping.resume()),
+    onCancel: fail,
+  });
+  gunzipping.on("data", (piece: Buffer) => {
+    queue.push(piece);
+    if (queue.bufferedBytes >= highWaterBytes) gunzipping.pause();
+  });
+  gunzipping.once("end", () => queue.end());
+  gunzipping.once("error", (cause) => fail(new Error(`gzip: invalid data (${cause.message})`, { cause })));
+  const feed = async (): Promise<void> => {
+    for await (const piece of body) {
+      if (gunzipping.write(piece) || gunzipping.destroyed) continue;
+      await new Promise<void>((resolve) => {
+        gunzipping.once("drain", resolve);
+        gunzipping.once("close", resolve);
+      });
+    }
+    gunzipping.end();
+  };
+  feed().catch(fail);
+  return queue;
 }

@@ -1,18 +1,20 @@
 /**
  * Requests to an HTTP app on one keep-alive pool, by undici's dispatch (25 us; `request` takes 40, `fetch` 150).
- * Bodies are whole on both sides; redirects are not followed; there is no timeout but the caller's signal.
+ * Bodies of invocations may be streams both ways (http-exchange.ts), those of callbacks are whole; redirects are not
+ * followed; there is no timeout but the caller's signal.
  */
 // The pool alone: undici's index loads three times as much code and memory (docs/decisions/0005).
 import Pool from "undici/lib/dispatcher/pool.js";
 import type { buildConnector, Dispatcher } from "undici";
-import type { MeshRequest, MeshResponse } from "../../mesh/index.ts";
+import type { BodyStream, Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
-import { asksForGzip, isGzip, unpackGzip, withoutEncoding } from "./gzip.ts";
+import { asksForGzip, isGzip, unpackGzip, unpackStream, withoutEncoding } from "./gzip.ts";
 import { forwardResponseHeaders } from "./headers.ts";
+import { type Answer, Exchange, Unanswered } from "./http-exchange.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
 
-/** Largest answer kept in memory, bytes; larger ones wait for streaming bodies. */
-const maxResponseBytes = 64 * 1024 * 1024;
+/** Largest answer that is unpacked in one go, bytes: what was whole before may be a thousand times as large after. */
+const maxUnpackedBytes = 64 * 1024 * 1024;
 const connectTimeoutMs = 10_000;
 
 export type HttpAppOptions = {
@@ -23,28 +25,26 @@ export type HttpAppOptions = {
   readonly apiToken: string | undefined;
   /** Largest header section of an answer, bytes (--read-buffer-size). */
   readonly maxHeaderBytes: number;
+  readonly clock: Clock;
   /** Origin for requests and messages; made of scheme, host and port when not given. */
   readonly origin?: string;
   /** Opens connections to servers outside; the app itself needs none. */
   readonly connect?: buildConnector.connector;
 };
 
-/** What undici's handler tells us about one exchange. */
-type Answer = { status: number; headers: string[]; body: Buffer };
-
-type Outgoing = { verb: string; path: string; headers: string[]; body: Uint8Array | undefined };
+type Outgoing = {
+  readonly verb: string;
+  readonly path: string;
+  readonly headers: readonly string[];
+  readonly body: Uint8Array | BodyStream | undefined;
+};
+/** How its answer is taken. */
+type Taking = { readonly signal: AbortSignal; readonly streams: boolean; readonly onDone?: () => void };
 
 /** Verbs that may reach the app twice. */
 const repeatable = new Set(["GET", "HEAD", "OPTIONS", "TRACE"]);
 /** Further tries of a request whose connection broke before the answer began. */
 const maxRepeats = 2;
-
-/** The connection ended before the first byte of the answer. */
-class Unanswered extends Error {
-  constructor(cause: Error) {
-    super(cause.message, { cause });
-  }
-}
 
 export class HttpApp {
   readonly #options: HttpAppOptions;
@@ -67,22 +67,33 @@ export class HttpApp {
     });
   }
 
-  /** Service invocation. Hop-by-hop headers of the answer are dropped. */
-  async invoke(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+  /**
+   * Service invocation. Hop-by-hop headers of the answer are dropped. Its body is whole when it is there at once. The
+   * signal also counts while it is read. `onDone` is called when the app has sent all of it, or failed.
+   */
+  async invoke(request: MeshRequest, signal: AbortSignal, onDone?: () => void): Promise<MeshResponse> {
+    const { verb, headers: given } = request;
     const path = request.query === "" ? request.path : `${request.path}?${request.query}`;
-    const gzip = asksForGzip(request.verb, request.headers);
-    const asked = gzip ? [...request.headers, "Accept-Encoding", "gzip"] : request.headers;
-    const answer = await this.#send(request.verb, path, asked, request.body, signal);
+    const gzip = asksForGzip(verb, given);
+    const asked = gzip ? [...given, "Accept-Encoding", "gzip"] : given;
+    const taking = onDone === undefined ? { signal, streams: true } : { signal, streams: true, onDone };
+    const { status, headers, body } = await this.#send(
+      { verb, path, headers: asked, body: request.body },
+      taking,
+    );
     // Answers without a body keep the header: there is nothing to unpack.
-    if (gzip && answer.body.length > 0 && isGzip(answer.headers)) {
-      const headers = forwardResponseHeaders(withoutEncoding(answer.headers));
-      return { status: answer.status, headers, body: await unpackGzip(answer.body, maxResponseBytes) };
-    }
-    return { status: answer.status, headers: forwardResponseHeaders(answer.headers), body: answer.body };
+    if (!gzip || body.length === 0 || !isGzip(headers))
+      return { status, headers: forwardResponseHeaders(headers), body };
+    const whole = body instanceof Uint8Array;
+    return {
+      status,
+      headers: forwardResponseHeaders(withoutEncoding(headers)),
+      body: whole ? await unpackGzip(body, maxUnpackedBytes) : unpackStream(body),
+    };
   }
 
-  http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse> {
-    return this.#send(request.verb, request.path, request.headers, request.body, signal);
+  async http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse> {
+    return (await this.#send(request, { signal, streams: false })) as Answer & { readonly body: Buffer };
   }
 
   close(): Promise<void> {
@@ -94,34 +105,40 @@ export class HttpApp {
     return this.#pool.close();
   }
 
-  async #send(
-    verb: string,
-    path: string,
-    headers: readonly string[],
-    body: Uint8Array | undefined,
-    signal: AbortSignal,
-  ): Promise<Answer> {
+  async #send(request: Outgoing, taking: Taking): Promise<Answer> {
     const { apiToken } = this.#options;
-    const all = apiToken === undefined ? (headers as string[]) : withToken(headers, apiToken);
+    const { verb, path } = request;
+    const given = request.headers as string[];
+    let headers = apiToken === undefined ? given : withToken(given, apiToken);
+    let body = request.body;
+    if (body?.length === 0) body = undefined;
+    else if (body !== undefined && !(body instanceof Uint8Array) && body.length !== undefined)
+      headers = [...headers, "Content-Length", String(body.length)];
     try {
-      return await this.#exchange({ verb, path, headers: all, body }, signal);
+      return await this.#exchange({ verb, path, headers, body }, taking);
     } catch (cause) {
-      if (signal.aborted) throw cause;
-      const reason = netErrorText(cause, this.#options.host, this.#options.port);
-      throw new Error(requestErrorText(verb, this.#origin + path, reason), { cause });
+      if (taking.signal.aborted) throw cause;
+      throw this.#failure(request, cause);
     }
+  }
+
+  #failure({ verb, path }: Outgoing, cause: unknown): Error {
+    const reason = netErrorText(cause, this.#options.host, this.#options.port);
+    return new Error(requestErrorText(verb, this.#origin + path, reason), { cause });
   }
 
   /**
    * An app that was restarted has closed connections which the pool still holds. A request on such a one gets no byte
    * of an answer: it is sent again when doing it twice does no harm. Others fail, because the app may have begun.
    */
-  async #exchange(request: Outgoing, signal: AbortSignal): Promise<Answer> {
+  async #exchange(request: Outgoing, taking: Taking): Promise<Answer> {
+    const whole = request.body === undefined || request.body instanceof Uint8Array;
     for (let tries = 0; ; tries++) {
       try {
-        return await this.#dispatch(request, signal);
+        return await this.#dispatch(request, taking);
       } catch (error) {
-        const stale = repeatable.has(request.verb) && error instanceof Unanswered && !signal.aborted;
+        const stale =
+          whole && repeatable.has(request.verb) && error instanceof Unanswered && !taking.signal.aborted;
         if (!stale || tries === maxRepeats) throw error;
         // Other connections of the same app are noticed as closed in this turn of the event loop.
         await nextTurn();
@@ -129,79 +146,25 @@ export class HttpApp {
     }
   }
 
-  #dispatch(request: Outgoing, signal: AbortSignal): Promise<Answer> {
+  #dispatch(request: Outgoing, { signal, streams, onDone }: Taking): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const exchange = new Exchange(signal, resolve, reject);
-      const body = request.body !== undefined && request.body.length > 0 ? request.body : null;
-      const { path, verb: method, headers } = request;
-      this.#pool.dispatch({ path, method, headers, body }, exchange);
+      const { path, verb: method, body } = request;
+      const { clock } = this.#options;
+      const explain = (error: Error): Error => this.#failure(request, error);
+      const stream = body instanceof Uint8Array ? undefined : body;
+      const exchange = new Exchange(
+        { signal, clock, streams, body: stream, explain, onDone },
+        resolve,
+        reject,
+      );
+      const headers = request.headers as string[];
+      this.#pool.dispatch({ path, method, headers, body: (body as Buffer) ?? null }, exchange);
     });
   }
 }
 
-/** Collects one answer. A status below 100 cannot reach us: undici refuses it. */
-class Exchange implements Dispatcher.DispatchHandler {
-  readonly #signal: AbortSignal;
-  readonly #resolve: (answer: Answer) => void;
-  readonly #reject: (error: unknown) => void;
-  readonly #chunks: Buffer[] = [];
-  #size = 0;
-  #status = 0;
-  #headers: string[] = [];
-  #onAbort: (() => void) | undefined;
-
-  constructor(signal: AbortSignal, resolve: (answer: Answer) => void, reject: (error: unknown) => void) {
-    this.#signal = signal;
-    this.#resolve = resolve;
-    this.#reject = reject;
-  }
-
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    const abort = (): void => controller.abort(asError(this.#signal.reason));
-    if (this.#signal.aborted) return abort();
-    this.#onAbort = abort;
-    this.#signal.addEventListener("abort", abort, { once: true });
-  }
-
-  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
-    if (status < 200) return;
-    this.#status = status;
-    this.#headers = textHeaders(controller.rawHeaders);
-  }
-
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.#size += chunk.length;
-    if (this.#size > maxResponseBytes)
-      return controller.abort(new Error(`the app's answer is above ${maxResponseBytes} bytes`));
-    this.#chunks.push(chunk);
-  }
-
-  onResponseEnd(): void {
-    this.#release();
-    const body = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks, this.#size);
-    this.#resolve({ status: this.#status, headers: this.#headers, body });
-  }
-
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    this.#release();
-    const code = (error as NodeJS.ErrnoException).code ?? "";
-    this.#reject(this.#status === 0 && brokenConnection.has(code) ? new Unanswered(error) : error);
-  }
-
-  #release(): void {
-    if (this.#onAbort !== undefined) this.#signal.removeEventListener("abort", this.#onAbort);
-  }
-}
-
-const brokenConnection = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
-
 function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
-}
-
-function textHeaders(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
-  if (!Array.isArray(raw)) return Object.entries(raw ?? {}).flatMap(([name, value]) => [name, String(value)]);
-  return raw.map((item) => (typeof item === "string" ? item : item.toString("latin1")));
 }
 
 function withToken(headers: readonly string[], token: string): string[] {
@@ -210,8 +173,4 @@ function withToken(headers: readonly string[], token: string): string[] {
     if (headers[i]!.toLowerCase() !== "dapr-api-token") kept.push(headers[i]!, headers[i + 1]!);
   }
   return [...kept, "dapr-api-token", token];
-}
-
-function asError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new Error(String(reason));
 }

@@ -31,11 +31,13 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     port,
     apiToken,
     maxHeaderBytes: options.api.readBufferBytes,
+    clock,
   });
   const channel: AppChannel = {
     protocol: "http",
     listening,
-    invoke: (request, signal) => slots.run(signal, () => http.invoke(request, signal)),
+    invoke: (request, signal) =>
+      slots.limited ? invokeInSlot(slots, http, request, signal) : http.invoke(request, signal),
     http: (request, signal) => slots.run(signal, () => http.http(request, signal)),
     grpc: () => Promise.reject(new Error("the app speaks HTTP, not gRPC (--app-protocol)")),
     close: () => http.close(),
@@ -47,6 +49,22 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     clock,
     log,
   );
+}
+
+/** The slot is free when the whole answer has been read, or its reader gave up. */
+export async function invokeInSlot(
+  slots: Slots,
+  http: HttpApp,
+  request: MeshRequest,
+  signal: AbortSignal,
+): Promise<MeshResponse> {
+  const release = await slots.hold(signal);
+  try {
+    return await http.invoke(request, signal, release);
+  } catch (error) {
+    release();
+    throw error;
+  }
 }
 
 /** With app health checks on: a channel that refuses calls while the app is ill. Probes take no slot. */

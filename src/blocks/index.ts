@@ -1,4 +1,5 @@
 /** The building blocks of a sidecar, one line each. */
+import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
@@ -7,5 +8,5 @@ import { stateBlock } from "./state/index.ts";
 /** Invocation stands apart as well: it takes what no route takes, and serves calls from the mesh. */
 export function makeBlocks(host: BlockHost): { blocks: readonly Block[]; invocation: InvocationBlock } {
   const invocation = invocationBlock(host);
-  return { invocation, blocks: [invocation, pubsubBlock(host), stateBlock(host)] };
+  return { invocation, blocks: [invocation, pubsubBlock(host), stateBlock(host), bindingsBlock(host)] };
 }

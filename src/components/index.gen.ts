@@ -6,6 +6,10 @@ export type ComponentEntry = { readonly type: string; readonly load: () => Promi
 
 /** Every component type, sorted by type. Loading a file does not load its client package: `open` does. */
 export const componentEntries: readonly ComponentEntry[] = [
+  { type: "bindings.cron", load: () => import("./bindings/cron.ts") },
+  { type: "bindings.http", load: () => import("./bindings/http.ts") },
+  { type: "bindings.localstorage", load: () => import("./bindings/localstorage.ts") },
+  { type: "bindings.smtp", load: () => import("./bindings/smtp.ts") },
   { type: "pubsub.in-memory", load: () => import("./pubsub/in-memory.ts") },
   { type: "pubsub.nats", load: () => import("./pubsub/nats.ts") },
   { type: "state.in-memory", load: () => import("./state/in-memory.ts") },

@@ -21,6 +21,7 @@ const sharedFields: Readonly<Record<string, readonly string[]>> = {
     "secondaryEncryptionKey",
   ],
   pubsub: ["publishingScopes", "subscriptionScopes", "allowedTopics", "protectedTopics", "consumerID"],
+  bindings: ["direction", "route"],
 };
 
 export type MetadataOutcome<S extends MetadataSchema> = {

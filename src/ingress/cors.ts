@@ -2,6 +2,7 @@
  * CORS as Dapr answers it: any header, a fixed list of methods, no credentials, no age. Works on header values only;
  * the step that uses it stands in http-steps.ts.
  */
+import { canonicalHeader } from "../lib/canonical-header.ts";
 import type { HttpCall, HttpReply } from "../api/http.ts";
 
 /** Header names and values to add to a reply. */
@@ -72,9 +73,7 @@ export function originMatcher(allowed: readonly string[]): (origin: string) => b
 /** Header names of a list, each part capitalised: `x-one,CONTENT-type` gives `X-One`, `Content-Type`. */
 export function canonicalNames(list: string): string[] {
   const names = list.split(/[ ,]+/).map((name) => name.replace(/[^A-Za-z0-9._-]/g, "").toLowerCase());
-  return names
-    .filter((name) => name !== "")
-    .map((name) => name.replace(/(^|-)[a-z]/g, (start) => start.toUpperCase()));
+  return names.filter((name) => name !== "").map(canonicalHeader);
 }
 
 function one(call: HttpCall, name: string): string {

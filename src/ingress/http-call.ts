@@ -1,11 +1,16 @@
 /** One HTTP request as blocks see it (api/http.ts), over node:http. Everything is computed on first use. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { ApiError, GrpcCode } from "../api/errors.ts";
-import type { HttpCall } from "../api/http.ts";
+import { BodyTooLarge, type HttpCall } from "../api/http.ts";
+import { BodyQueue, type BodyStream, failedBody } from "../../mesh/index.ts";
 import type { Span } from "../telemetry/tracing/span.ts";
 import { cleanPath } from "./router.ts";
 
 const noBody = Buffer.alloc(0);
+/** A body of known length is whole up to this, bytes; larger ones would make a slow client visible as memory. */
+const wholeBytes = 256 * 1024;
+/** The client's socket is paused above this, bytes; two reads. */
+const highWaterBytes = 128 * 1024;
 
 export class NodeHttpCall implements HttpCall {
   readonly verb: string;
@@ -24,6 +29,8 @@ export class NodeHttpCall implements HttpCall {
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
   readonly #maxBodyBytes: number;
+  #streaming = false;
+  #refused = false;
   #abort: AbortController | undefined;
   #search: URLSearchParams | undefined;
 
@@ -38,6 +45,28 @@ export class NodeHttpCall implements HttpCall {
     this.path = cleanPath(this.rawPath);
     this.query = mark < 0 ? "" : url.slice(mark + 1);
     this.#maxBodyBytes = maxBodyBytes;
+  }
+
+  /** A streamed body is above the limit; the connection cannot be used again. */
+  get bodyRefused(): boolean {
+    return this.#refused;
+  }
+
+  /** A streamed body of which more may come. */
+  get bodyOpen(): boolean {
+    return (this.#streaming || this.#refused) && !this.#request.complete && !this.#request.destroyed;
+  }
+
+  /** Calls back when no more of the body can come. */
+  onBodyEnd(listener: () => void): void {
+    if (this.#request.complete || this.#request.destroyed) return listener();
+    this.#request.once("end", listener);
+    this.#request.once("close", listener);
+  }
+
+  /** Lets the rest of the body pass by, unread. */
+  discardBody(): void {
+    this.#request.resume();
   }
 
   get headers(): IncomingMessage["headers"] {
@@ -92,6 +121,48 @@ export class NodeHttpCall implements HttpCall {
         if (!request.complete) reject(bodyUnreadable("unexpected EOF"));
       });
     });
+  }
+
+  async content(): Promise<Uint8Array | BodyStream> {
+    if (!this.hasBody()) return noBody;
+    const stated = this.#request.headers["content-length"];
+    const declared = stated === undefined ? undefined : Number(stated);
+    if (declared !== undefined && declared > this.#maxBodyBytes) {
+      this.#refused = true;
+      return failedBody(new BodyTooLarge(this.#maxBodyBytes), declared);
+    }
+    if (declared !== undefined && declared <= wholeBytes) return this.body();
+    if (this.expectsContinue()) this.#response.writeContinue();
+    const queue = this.#stream(declared);
+    if (declared !== undefined) return queue;
+    // What came in one packet with the head is there after this.
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    return queue.ended ? queue.takeReady(this.#maxBodyBytes) : queue;
+  }
+
+  #stream(length: number | undefined): BodyQueue {
+    const request = this.#request;
+    this.#streaming = true;
+    let size = 0;
+    const onTaken = (): void => {
+      if (queue.bufferedBytes < highWaterBytes / 2) request.resume();
+    };
+    const queue = new BodyQueue({ onTaken, onCancel: () => this.discardBody() }, length);
+    request.on("data", (chunk: Buffer) => {
+      size += chunk.length;
+      if (size > this.#maxBodyBytes) {
+        this.#refused = true;
+        queue.fail(new BodyTooLarge(this.#maxBodyBytes));
+      }
+      queue.push(chunk);
+      if (queue.bufferedBytes >= highWaterBytes) request.pause();
+    });
+    request.once("end", () => queue.end());
+    request.once("error", (cause) => queue.fail(bodyUnreadable(cause.message, cause)));
+    request.once("close", () => {
+      if (!request.complete) queue.fail(bodyUnreadable("unexpected EOF"));
+    });
+    return queue;
   }
 
   queryValue(name: string): string | undefined {

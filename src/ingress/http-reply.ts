@@ -1,20 +1,31 @@
 /** Turns replies into bytes: on an HTTP/1.1 response or on an HTTP/2 stream. */
 import type { ServerResponse } from "node:http";
-import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
-import { Readable, type Writable } from "node:stream";
+import { constants, type OutgoingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import type { Writable } from "node:stream";
+import type { BodyStream } from "../../mesh/index.ts";
 import type { HttpReply } from "../api/http.ts";
 
 /** Where a reply goes. Resolves with the body bytes sent, once all is handed to the socket or the client is gone. */
 export type SendReply = (reply: HttpReply, verb: string) => Promise<number>;
 
-/** Answers over HTTP/1.1. */
-export async function sendHttp1(response: ServerResponse, reply: HttpReply, verb: string): Promise<number> {
+/** Answers over HTTP/1.1. With `last`, the connection ends when that resolves. */
+export async function sendHttp1(
+  response: ServerResponse,
+  reply: HttpReply,
+  verb: string,
+  last?: Promise<void>,
+): Promise<number> {
   if (response.destroyed) return 0;
   const headers = flatHeaders(reply);
   const { body } = reply;
-  if (body instanceof Readable) {
+  if (isStream(body)) {
     response.writeHead(reply.status, headers);
-    return isBodiless(reply.status, verb) ? discard(body, response) : pipeBody(body, response);
+    if (isBodiless(reply.status, verb)) return discard(body, response);
+    const flushHead = (): void => response.flushHeaders();
+    return writeBody(body, response, flushHead, () => {
+      response.socket?.resetAndDestroy();
+      response.destroy();
+    });
   }
   const bytes = typeof body === "string" ? Buffer.from(body) : body;
   const size = bytes?.length ?? 0;
@@ -24,7 +35,12 @@ export async function sendHttp1(response: ServerResponse, reply: HttpReply, verb
     response.end();
     return 0;
   }
-  response.end(bytes);
+  if (last === undefined) response.end(bytes);
+  else {
+    response.write(bytes);
+    await last;
+    response.end();
+  }
   return size;
 }
 
@@ -33,9 +49,15 @@ export async function sendHttp2(stream: ServerHttp2Stream, reply: HttpReply, ver
   if (stream.destroyed || stream.closed) return 0;
   const { body, status } = reply;
   const headers = http2Headers(reply);
-  if (body instanceof Readable) {
+  if (isStream(body)) {
     stream.respond(headers);
-    return isBodiless(status, verb) ? discard(body, stream) : pipeBody(body, stream);
+    if (isBodiless(status, verb)) return discard(body, stream);
+    return writeBody(
+      body,
+      stream,
+      () => {},
+      () => stream.close(constants.NGHTTP2_INTERNAL_ERROR),
+    );
   }
   const bytes = typeof body === "string" ? Buffer.from(body) : body;
   const size = bytes?.length ?? 0;
@@ -45,6 +67,10 @@ export async function sendHttp2(stream: ServerHttp2Stream, reply: HttpReply, ver
   if (bodiless) return 0;
   stream.end(bytes);
   return size;
+}
+
+function isStream(body: HttpReply["body"]): body is BodyStream {
+  return typeof body === "object" && !(body instanceof Uint8Array);
 }
 
 /** An answer to HEAD is about a body that is not here, so its length is unknown rather than 0. */
@@ -89,23 +115,54 @@ function http2Headers(reply: HttpReply): OutgoingHttpHeaders {
   return headers;
 }
 
-function pipeBody(body: Readable, out: Writable): Promise<number> {
+/** First bytes that go out in one packet with the head, at most. */
+const firstBytes = 64 * 1024;
+
+/**
+ * Writes piece by piece as fast as the client reads. A body that fails resets the connection: it is not whole, and must
+ * not look so.
+ */
+async function writeBody(
+  body: BodyStream,
+  out: Writable,
+  flushHead: () => void,
+  reset: () => void,
+): Promise<number> {
+  let size = 0;
+  const write = (piece: Uint8Array): boolean => {
+    size += piece.length;
+    return out.write(piece);
+  };
+  out.once("close", () => body.cancel(new Error("the client went away")));
+  const first = body.takeReady(firstBytes);
+  if (first.length > 0) write(first);
+  else flushHead();
+  try {
+    for await (const piece of body) if (!write(piece)) await drained(out);
+    out.end();
+  } catch {
+    reset();
+  }
+  return size;
+}
+
+/** Resolves when the client has read, or is gone. */
+function drained(out: Writable): Promise<void> {
   return new Promise((resolve) => {
-    let size = 0;
-    body.on("data", (chunk: Buffer | string) => (size += Buffer.byteLength(chunk)));
-    body.once("error", () => out.destroy());
-    out.once("close", () => {
-      body.destroy();
-      resolve(size);
-    });
-    body.pipe(out);
+    if (out.destroyed) return resolve();
+    const done = (): void => {
+      out.off("drain", done);
+      out.off("close", done);
+      resolve();
+    };
+    out.once("drain", done);
+    out.once("close", done);
   });
 }
 
 /** The answer to a HEAD: the body is made nowhere. */
-function discard(body: Readable, out: Writable): Promise<number> {
-  body.once("error", () => {});
-  body.destroy();
+function discard(body: BodyStream, out: Writable): Promise<number> {
+  body.cancel(new Error("this answer has no body"));
   out.end();
   return Promise.resolve(0);
 }

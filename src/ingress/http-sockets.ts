@@ -27,6 +27,8 @@ const headerTimeoutMs = 10_000;
 const checkEveryMs = 2_000;
 /** Idle keep-alive connections are kept this long, ms. */
 const keepAliveMs = 120_000;
+/** A client that still sends its body after the answer may go on this long before it is cut off, ms. */
+const lingerMs = 2_000;
 /** Slack over the read buffer that Go's server grants, bytes. */
 const headerSlackBytes = 4_096;
 /** Above this node itself resets an HTTP/2 request; between it and the limit the client gets its 431. */
@@ -111,11 +113,42 @@ export class HttpSockets {
 
   #answerHttp1(request: IncomingMessage, response: ServerResponse): void {
     const call = new NodeHttpCall(request, response, request.url ?? "/", this.#options.maxBodyBytes);
-    const answered = this.#options.ingress.answer(call, (reply, verb) => sendHttp1(response, reply, verb));
+    const answered = this.#options.ingress.answer(call, async (reply, verb) => {
+      if (!call.bodyOpen) return sendHttp1(response, reply, verb);
+      const sizeBytes = await sendHttp1(response, reply, verb, this.#lastAnswer(call, response));
+      this.#linger(call, response);
+      return sizeBytes;
+    });
     answered.catch((error: unknown) => {
       this.#failed(error);
       response.destroy();
     });
+  }
+
+  /** A client whose body is above the limit gets the time to read why; only then the connection closes. */
+  #lastAnswer(call: NodeHttpCall, response: ServerResponse): Promise<void> | undefined {
+    if (!call.bodyRefused) return undefined;
+    response.shouldKeepAlive = false;
+    call.discardBody();
+    return new Promise((resolve) => {
+      const limit = this.#options.clock.setTimeout(resolve, lingerMs);
+      call.onBodyEnd(() => {
+        limit.cancel();
+        resolve();
+      });
+    });
+  }
+
+  /** Without an end of the request there is no next one: the rest of its body passes by, for a while. */
+  #linger(call: NodeHttpCall, response: ServerResponse): void {
+    if (!call.bodyOpen) return;
+    call.discardBody();
+    const { socket } = response;
+    if (socket === null || socket.destroyed) return;
+    const limit = this.#options.clock.setTimeout(() => {
+      if (call.bodyOpen) socket.destroy();
+    }, lingerMs);
+    socket.once("close", () => limit.cancel());
   }
 
   /** node gives no response for CONNECT; it is answered like any other request. */

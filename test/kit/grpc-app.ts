@@ -9,6 +9,8 @@ import type { handleUnaryCall } from "@grpc/grpc-js";
 import type { InvokeRequest, InvokeResponseSchema } from "../../proto/gen/dapr/proto/common/v1/common_pb.ts";
 import { AppCallback, AppCallbackHealthCheck } from "../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
 import type {
+  BindingEventRequest,
+  BindingEventResponseSchema,
   TopicEventRequest,
   TopicEventResponse_TopicEventResponseStatus as TopicStatus,
   TopicSubscriptionSchema,
@@ -29,12 +31,15 @@ export type GrpcAppHandlers = {
   ) => Answer<MessageInitShape<typeof InvokeResponseSchema>>;
   /** Nothing means SUCCESS. */
   onTopicEvent: (event: TopicEventRequest, metadata: Metadata) => Answer<TopicStatus | undefined | void>;
+  onBindingEvent: (event: BindingEventRequest) => Answer<MessageInitShape<typeof BindingEventResponseSchema>>;
   /** A throw makes the app ill. */
   onHealthCheck: () => void;
 };
 
 export type GrpcAppOptions = Partial<GrpcAppHandlers> & {
   readonly port?: number;
+  /** Input bindings that the app lists. */
+  readonly bindings?: readonly string[];
   readonly subscriptions?: readonly MessageInitShape<typeof TopicSubscriptionSchema>[];
 };
 
@@ -45,6 +50,7 @@ export type GrpcApp = AsyncDisposable & {
   readonly handlers: GrpcAppHandlers;
   readonly invocations: readonly Recorded<InvokeRequest>[];
   readonly events: readonly Recorded<TopicEventRequest>[];
+  readonly bindingEvents: readonly Recorded<BindingEventRequest>[];
   /** Waits until at least `count` events have come and gives them. */
   received(count: number, timeoutMs?: number): Promise<readonly Recorded<TopicEventRequest>[]>;
 };
@@ -63,10 +69,12 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
   const handlers: GrpcAppHandlers = {
     onInvoke: options.onInvoke ?? (() => ({})),
     onTopicEvent: options.onTopicEvent ?? (() => undefined),
+    onBindingEvent: options.onBindingEvent ?? (() => ({})),
     onHealthCheck: options.onHealthCheck ?? (() => undefined),
   };
   const invocations: Recorded<InvokeRequest>[] = [];
   const events: Recorded<TopicEventRequest>[] = [];
+  const bindingEvents: Recorded<BindingEventRequest>[] = [];
   const server = new Server({
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
@@ -82,7 +90,11 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
   register(server, AppCallback.method.listTopicSubscriptions, () => ({
     subscriptions: [...(options.subscriptions ?? [])],
   }));
-  register(server, AppCallback.method.listInputBindings, () => ({ bindings: [] }));
+  register(server, AppCallback.method.listInputBindings, () => ({ bindings: [...(options.bindings ?? [])] }));
+  register(server, AppCallback.method.onBindingEvent, async (request, metadata) => {
+    record(bindingEvents, { request, metadata });
+    return handlers.onBindingEvent(request);
+  });
   register(server, AppCallbackHealthCheck.method.healthCheck, () => {
     handlers.onHealthCheck();
     return {};
@@ -96,6 +108,7 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     handlers,
     invocations,
     events,
+    bindingEvents,
     received(count, timeoutMs = 10_000) {
       const attempt = (): Recorded<TopicEventRequest>[] => {
         if (events.length < count) throw new Error(`${events.length} of ${count} events have come`);

@@ -1,19 +1,20 @@
 /** `InvokeService`: message -> mesh request -> the app's answer as response, metadata and status. */
-import type { MeshRequest, MeshResponse } from "../../../mesh/index.ts";
+import { collectBody, isMeshError, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { HTTPExtension_Verb } from "../../../proto/gen/dapr/proto/common/v1/common_pb.ts";
 import { type GrpcCall, type GrpcMethod, unary } from "../../api/grpc.ts";
 import { grpcErrorOfHttp, metadataName } from "../../api/status.ts";
 import { grpcCallerHeaders, readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
 import { headerValue } from "../../app/headers.ts";
-import { decodeValues } from "../../lib/grpc-wire.ts";
+import { decodeValues, receivedTooLarge } from "../../lib/grpc-wire.ts";
 import { setTrace } from "../../telemetry/tracing/headers.ts";
-import { emptyAppId, grpcAppStatus } from "./errors.ts";
+import { emptyAppId, grpcAppStatus, invokeFailed } from "./errors.ts";
 import type { Invocation } from "./invocation.ts";
 import { methodPath, normalizeMethod } from "./target.ts";
 import { nameSpan } from "./trace.ts";
 
-export function invocationMethods(invocation: Invocation): GrpcMethod[] {
+/** `maxBytes`: largest data that goes into an answer. */
+export function invocationMethods(invocation: Invocation, maxBytes: number): GrpcMethod[] {
   return [
     unary(Dapr.method.invokeService, async (request, call) => {
       if (request.id === "") throw emptyAppId();
@@ -38,12 +39,30 @@ export function invocationMethods(invocation: Invocation): GrpcMethod[] {
         headers,
         body: message?.data?.value ?? new Uint8Array(0),
       };
-      const response = await invocation.invoke(request.id, meshRequest, call.signal);
+      const answer = await invocation.invoke(request.id, meshRequest, call.signal);
+      const response = await wholeAnswer(answer, request.id, maxBytes);
       return response.grpc === undefined
         ? httpAnswer(response, call)
         : grpcAnswer(response, response.grpc, call);
     }),
   ];
+}
+
+type Whole = MeshResponse & { readonly body: Uint8Array };
+
+async function wholeAnswer(response: MeshResponse, id: string, maxBytes: number): Promise<Whole> {
+  if (response.body instanceof Uint8Array) return response as Whole;
+  const { length } = response.body;
+  try {
+    return { ...response, body: await collectBody(response.body, maxBytes) };
+  } catch (error) {
+    if (isMeshError(error, "too-large")) {
+      const { code, message } = receivedTooLarge(length ?? maxBytes + 1, maxBytes);
+      throw grpcAppStatus(code, message, undefined);
+    }
+    const text = error instanceof Error ? error.message : String(error);
+    throw invokeFailed(id, `rpc error: code = Internal desc = ${text}`, error);
+  }
 }
 
 /** No extension at all is the empty text: a gRPC app needs none, an HTTP app's sidecar refuses it. */
@@ -63,7 +82,7 @@ function ownMetadata(call: GrpcCall): Map<string, readonly string[]> {
 
 type Answer = { data: { value: Uint8Array; typeUrl?: string }; contentType: string };
 
-function httpAnswer(response: MeshResponse, call: GrpcCall): Answer {
+function httpAnswer(response: Whole, call: GrpcCall): Answer {
   for (let i = 0; i + 1 < response.headers.length; i += 2) {
     call.setHeader(metadataName(response.headers[i]!), response.headers[i + 1]!);
   }
@@ -74,11 +93,7 @@ function httpAnswer(response: MeshResponse, call: GrpcCall): Answer {
   return { data: { value: response.body }, contentType: headerValue(response.headers, "content-type") ?? "" };
 }
 
-function grpcAnswer(
-  response: MeshResponse,
-  outcome: NonNullable<MeshResponse["grpc"]>,
-  call: GrpcCall,
-): Answer {
+function grpcAnswer(response: Whole, outcome: NonNullable<MeshResponse["grpc"]>, call: GrpcCall): Answer {
   passOn(withoutMeshOnly(response.headers), (name, value) => call.setHeader(name, value));
   passOn(outcome.trailers ?? [], (name, value) => call.setTrailer(name, value));
   if (call.span !== undefined) call.setTrailer("traceparent", call.span.traceparent);

@@ -1,5 +1,5 @@
 /** Service invocation over HTTP: request -> target and mesh request -> the app's answer, passed through. */
-import type { MeshRequest, MeshResponse } from "../../../mesh/index.ts";
+import type { BodyStream, MeshRequest, MeshResponse } from "../../../mesh/index.ts";
 import type { HttpCall, HttpReply } from "../../api/http.ts";
 import { readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
 import { forwardRequestHeaders, forwardResponseHeaders, headerValue } from "../../app/headers.ts";
@@ -27,7 +27,7 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
     path: methodPath(method),
     query: call.query,
     headers,
-    body: await call.body(),
+    body: await call.content(),
   };
   const response = await invocation.invoke(id, request, call.signal);
   return response.grpc === undefined ? httpAppReply(response) : grpcAppReply(response, response.grpc);
@@ -35,21 +35,24 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
 
 const noHeaders: readonly string[] = [];
 
-function httpAppReply(response: MeshResponse): HttpReply {
+async function httpAppReply(response: MeshResponse): Promise<HttpReply> {
   // An informational status cannot be a final one, and node cannot write one of more than three digits.
   const status = response.status >= 200 && response.status <= 999 ? response.status : 500;
   const { body } = response;
   // Any NATS program may have answered: what frames a body must be ours.
   const headers = forwardResponseHeaders(response.headers);
-  const type = headerValue(headers, "content-type") === undefined ? missingType(status, response) : undefined;
+  const type =
+    headerValue(headers, "content-type") === undefined ? await missingType(status, response) : undefined;
   return { status, rawHeaders: type === undefined ? headers : [...headers, "Content-Type", type], body };
 }
 
 /** Errors are taken for JSON; of other answers Go's server looks at the first bytes, unless they are compressed. */
-function missingType(status: number, { body, headers }: MeshResponse): string | undefined {
+async function missingType(status: number, { body, headers }: MeshResponse): Promise<string | undefined> {
   if (status >= 400) return "application/json";
   const encoded = (headerValue(headers, "content-encoding") ?? "") !== "";
-  return body.length === 0 || encoded ? undefined : sniffContentType(body);
+  if (encoded) return undefined;
+  const first = body instanceof Uint8Array ? body : await firstPiece(body);
+  return first.length === 0 ? undefined : sniffContentType(first);
 }
 
 /** The data of a gRPC app, or its status as proto-JSON under the HTTP status that it maps to. */
@@ -70,4 +73,16 @@ async function grpcAppReply(
   const type = readDataType(response.headers) === "" ? outcome.contentType : "application/x-protobuf";
   const rawHeaders = type === undefined || type === "" ? headers : [...headers, "Content-Type", type];
   return { status: 200, rawHeaders, body: response.body };
+}
+
+/** The beginning of a body, which stays in it; empty when the body fails, as its reader will see. */
+async function firstPiece(body: BodyStream): Promise<Uint8Array> {
+  try {
+    const { value, done } = await body[Symbol.asyncIterator]().next();
+    if (done === true) return new Uint8Array(0);
+    body.putBack(value);
+    return value;
+  } catch {
+    return new Uint8Array(0);
+  }
 }

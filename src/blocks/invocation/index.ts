@@ -18,7 +18,8 @@ export function invocationBlock(host: BlockHost): InvocationBlock {
   return {
     name: "invocation",
     http: [],
-    grpc: async () => (await import("./grpc.ts")).invocationMethods(invocation),
+    grpc: async () =>
+      (await import("./grpc.ts")).invocationMethods(invocation, host.options.api.maxBodyBytes),
     fallback: (call) => invokeOverHttp(invocation, call),
     metadata: () => ({ httpEndpoints: host.httpEndpoints.map(({ name }) => ({ name })) }),
     close: () => invocation.close(),

@@ -6,8 +6,10 @@ import { hostname, networkInterfaces } from "node:os";
 import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import type { BlockHost } from "../block.ts";
 import { httpHeaders } from "./app-headers.ts";
+import { ApiError } from "../../api/errors.ts";
 import { invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
+import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
 import { describeAnswer, serverSpan, traced, withBinaryTrace } from "./trace.ts";
 
@@ -155,19 +157,25 @@ export class Invocation {
   async #invokeRemote(target: AppTarget, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const { clock, mesh } = this.#host;
     const startMs = clock.monotonicMs();
-    this.#sent(target.app, "unary");
+    const { body } = request;
+    // What cannot be sent twice is not tried twice, although nobody has received it: as with Dapr.
+    const streaming = !(body instanceof Uint8Array) && body.length === undefined;
+    this.#sent(target.app, streaming ? "streaming" : "unary");
     const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal };
-    const headed = { ...request, headers: [...request.headers, ...this.#forwarded] };
+    const headers = [...request.headers, ...this.#forwarded];
+    const headed = { ...request, headers, body: asSentOn(body) };
     for (let tries = 0; ; tries++) {
       try {
-        const response = await mesh.call(headed, options);
+        const response = eventStream(target, request, await mesh.call(headed, options));
         const status = statusLabel(response);
         this.#answerReceived(target.app, status, "unary");
         this.#latency(clock.monotonicMs() - startMs, target.app, status);
         return response;
       } catch (error) {
         // Only a request that nobody received may be sent again.
-        if (!isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
+        const refused = streaming ? refusal(body) : undefined;
+        if (refused !== undefined) throw invokeFailed(target.id, refused.message, error);
+        if (streaming || !isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
         const known = await this.#isKnown(target);
         if (tries === maxRetries || !(known || this.#isGathering()))
           throw this.#failure(target, error, known ? tries : 0);
@@ -190,6 +198,7 @@ export class Invocation {
   }
 
   #failure(target: AppTarget, error: unknown, retries: number): Error {
+    if (error instanceof ApiError) return error;
     const text = textOf(error);
     if (isMeshError(error, "no-responders")) {
       if (retries === 0) return invokeFailed(target.id, `couldn't find service: ${target.app}`, error);

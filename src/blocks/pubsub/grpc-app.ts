@@ -16,7 +16,7 @@ import { goJson } from "../../lib/go-json.ts";
 import { grpcTracePairs } from "../../telemetry/tracing/headers.ts";
 import { dropAsked, dropLost, retry, success } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
-import { grpcMetadata } from "./callback-metadata.ts";
+import { grpcMetadata } from "../../app/callback-metadata.ts";
 import { cloudEventsType } from "./envelope.ts";
 import { textAttribute } from "./event.ts";
 import type { AppEvent, CloudEvent } from "./event.ts";

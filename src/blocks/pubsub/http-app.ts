@@ -6,7 +6,7 @@ import type { AppChannel, AppHttpResponse } from "../../app/channel.ts";
 import { httpStatusText } from "../../telemetry/tracing/status.ts";
 import { drop, dropAsked, retry, success } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
-import { httpHeaders } from "./callback-metadata.ts";
+import { httpHeaders } from "../../app/callback-metadata.ts";
 import { cloudEventsType } from "./envelope.ts";
 import type { AppEvent } from "./event.ts";
 import { asError } from "./publish.ts";

@@ -63,3 +63,8 @@ export function grpcTracePairs(span: Span): string[] {
   if (binary !== undefined) pairs.push("grpc-trace-bin", binary.toString("base64").replace(/=+$/, ""));
   return pairs;
 }
+
+/** The span's context as metadata of a message, by header names. */
+export function traceMetadata({ traceparent, tracestate }: Span): Record<string, string> {
+  return tracestate === "" ? { traceparent } : { traceparent, tracestate };
+}

@@ -27,7 +27,7 @@ describe("service invocation", () => {
     using client = appClient(app.port);
     const answer = await invokeGrpcApp(client, request, never);
     expect(answer).toMatchObject({ status: 200, grpc: { code: 0, contentType: "text/plain" } });
-    expect(Buffer.from(answer.body).toString()).toBe("answer");
+    expect(Buffer.from(answer.body as Uint8Array).toString()).toBe("answer");
     const { request: got, metadata } = app.invocations[0]!;
     expect(got).toMatchObject({ method: "orders/a b", contentType: "application/json" });
     expect(got.httpExtension).toMatchObject({ verb: 3, querystring: "x=1&y=2" });

@@ -3,6 +3,7 @@ import { createServer, connect as connectSocket } from "node:net";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import {
+  type BodyStream,
   type Clock,
   type JoinOptions,
   type JoinedMesh,
@@ -38,8 +39,22 @@ export async function startLab(options: NatsOptions = {}): Promise<Lab> {
 }
 
 export const bytes = (text: string): Buffer => Buffer.from(text);
-export const textOf = (value: Uint8Array | undefined): string | undefined =>
-  value === undefined ? undefined : Buffer.from(value).toString();
+export const textOf = (value: Uint8Array | BodyStream | undefined): string | undefined =>
+  value === undefined ? undefined : Buffer.from(whole(value)).toString();
+
+/** A body that must have come in one message. */
+export function whole(body: Uint8Array | BodyStream): Uint8Array {
+  if (body instanceof Uint8Array) return body;
+  throw new Error("the body came as a stream");
+}
+
+/** A request for encoders, which take whole bodies. */
+export const wholeRequest = (
+  more: Partial<MeshRequest> = {},
+): MeshRequest & { readonly body: Uint8Array } => {
+  const made = request(more);
+  return { ...made, body: whole(made.body) };
+};
 
 export function request(more: Partial<MeshRequest> = {}): MeshRequest {
   return { verb: "POST", path: "/", query: "", headers: [], body: new Uint8Array(0), ...more };

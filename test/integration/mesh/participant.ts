@@ -2,6 +2,8 @@
  * A participant in a process of its own, to be killed or paused:
  *   participant.ts <url> serve <app> <delay ms>                   answers every call with its process id, after a while
  *   participant.ts <url> subscribe <group> <topic> <ack wait ms> <delay ms>   handles events, one line each
+ *   participant.ts <url> swallow <app>                           reads the body of every call, without end
+ *   participant.ts <url> drink <app>                             calls the app and reads its answer, without end
  * Says "ready" when it has begun. SIGTERM drains and ends it.
  */
 import { setTimeout as sleep } from "node:timers/promises";
@@ -9,7 +11,7 @@ import { joinMesh } from "../../../mesh/index.ts";
 
 const [url = "", role = "", ...args] = process.argv.slice(2);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
-const app = role === "serve" ? (args[0] ?? "") : "subscriber";
+const app = role === "serve" || role === "swallow" ? (args[0] ?? "") : "other";
 const mesh = joinMesh({
   namespace: "default",
   app,
@@ -27,6 +29,22 @@ if (role === "serve") {
     return { status: 200, headers: [], body: Buffer.from(String(process.pid)) };
   });
   leave = () => served.drain(5_000);
+} else if (role === "swallow") {
+  const served = await mesh.serve(async ({ body }) => {
+    let size = 0;
+    for await (const piece of body as AsyncIterable<Uint8Array>) size += piece.length;
+    return { status: 200, headers: [], body: Buffer.from(String(size)) };
+  });
+  leave = () => served.drain(5_000);
+} else if (role === "drink") {
+  const options = { app: args[0] ?? "", namespace: "default", timeoutMs: 0 };
+  const request = { verb: "GET", path: "/", query: "", headers: [], body: new Uint8Array(0) };
+  const { body } = await mesh.call(request, options);
+  say("drinking");
+  void (async () => {
+    for await (const piece of body as AsyncIterable<Uint8Array>) void piece;
+  })();
+  leave = () => Promise.resolve();
 } else {
   const [group = "", topic = "", ackWait, delay] = args;
   const topics = await mesh.topics({ name: ["default", "pubsub"], maxAgeMs: 3_600_000, maxBytes: -1 });

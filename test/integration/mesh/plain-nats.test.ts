@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FrameKind, decodeFrame, encodeCancel, encodeRequest, readError } from "../../../mesh/frame.ts";
 import { MeshError, type JoinedMesh, type MeshRequest } from "../../../mesh/index.ts";
 import { eventually } from "../../kit/index.ts";
-import { type Lab, bytes, codeOf, request, startLab, textOf, to } from "./lab.ts";
+import { type Lab, bytes, codeOf, request, startLab, textOf, to, whole, wholeRequest } from "./lab.ts";
 
 let lab: Lab;
 let client: NatsConnection;
@@ -30,7 +30,7 @@ describe("a plain caller", () => {
   beforeAll(async () => {
     const mesh = await lab.join("echo");
     await mesh.serve(async (got, by) => {
-      last = { request: { ...got, body: Uint8Array.from(got.body) }, by };
+      last = { request: { ...got, body: Uint8Array.from(whole(got.body)) }, by };
       if (got.path === "/fails") throw new Error("no\r\napp");
       if (got.path === "/large")
         return { status: 200, headers: [], body: new Uint8Array(mesh.maxPayloadBytes()) };
@@ -198,13 +198,13 @@ describe("bytes that are no frame", () => {
   };
 
   it("are answered by a protocol error, and the sidecar lives on", async () => {
-    const whole = encodeRequest(request({ path: "/p", headers: ["a", "b"], body: bytes("body") }), 100);
-    const bent = fc.tuple(fc.nat(whole.length - 1), fc.nat(255)).map(([at, byte]) => {
-      const copy = Buffer.from(whole);
+    const sent = encodeRequest(wholeRequest({ path: "/p", headers: ["a", "b"], body: bytes("body") }), 100);
+    const bent = fc.tuple(fc.nat(sent.length - 1), fc.nat(255)).map(([at, byte]) => {
+      const copy = Buffer.from(sent);
       copy[at] = byte;
       return copy;
     });
-    const cut = fc.nat(whole.length - 5).map((length) => whole.subarray(0, length));
+    const cut = fc.nat(sent.length - 5).map((length) => sent.subarray(0, length));
     const any = fc.uint8Array({ maxLength: 64 }).map((array) => Buffer.from(array));
     await fc.assert(
       fc.asyncProperty(fc.oneof(bent, cut, any), async (payload) => {
@@ -234,7 +234,7 @@ describe("bytes that are no frame", () => {
 
   it("in a cancel frame, or a cancel by somebody else, end nothing", async () => {
     const id = "_INBOX.held";
-    client.publish(subject, encodeRequest(request({ path: "/wait" }), 0), { reply: id });
+    client.publish(subject, encodeRequest(wholeRequest({ path: "/wait" }), 0), { reply: id });
     await eventually(() => mesh.counts().servedCalls === 1);
     client.publish("weft.default.cancel.target.default.me", "junk");
     client.publish("weft.default.cancel.target.default.me", encodeCancel("_INBOX.other"));
@@ -249,7 +249,7 @@ describe("bytes that are no frame", () => {
   it("two calls with one reply subject are two calls", async () => {
     abortions.length = 0;
     const id = "_INBOX.twice";
-    const wait = encodeRequest(request({ path: "/wait" }), 0);
+    const wait = encodeRequest(wholeRequest({ path: "/wait" }), 0);
     client.publish(subject, wait, { reply: id });
     client.publish(subject, wait, { reply: id });
     await eventually(() => mesh.counts().servedCalls === 2);

@@ -1,7 +1,9 @@
 /**
- * Message metadata on its way to the app, where each entry becomes a header.
+ * Metadata of an event (of a topic, of a binding) on its way to the app, where each entry becomes a header.
  */
-import type { Metadata } from "./event.ts";
+import { canonicalHeader } from "../lib/canonical-header.ts";
+
+type Metadata = Readonly<Record<string, string>>;
 
 /** Names that belong to the transport and never come from an event. */
 const ownedByTransport: ReadonlySet<string> = new Set([
@@ -32,10 +34,7 @@ export function httpHeaders(metadata: Metadata): string[] {
   for (const name of Object.keys(metadata)) {
     const lower = name.toLowerCase();
     if (!headerName.test(name) || lower.endsWith("-bin") || ownedByTransport.has(lower)) continue;
-    headers.push(
-      lower.replace(/(?:^|-)[a-z]/g, (start) => start.toUpperCase()),
-      wireValue(metadata[name]!),
-    );
+    headers.push(canonicalHeader(lower), wireValue(metadata[name]!));
   }
   return headers;
 }

@@ -1,0 +1,85 @@
+/**
+ * Output: what the app asks a binding to do. Knows neither HTTP nor gRPC; http.ts and grpc.ts decode into `invoke`.
+ */
+import type { OpenComponent, OpenComponents } from "../../components/open.ts";
+import type { BlockHost } from "../block.ts";
+import { invokeFailed, noOperation, notFound, unsupported } from "./errors.ts";
+import { type Binding, BindingFailure, type BindingRequest, type BindingResponse } from "./port.ts";
+
+export type Outputs = {
+  /** Rejects with ApiError. Undefined: the binding did it and has nothing to tell. */
+  invoke(name: string, request: BindingRequest, signal: AbortSignal): Promise<BindingResponse | undefined>;
+};
+
+/** What `direction` in a component's metadata asks for; both when it says nothing. */
+export type Direction = { readonly input: boolean; readonly output: boolean; readonly explicit: boolean };
+
+export function openOutputs(host: Pick<BlockHost, "components" | "clock" | "metrics" | "options">): Outputs {
+  const { components, clock, metrics } = host;
+  const { namespace } = host.options;
+  const labels = ["component", "namespace", "operation", "success"];
+  const count = metrics.count("component_output_binding_count", "Calls of output bindings.", labels);
+  const latency = metrics.latency(
+    "component_output_binding_latencies",
+    "Time of calls of output bindings, ms.",
+    labels,
+  );
+  return {
+    async invoke(name, request, signal) {
+      const { operation } = request;
+      const startMs = clock.monotonicMs();
+      let success = "false";
+      let called = false;
+      try {
+        const run = prepare(components, name, operation);
+        called = true;
+        const response = await run(request, signal);
+        success = "true";
+        return response;
+      } catch (error) {
+        throw invokeFailed(name, error, error instanceof BindingFailure ? error.metadata : {});
+      } finally {
+        if (called) {
+          count(name, namespace, operation, success);
+          latency(clock.monotonicMs() - startMs, name, namespace, operation, success);
+        }
+      }
+    },
+  };
+}
+
+/** The component's `invoke`, after the checks in the order clients rely on. */
+function prepare(
+  components: OpenComponents,
+  name: string,
+  operation: string,
+): (request: BindingRequest, signal: AbortSignal) => Promise<BindingResponse | undefined> {
+  if (operation === "") throw noOperation();
+  const component = components.get<Binding>("bindings", name);
+  const port = component?.port;
+  if (component === undefined || port?.invoke === undefined || !directionOf(component).output) {
+    throw notFound(name);
+  }
+  if (!port.operations.includes(operation)) throw unsupported(name, operation, port.operations);
+  return (request, signal) => port.invoke!(request, signal);
+}
+
+/** Throws Error for a direction that is neither `input` nor `output`. */
+export function directionOf(component: OpenComponent): Direction {
+  const entry = Object.entries(component.properties).find(([name]) => name.toLowerCase() === "direction");
+  const words = (entry?.[1] ?? "").split(",").map((word) => word.trim().toLowerCase());
+  const given = words.filter((word) => word !== "");
+  const wrong = given.find((word) => word !== "input" && word !== "output");
+  if (wrong !== undefined) {
+    const { name, origin } = component.resource;
+    throw new Error(
+      `${origin.file}:${origin.line}: binding ${name}: direction "${wrong}" is neither input nor output`,
+    );
+  }
+  const explicit = given.length > 0;
+  return {
+    explicit,
+    input: !explicit || given.includes("input"),
+    output: !explicit || given.includes("output"),
+  };
+}

@@ -1,0 +1,211 @@
+/**
+ * Input: which bindings the app wants, and their life from the app's being ready to its being ill or the sidecar
+ * ending. How an event reaches the app stands in http-app.ts and grpc-app.ts.
+ */
+import type { OpenComponent } from "../../components/open.ts";
+import type { Log } from "../../telemetry/log.ts";
+import { readBinaryHeader } from "../../telemetry/tracing/headers.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
+import type { BlockHost } from "../block.ts";
+import { directionOf, type Outputs } from "./bindings.ts";
+import { openHttpApp } from "./http-app.ts";
+import type { Binding, BindingEvent, BindingReading } from "./port.ts";
+
+/** One protocol's way to ask an app about a binding and to hand it events. */
+export type BindingApp = {
+  /** Whether the app takes events of this binding. Rejects when it cannot be asked. */
+  wants(name: string, route: string, signal: AbortSignal): Promise<boolean>;
+  /** Resolves with the app's answer. Rejects when the event was not handled. */
+  deliver(
+    name: string,
+    route: string,
+    event: BindingEvent,
+    span: Span | undefined,
+    signal: AbortSignal,
+  ): Promise<Uint8Array>;
+};
+
+export type Inputs = {
+  /** Begins, or begins again after `end`. Problems are logged. */
+  start(): Promise<void>;
+  /** Ends within `graceMs`, also while `start` runs. */
+  end(graceMs: number): Promise<void>;
+};
+
+export function createInputs(host: BlockHost, outputs: Outputs): Inputs {
+  const log = host.log.scope("dapr.runtime.processor");
+  const record = createRecord(host);
+  let app: Promise<BindingApp> | undefined;
+  let current: Run | undefined;
+
+  return {
+    async start() {
+      if (host.app.protocol === "none") return;
+      const components = host.components.all<Binding>("bindings").filter(isInput);
+      if (components.length === 0) return;
+      const run = new Run();
+      current = run;
+      app ??= openApp(host, outputs, log);
+      await begin(run, components, await app, host, log, record);
+    },
+    end: (graceMs) => current?.end(graceMs) ?? Promise.resolve(),
+  };
+}
+
+type Record = (name: string, success: boolean, latencyMs: number) => void;
+
+/** One period in which the app takes events. */
+class Run {
+  readonly #ending = new AbortController();
+  readonly #readings: BindingReading[] = [];
+
+  get signal(): AbortSignal {
+    return this.#ending.signal;
+  }
+
+  async keep(reading: BindingReading): Promise<void> {
+    if (this.signal.aborted) await reading.stop(0);
+    else this.#readings.push(reading);
+  }
+
+  async end(graceMs: number): Promise<void> {
+    this.#ending.abort(new Error("delivery of binding events ends"));
+    await Promise.allSettled(this.#readings.splice(0).map((reading) => reading.stop(graceMs)));
+  }
+}
+
+/** An app that cannot be asked about one binding is not asked about the rest. */
+async function begin(
+  run: Run,
+  components: readonly OpenComponent<Binding>[],
+  app: BindingApp,
+  host: BlockHost,
+  log: Log,
+  record: Record,
+): Promise<void> {
+  for (const component of components) {
+    if (run.signal.aborted) return;
+    const { name } = component.resource;
+    const route = routeOf(component);
+    try {
+      const wanted = directionOf(component).explicit || (await asked(app, name, route, host, run.signal));
+      if (!wanted) {
+        log.info(`app has not subscribed to binding ${name}.`);
+        continue;
+      }
+    } catch (error) {
+      if (!run.signal.aborted) log.error(`cannot ask the app about input bindings: ${textOf(error)}`);
+      return;
+    }
+    await read(run, component, app, route, host, log, record);
+  }
+}
+
+async function asked(
+  app: BindingApp,
+  name: string,
+  route: string,
+  { clock, options }: BlockHost,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const limit = new AbortController();
+  const limitMs = options.app.bindingOptionsTimeoutMs;
+  const timer = clock.setTimeout(
+    () => limit.abort(new Error(`no answer within ${limitMs} ms (--app-binding-options-timeout)`)),
+    limitMs,
+  );
+  try {
+    return await app.wants(name, route, AbortSignal.any([signal, limit.signal]));
+  } finally {
+    timer.cancel();
+  }
+}
+
+async function read(
+  run: Run,
+  component: OpenComponent<Binding>,
+  app: BindingApp,
+  route: string,
+  host: BlockHost,
+  log: Log,
+  record: Record,
+): Promise<void> {
+  const { name } = component.resource;
+  const { clock } = host;
+  try {
+    const reading = await component.port.read!(async (event, signal) => {
+      if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
+      const startMs = clock.monotonicMs();
+      const span = eventSpan(host, name, route, event);
+      let success = false;
+      try {
+        const answer = await app.deliver(name, route, event, span, signal);
+        success = true;
+        return answer;
+      } catch (error) {
+        if (span?.error === undefined) span?.fail(textOf(error));
+        throw error;
+      } finally {
+        span?.end();
+        record(name, success, clock.monotonicMs() - startMs);
+      }
+    });
+    await run.keep(reading);
+    log.info(`binding ${name} delivers to the app`);
+  } catch (error) {
+    log.error(`error reading from input binding ${name}: ${textOf(error)}`);
+  }
+}
+
+/** Under the trace that the event's metadata names; undefined when tracing is off. */
+function eventSpan(
+  { tracer, app }: BlockHost,
+  name: string,
+  route: string,
+  { metadata }: BindingEvent,
+): Span | undefined {
+  if (tracer === undefined) return undefined;
+  const binary = metadata["grpc-trace-bin"];
+  const parent = binary === undefined ? metadata["traceparent"] : readBinaryHeader(binary).traceparent;
+  const span = tracer.start(`bindings/${name}`, "client", parent);
+  span.set("db.name", name);
+  span.set("db.system", "bindings");
+  span.set("rpc.service", "Dapr");
+  const grpc = "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent";
+  span.set("db.connection_string", app.protocol === "grpc" ? grpc : `POST /${route.replace(/^\//, "")}`);
+  return span;
+}
+
+function isInput(component: OpenComponent<Binding>): boolean {
+  return component.port.read !== undefined && directionOf(component).input;
+}
+
+/** Path of the app, metadata `route`; the component's name unless given. */
+function routeOf(component: OpenComponent): string {
+  const entry = Object.entries(component.properties).find(([key]) => key.toLowerCase() === "route");
+  return entry === undefined || entry[1] === "" ? component.resource.name : entry[1];
+}
+
+/** The gRPC side is imported only for gRPC apps, since generated messages cost start time. */
+async function openApp(host: BlockHost, outputs: Outputs, log: Log): Promise<BindingApp> {
+  if (host.app.protocol !== "grpc") return openHttpApp(host.app);
+  return (await import("./grpc-app.ts")).openGrpcApp(host.app, outputs, log);
+}
+
+function createRecord({ metrics, options }: BlockHost): Record {
+  const labels = ["component", "namespace", "success"];
+  const count = metrics.count("component_input_binding_count", "Events of input bindings.", labels);
+  const latency = metrics.latency(
+    "component_input_binding_latencies",
+    "Time the app took for events of input bindings, ms.",
+    labels,
+  );
+  return (name, success, latencyMs) => {
+    count(name, options.namespace, String(success));
+    latency(latencyMs, name, options.namespace, String(success));
+  };
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
