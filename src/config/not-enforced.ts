@@ -4,8 +4,7 @@ import type { LoadedResources } from "./resources.ts";
 
 /** Sentences to log as warnings. */
 export function notEnforced(configuration: ConfigurationResource, resources: LoadedResources): string[] {
-  const { api, secretScopes, accessControl, httpPipeline, appHttpPipeline, nameResolution } =
-    configuration;
+  const { api, secretScopes, accessControl, httpPipeline, appHttpPipeline, nameResolution } = configuration;
   const fields: readonly (readonly [string, boolean])[] = [
     ["spec.api", api.allowed.length + api.denied.length > 0],
     ["spec.accessControl", accessControl !== undefined],

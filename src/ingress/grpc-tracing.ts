@@ -107,6 +107,8 @@ function describeRequest(span: Span, path: string, rpc: string, request: Request
       return setDatabase(span, "state", "actor", path);
     case "conversation":
       return span.set("rpc.system", request.name ?? "");
+    case undefined:
+    default:
   }
 }
 

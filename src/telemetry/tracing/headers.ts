@@ -1,4 +1,4 @@
-/** The trace context among the headers of a call: flat name and value lists of HTTP, of the mesh, of gRPC on the wire. */
+/** The trace context among the headers of a call: flat name, value lists of HTTP, the mesh, and gRPC on the wire. */
 import type { Span } from "./span.ts";
 import { binaryTrace, readBinaryTrace, type TraceContext } from "./trace-context.ts";
 

@@ -1,6 +1,6 @@
 /**
- * Spans as the OTLP request message (opentelemetry.proto.collector.trace.v1.ExportTraceServiceRequest), written by hand:
- * a message library takes several times as long for this one message, and that time would be taken from calls.
+ * Spans as the OTLP request message (opentelemetry.proto.collector.trace.v1.ExportTraceServiceRequest), by hand: a
+ * message library takes several times as long for this one message, and that time would be taken from calls.
  * A message is built as text with one character a byte, which needs no counting ahead and no copies.
  */
 import type { Span, SpanKind, SpanValue } from "./span.ts";
@@ -87,7 +87,6 @@ function varint(value: number): string {
   return text + String.fromCharCode(rest);
 }
 
-// oxlint-disable-next-line no-control-regex
 const ascii = /^[\0-\x7f]*$/;
 
 /** One character a byte. */

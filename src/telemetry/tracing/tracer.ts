@@ -12,7 +12,7 @@ export type Tracer = {
    * A span under the context that came with a call, as headers hold it; an invalid or missing one makes a root. A state
    * counts only beside a valid parent.
    */
-  start(name: string, kind: SpanKind, traceparent: string | undefined, tracestate?: string | undefined): Span;
+  start(name: string, kind: SpanKind, traceparent: string | undefined, tracestate?: string): Span;
   /** A span under one of this sidecar's own. */
   child(name: string, kind: SpanKind, parent: Span): Span;
 };
