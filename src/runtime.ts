@@ -13,7 +13,7 @@ import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
 import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
-import type { ApiLoggingSettings, TracingSettings } from "./config/kinds/configuration.ts";
+import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
 import { Serving } from "./serving.ts";
@@ -27,12 +27,10 @@ import { daprVersion, version } from "./version.ts";
 export type SidecarInit = {
   readonly options: SidecarOptions;
   readonly resources: LoadedResources;
+  readonly configuration: ConfigurationResource;
+  /** The flag beside the Configuration decides. */
   readonly apiLogging: ApiLoggingSettings;
-  readonly metricsEnabled: boolean;
-  readonly tracing: TracingSettings;
   readonly features: readonly string[];
-  /** `spec.components.deny` of the Configuration. */
-  readonly deniedComponents: readonly string[];
   readonly log: Log;
   readonly env: NodeJS.ProcessEnv;
   readonly clock?: Clock;
@@ -70,7 +68,7 @@ export async function startSidecar(init: SidecarInit): Promise<Sidecar> {
 }
 
 async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promise<Sidecar> {
-  const { options, resources, log, clock = systemClock } = init;
+  const { options, configuration, resources, log, clock = systemClock } = init;
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
@@ -83,7 +81,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
-  const foundation = { options, mesh, clock, app, components, log, metrics, tracer };
+  const foundation = { options, configuration, mesh, clock, app, components, log, metrics, tracer };
   const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
   const { blocks, invocation } = makeBlocks(host);
   opened.defer(() => invocation.close());
@@ -176,7 +174,7 @@ async function openFoundation(
   mesh.onStatus((status) => health.set("nats", status.connected));
 
   // 2. What blocks stand on: metrics, the app, components.
-  const metrics = init.metricsEnabled ? createMetrics(options.appId) : noMetrics;
+  const metrics = init.configuration.metrics.enabled ? createMetrics(options.appId) : noMetrics;
   if (options.metrics.enabled) {
     const server = await createMetricsServer(metrics, options.metrics, log);
     opened.defer(() => server.close());
@@ -187,14 +185,15 @@ async function openFoundation(
   const app = openApp(options, clock, log);
   opened.defer(() => app.close());
   const resources = init.resources.components;
-  const { deniedComponents: deny } = init;
+  const { deniedComponents: deny } = init.configuration;
   const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
   health.set("components", true);
-  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(
-    init.resources.httpEndpoints,
+  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {
     env,
-  );
+    namespace: options.namespace,
+    ...components.secrets,
+  });
   for (const problem of problems) log.warn(formatProblem(problem));
   return { mesh, metrics, tracer, app, components, httpEndpoints };
 }
@@ -209,7 +208,8 @@ async function openTracer(
   metrics: Metrics,
   opened: AsyncDisposableStack,
 ): Promise<Tracer | undefined> {
-  const { tracing: settings, options, env, log } = init;
+  const { options, env, log } = init;
+  const settings = init.configuration.tracing;
   if (tracingIsOff(settings)) return undefined;
   const { openTracing } = await import("./telemetry/tracing/open.ts");
   const tracing = await openTracing({ settings, appId: options.appId, env, clock, log, metrics });

@@ -8,6 +8,7 @@ import type { GrpcMethod } from "../api/grpc.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { OpenComponents } from "../components/open.ts";
 import type { HttpEndpoint } from "../config/http-endpoints.ts";
+import type { ConfigurationResource } from "../config/kinds/configuration.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -17,6 +18,8 @@ import type { Tracer } from "../telemetry/tracing/tracer.ts";
 /** Everything a block may use; made once by runtime.ts. */
 export type BlockHost = {
   readonly options: SidecarOptions;
+  /** All `--config` files merged. */
+  readonly configuration: ConfigurationResource;
   readonly mesh: Mesh;
   readonly clock: Clock;
   readonly app: AppChannel;

@@ -45,6 +45,8 @@ export type ComponentContext<S extends MetadataSchema = MetadataSchema> = {
   readonly metadata: MetadataValues<S>;
   /** All metadata as written, after templates and secrets; names as in the file. */
   readonly properties: Readonly<Record<string, string>>;
+  /** Environment of the sidecar. What a user may not see of it is the component's own affair. */
+  readonly env: Readonly<Record<string, string | undefined>>;
   readonly mesh: Mesh;
   readonly clock: Clock;
   readonly log: Log;
@@ -60,7 +62,7 @@ export type ComponentFile<P = unknown> = {
   /** First one is the default for an empty version. */
   readonly versions: readonly string[];
   readonly metadataSchema: MetadataSchema;
-  /** As the metadata API lists them. */
+  /** As the metadata API lists them. Where they hang on the metadata, the port has a property of that name too. */
   readonly capabilities: readonly string[];
   readonly open: (context: never) => Promise<P>;
 };

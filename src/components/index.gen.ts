@@ -12,6 +12,8 @@ export const componentEntries: readonly ComponentEntry[] = [
   { type: "bindings.smtp", load: () => import("./bindings/smtp.ts") },
   { type: "pubsub.in-memory", load: () => import("./pubsub/in-memory.ts") },
   { type: "pubsub.nats", load: () => import("./pubsub/nats.ts") },
+  { type: "secretstores.local.env", load: () => import("./secrets/local-env.ts") },
+  { type: "secretstores.local.file", load: () => import("./secrets/local-file.ts") },
   { type: "state.in-memory", load: () => import("./state/in-memory.ts") },
   { type: "state.nats", load: () => import("./state/nats.ts") },
 ];

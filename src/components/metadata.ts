@@ -4,25 +4,10 @@
  */
 import { parseDurationOrSeconds } from "../lib/duration.ts";
 import { nearest } from "../lib/nearest.ts";
+import { sharedFieldsOf } from "./categories.ts";
 import type { MetadataField, MetadataSchema, MetadataValues } from "./component.ts";
 
 const truthy = new Set(["y", "yes", "true", "t", "on", "1"]);
-
-/** Fields that any component may carry beside its own; they belong to the blocks. */
-const sharedFields: Readonly<Record<string, readonly string[]>> = {
-  state: [
-    "keyPrefix",
-    "actorStateStore",
-    "outboxPublishPubsub",
-    "outboxPublishTopic",
-    "outboxPubsub",
-    "outboxDiscardWhenMissingState",
-    "primaryEncryptionKey",
-    "secondaryEncryptionKey",
-  ],
-  pubsub: ["publishingScopes", "subscriptionScopes", "allowedTopics", "protectedTopics", "consumerID"],
-  bindings: ["direction", "route"],
-};
 
 export type MetadataOutcome<S extends MetadataSchema> = {
   readonly values: MetadataValues<S>;
@@ -70,7 +55,7 @@ function unknownNames(
   properties: Readonly<Record<string, string>>,
   used: ReadonlySet<string>,
 ): string[] {
-  const shared = sharedFields[category] ?? [];
+  const shared = sharedFieldsOf(category);
   const known = [...Object.keys(schema), ...shared];
   const sharedNames = new Set(shared.map((name) => name.toLowerCase()));
   return Object.keys(properties)

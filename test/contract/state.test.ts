@@ -49,6 +49,7 @@ function context<S extends MetadataSchema>(
     mesh,
     clock,
     log: silentLog,
+    env: {},
     signal: new AbortController().signal,
   };
 }

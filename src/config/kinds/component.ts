@@ -59,13 +59,8 @@ export function isDenied(component: ComponentResource, deny: readonly string[]):
   return version === "" || deny.includes(type) || deny.includes(`${type}/${version}`);
 }
 
-/** What `resolveMetadata` needs to know about the sidecar. */
-export interface MetadataSurroundings {
-  readonly appId: string;
-  readonly namespace: string;
-  readonly env: Environment;
-  /** A fresh UUID for each `{uuid}`. */
-  readonly uuid: () => string;
+/** Where references to secrets are looked up. */
+export interface SecretSource {
   /** Store for references without `auth.secretStore`; `kubernetes` in Kubernetes mode. */
   readonly defaultSecretStore: string | undefined;
   /** The secret's keys and texts; undefined when the store is not loaded. Rejects when the lookup fails. */
@@ -74,6 +69,15 @@ export interface MetadataSurroundings {
     secret: string,
     metadata: Readonly<Record<string, string>>,
   ) => Promise<Readonly<Record<string, string>> | undefined>;
+}
+
+/** What `resolveMetadata` needs to know about the sidecar. */
+export interface MetadataSurroundings extends SecretSource {
+  readonly appId: string;
+  readonly namespace: string;
+  readonly env: Environment;
+  /** A fresh UUID for each `{uuid}`. */
+  readonly uuid: () => string;
 }
 
 export interface ResolvedMetadata {
@@ -168,7 +172,8 @@ async function lookUp(
   }
 }
 
-function unquoteOnce(text: string): string {
+/** A text that is one whole Go-quoted literal without its quotes; any other as it is. */
+export function unquoteOnce(text: string): string {
   return goUnquote(text) ?? text;
 }
 
