@@ -174,7 +174,9 @@ async function openFoundation(
   mesh.onStatus((status) => health.set("nats", status.connected));
 
   // 2. What blocks stand on: metrics, the app, components.
-  const metrics = init.configuration.metrics.enabled ? createMetrics(options.appId) : noMetrics;
+  const { metrics: settings } = init.configuration;
+  const problem = (text: string): void => log.error(`spec.metrics.rules: ${text}`);
+  const metrics = settings.enabled ? createMetrics(options.appId, settings, problem) : noMetrics;
   if (options.metrics.enabled) {
     const server = await createMetricsServer(metrics, options.metrics, log);
     opened.defer(() => server.close());
@@ -182,7 +184,7 @@ async function openFoundation(
   const tracer = await openTracer(init, clock, metrics, opened);
   const profiling = await openProfiling(options, clock, log);
   opened.defer(() => profiling?.close());
-  const app = openApp(options, clock, log);
+  const app = openApp(options, clock, log, metrics);
   opened.defer(() => app.close());
   const resources = init.resources.components;
   const { deniedComponents: deny } = init.configuration;

@@ -3,6 +3,7 @@ import { connect } from "node:net";
 import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
 import {
   type AppChannel,
   type AppGrpcRequest,
@@ -13,19 +14,21 @@ import {
 import { Slots } from "./concurrency.ts";
 import { AppHealth, type Probe, unhealthyApp } from "./health.ts";
 import { HttpApp } from "./http.ts";
+import { measuredGrpc, measuredHttp, type MeasuredHttp } from "./measured.ts";
 
 /** How often and how long the app's port is tried while it is not up, ms (Dapr's). */
 const dialPeriodMs = 100;
 const dialTimeoutMs = 500;
 
-export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppChannel {
+export function openApp(options: SidecarOptions, clock: Clock, log: Log, metrics: Metrics): AppChannel {
   const { port, protocol, address, apiToken, maxConcurrency } = options.app;
   if (port === 0) return noApp;
   const slots = new Slots(maxConcurrency);
   const listening = (signal: AbortSignal): Promise<void> => waitForPort(address, port, clock, signal);
-  if (protocol === "grpc" || protocol === "grpcs") return openGrpcApp(options, slots, listening, clock, log);
+  if (protocol === "grpc" || protocol === "grpcs")
+    return openGrpcApp(options, slots, listening, clock, log, metrics);
   const scheme = protocol === "https" ? "https" : "http";
-  const http = new HttpApp({
+  const client = new HttpApp({
     scheme,
     host: address,
     port,
@@ -33,6 +36,7 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     maxHeaderBytes: options.api.readBufferBytes,
     clock,
   });
+  const http = measuredHttp(client, metrics, clock);
   const channel: AppChannel = {
     protocol: "http",
     listening,
@@ -54,7 +58,7 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
 /** The slot is free when the whole answer has been read, or its reader gave up. */
 export async function invokeInSlot(
   slots: Slots,
-  http: HttpApp,
+  http: Pick<HttpApp, "invoke">,
   request: MeshRequest,
   signal: AbortSignal,
 ): Promise<MeshResponse> {
@@ -87,9 +91,9 @@ function probed(
   };
 }
 
-async function probeHttp(http: HttpApp, path: string, signal: AbortSignal): Promise<boolean> {
+async function probeHttp(http: MeasuredHttp, path: string, signal: AbortSignal): Promise<boolean> {
   const target = path.startsWith("/") ? path : `/${path}`;
-  const { status } = await http.http({ verb: "GET", path: target, headers: [], body: undefined }, signal);
+  const { status } = await http.probe({ verb: "GET", path: target, headers: [], body: undefined }, signal);
   return status >= 200 && status <= 299;
 }
 
@@ -102,11 +106,12 @@ function openGrpcApp(
   listening: AppChannel["listening"],
   clock: Clock,
   log: Log,
+  metrics: Metrics,
 ): AppChannel {
   const load = async () => {
     const { createGrpcAppClient, invokeGrpcApp } = await import("./grpc.ts");
     const { address, port, protocol, apiToken } = options.app;
-    const client = createGrpcAppClient({
+    const made = createGrpcAppClient({
       host: address,
       port,
       tls: protocol === "grpcs",
@@ -115,6 +120,7 @@ function openGrpcApp(
       clock,
       log,
     });
+    const client = measuredGrpc(made, healthMethod, metrics, clock);
     return { client, invokeGrpcApp };
   };
   let loaded: ReturnType<typeof load> | undefined;

@@ -55,6 +55,9 @@ export class ServerCall implements GrpcCall {
   readonly headers: IncomingHttpHeaders;
   readonly rawHeaders: readonly string[];
   readonly startMs: number;
+  /** Of the messages of a unary call; -1 before its request came, and for streams. */
+  receivedBytes = -1;
+  sentBytes = 0;
   span: Span | undefined;
   readonly #host: CallHost;
   #metadata: GrpcMetadata | undefined;
@@ -158,6 +161,7 @@ export class ServerCall implements GrpcCall {
             if (first !== undefined)
               throw new GrpcWireError(GrpcCode.Internal, "a unary call got a second message");
             first = frame;
+            this.receivedBytes = frame.bytes.length;
           }
         } catch (error) {
           stream.off("data", take);
@@ -227,6 +231,7 @@ export class ServerCall implements GrpcCall {
   endUnary(message: Uint8Array): void {
     this.#checkSize(message);
     if (this.#gone()) return;
+    this.sentBytes = message.length;
     this.#respond();
     this.#finish(GrpcCode.OK, "");
     this.#sendTrailers({ ...this.#trailers, "grpc-status": "0" });

@@ -112,6 +112,9 @@ class GrpcIngress {
       "Latency of gRPC calls at the server, ms.",
       labels,
     );
+    const sizes = ["grpc_server_method"];
+    const received = metrics.size("grpc_io_server_received_bytes_per_rpc", "Size of requests, bytes.", sizes);
+    const sent = metrics.size("grpc_io_server_sent_bytes_per_rpc", "Size of answers, bytes.", sizes);
     this.#host = {
       maxMessageBytes,
       clock,
@@ -121,7 +124,11 @@ class GrpcIngress {
         const latencyMs = clock.monotonicMs() - call.startMs;
         const status = codeNames.get(code) ?? grpcCodeName(code);
         count(call.path, status);
-        latency(latencyMs, call.path, status);
+        latency(Math.trunc(latencyMs), call.path, status);
+        if (call.receivedBytes >= 0) {
+          received(call.receivedBytes, call.path);
+          sent(call.sentBytes, call.path);
+        }
         if (options.apiLogging === true) this.#logCall(call, code, latencyMs);
       },
     };
@@ -276,6 +283,7 @@ class GrpcIngress {
 
   async #fail(call: ServerCall, thrown: unknown): Promise<void> {
     if (call.ended) return;
+    if (thrown instanceof ApiError) this.#options.metrics.errorCode(thrown.code);
     const status = await statusOf(thrown).catch((cause: unknown) => {
       this.#options.log.error(`${call.path}: details of the status are lost: ${textOf(cause)}`);
       return bareStatus(thrown);

@@ -21,8 +21,6 @@ export class NodeHttpCall implements HttpCall {
   endpoint?: string;
   /** Group of the route; empty for the fallback. */
   group = "";
-  /** Label of the metrics in place of the path. */
-  label: string | undefined;
   /** It came as far as the API log. */
   logged = false;
   span: Span | undefined;

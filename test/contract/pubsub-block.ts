@@ -17,6 +17,7 @@ import type { OpenComponent } from "../../src/components/open.ts";
 import type { SubscriptionResource } from "../../src/config/resources.ts";
 import { Router } from "../../src/ingress/router.ts";
 import { readBinaryTrace } from "../../src/telemetry/tracing/trace-context.ts";
+import { noMetrics } from "../../src/telemetry/metrics.ts";
 import { passingTracer } from "../../src/telemetry/tracing/tracer.ts";
 import { type ManualClock, manualClock } from "./manual-clock.ts";
 import { silentLog } from "./silent-log.ts";
@@ -123,6 +124,7 @@ export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub 
     log: recordingLog(logged),
     tracer,
     metrics: {
+      ...noMetrics,
       count:
         (family: string) =>
         (...labels: string[]) =>

@@ -30,6 +30,7 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
     body: await call.content(),
   };
   const response = await invocation.invoke(id, request, call.signal);
+  if (response.status < 200 || response.status > 399) invocation.countRefusal();
   return response.grpc === undefined ? httpAppReply(response) : grpcAppReply(response, response.grpc);
 }
 

@@ -89,6 +89,11 @@ export class Invocation {
     return headers;
   }
 
+  /** An app that answers with an error counts as one of the API, as with Dapr. */
+  countRefusal(): void {
+    this.#host.metrics.errorCode("ERR_DIRECT_INVOKE");
+  }
+
   /** Answers a call that arrived over the mesh. An Error becomes the caller's `err` text. */
   async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
     this.#received(caller.app);

@@ -5,7 +5,9 @@ import { eachAtMost } from "../../lib/each-at-most.ts";
 import { bulkRefused } from "./errors.ts";
 import type { PublishMessage } from "./port.ts";
 import { asError } from "./publish.ts";
+import type { Metrics } from "../../telemetry/metrics.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
+import type { BlockHost } from "../block.ts";
 import type { Tracer } from "../../telemetry/tracing/tracer.ts";
 import type { PublishTarget, Publisher } from "./publish.ts";
 import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
@@ -49,8 +51,11 @@ const maxParallel = 100;
 export function createBulkPublisher(
   publisher: Publisher,
   appId: string,
-  tracer: Tracer | undefined,
+  host: Pick<BlockHost, "tracer" | "metrics" | "clock">,
+  namespace: string,
 ): BulkPublisher {
+  const { tracer, clock } = host;
+  const record = createRecord(host.metrics, namespace);
   return {
     appId,
     checkIds(target, entries) {
@@ -71,9 +76,10 @@ export function createBulkPublisher(
       );
       publisher.allow(target);
       const failed: FailedEntry[] = [];
+      const startMs = clock.monotonicMs();
       await eachAtMost(messages, maxParallel, async (message, index) => {
         try {
-          await publisher.send(target.broker, message, signal);
+          await target.broker.port.publish(message, signal);
         } catch (error) {
           failed.push({ entryId: request.entries[index]!.entryId, error: asError(error).message });
           spans[index]?.fail(asError(error).message);
@@ -81,6 +87,7 @@ export function createBulkPublisher(
           spans[index]?.end();
         }
       });
+      record(target, failed.length === 0, clock.monotonicMs() - startMs);
       return failed.length === 0 ? undefined : failed;
     },
   };
@@ -100,6 +107,24 @@ function wrapEntry(
       ? { traceparent: span.traceparent, tracestate: request.trace.tracestate }
       : request.trace;
   return publisher.wrap(target, { data, contentType, metadata, trace });
+}
+
+function createRecord(
+  metrics: Metrics,
+  namespace: string,
+): (target: PublishTarget, success: boolean, latencyMs: number) => void {
+  const labels = ["component", "namespace", "success", "topic"];
+  const name = "component_pubsub_egress_bulk";
+  const count = metrics.count(`${name}_count`, "Bulk publishes.", labels);
+  const latency = metrics.latency(
+    `${name}_latencies`,
+    "Time the broker took for a bulk publish, ms.",
+    labels,
+  );
+  return ({ broker, topic }, success, latencyMs) => {
+    count(broker.name, namespace, String(success), topic);
+    latency(latencyMs, broker.name, namespace, String(success), topic);
+  };
 }
 
 function entrySpan(tracer: Tracer | undefined, request: Span | undefined): Span | undefined {

@@ -23,7 +23,7 @@ export function createPubSubBlock(host: BlockHost): Block {
   const wrapEvent = createWrapEvent(appId, clock);
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
   const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics, tracer }));
-  const bulk = createBulkPublisher(publisher, appId, tracer);
+  const bulk = createBulkPublisher(publisher, appId, host, namespace);
   const declarative = host.subscriptions.map(compileResource);
   const delivery = createAppDelivery({ host, log, brokers, open, declarative });
   let streams: Streams | undefined;
