@@ -83,7 +83,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const { subscriptions } = resources;
   const foundation = { options, configuration, mesh, clock, app, components, log, metrics, tracer };
   const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
-  const { blocks, invocation } = makeBlocks(host);
+  const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
     options,

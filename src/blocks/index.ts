@@ -7,8 +7,11 @@ import { secretsBlock } from "./secrets/index.ts";
 import { stateBlock } from "./state/index.ts";
 
 /** Invocation stands apart as well: it takes what no route takes, and serves calls from the mesh. */
-export function makeBlocks(host: BlockHost): { blocks: readonly Block[]; invocation: InvocationBlock } {
+export async function makeBlocks(
+  host: BlockHost,
+): Promise<{ blocks: readonly Block[]; invocation: InvocationBlock }> {
   const invocation = invocationBlock(host);
-  const blocks = [invocation, pubsubBlock(host), stateBlock(host), bindingsBlock(host), secretsBlock(host)];
+  const pubsub = await pubsubBlock(host);
+  const blocks = [invocation, pubsub, stateBlock(host), bindingsBlock(host), secretsBlock(host)];
   return { invocation, blocks };
 }

@@ -104,7 +104,7 @@ const never = new AbortController().signal;
 const tracer = passingTracer();
 
 /** App `app` in namespace `prod`, one component `pubsub`. */
-export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub {
+export async function testPubSubBlock(options: PubSubBlockOptions = {}): Promise<TestedPubSub> {
   const clock = manualClock();
   const broker = fakeBroker();
   const counted: string[] = [];
@@ -132,7 +132,7 @@ export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub 
       latency: () => () => {},
     },
   } as unknown as BlockHost;
-  const block = pubsubBlock(host);
+  const block = await pubsubBlock(host);
   const router = new Router(block.http);
   return {
     block,

@@ -101,7 +101,7 @@ describe("delivery to an HTTP app", () => {
     [{ traceparent: 5 }, undefined],
   ])("sends the trace of %j", async (attributes, sent) => {
     const { headers } = await requestOf({
-      span: deliverySpan(passingTracer(), attributes, "orders"),
+      span: deliverySpan(passingTracer(), { attributes, topic: "orders" }),
       metadata: { traceparent: "from metadata" },
     });
     const at = headers.indexOf("traceparent");

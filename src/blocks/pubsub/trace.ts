@@ -3,7 +3,7 @@ import type { Span } from "../../telemetry/tracing/span.ts";
 import { noTrace, type TraceContext } from "../../telemetry/tracing/trace-context.ts";
 import type { Tracer } from "../../telemetry/tracing/tracer.ts";
 import type { Answer } from "./answer.ts";
-import { type CloudEvent, eventTrace } from "./event.ts";
+import { type AppEvent, eventTrace } from "./event.ts";
 
 /** The trace that an event published under this span belongs to; none when tracing is off or passes on nothing. */
 export function traceOf(span: Span | undefined): TraceContext {
@@ -11,8 +11,11 @@ export function traceOf(span: Span | undefined): TraceContext {
 }
 
 /** The span of one delivery, under the event's own; undefined when tracing is off or the event has no trace. */
-export function deliverySpan(tracer: Tracer | undefined, event: CloudEvent, topic: string): Span | undefined {
-  const trace = tracer === undefined ? undefined : eventTrace(event);
+export function deliverySpan(
+  tracer: Tracer | undefined,
+  { attributes, topic }: Pick<AppEvent, "attributes" | "topic">,
+): Span | undefined {
+  const trace = tracer === undefined ? undefined : eventTrace(attributes);
   if (tracer === undefined || trace === undefined) return undefined;
   const span = tracer.start(`pubsub/${topic}`, "client", trace);
   span.set("messaging.system", "pubsub");

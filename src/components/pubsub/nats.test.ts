@@ -53,7 +53,7 @@ async function tested(properties: Readonly<Record<string, string>> = {}): Promis
   const got: BrokerMessage[] = [];
   const begin = async (rawPayload = false): Promise<NonNullable<typeof subscribed>> => {
     await port.subscribe(
-      { topic: "orders", metadata: {}, rawPayload },
+      { topic: "orders", metadata: {}, rawPayload, batch: 1 },
       async (message) => void got.push(message),
     );
     return subscribed!;
