@@ -59,7 +59,8 @@ export function reducedPath(path: string): string {
 function reducedWorkflow(parts: string[], path: string): string {
   if (parts.length < 4 || parts[4] === "start") return path;
   const reduced = withPart(parts, 3, "{instanceId}");
-  return `/${(parts[4] === "raiseEvent" && parts.length > 5 ? withPart(reduced, 5, "{eventName}") : reduced).join("/")}`;
+  const named = parts[4] === "raiseEvent" && parts.length > 5 ? withPart(reduced, 5, "{eventName}") : reduced;
+  return `/${named.join("/")}`;
 }
 
 function withPart(parts: readonly string[], at: number, text: string): string[] {

@@ -102,11 +102,12 @@ class Registry implements Metrics {
   render(): string {
     let text = "";
     let overflow = "";
+    const own = escapeLabel(this.#appId);
     for (const [name, family] of this.#families) {
       text += family.render();
-      if (family.overflowed > 0) {
-        overflow += `${overflowName}{app_id="${escapeLabel(this.#appId)}",metric="dapr_${name}"} ${family.overflowed}\n`;
-      }
+      const { overflowed } = family;
+      if (overflowed > 0)
+        overflow += `${overflowName}{app_id="${own}",metric="dapr_${name}"} ${overflowed}\n`;
     }
     return text + (overflow === "" ? "" : overflowHead + overflow) + processMetrics();
   }

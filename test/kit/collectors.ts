@@ -100,7 +100,7 @@ export async function startZipkin(): Promise<Zipkin> {
       const { status } = await fetch(`${url}/health`);
       if (status !== 200) throw new Error(`zipkin says ${status}`);
     },
-    { timeoutMs: 60_000 },
+    { timeoutMs: 150_000 },
   );
   return {
     url,

@@ -191,7 +191,7 @@ it("traces the gRPC API, errors and bulk entries too (OTLP over gRPC)", async ()
   expect(deliveries).toEqual(expect.arrayContaining(entries.map((span) => span.spanId)));
 });
 
-it("is seen whole by a real Zipkin server", { timeout: 150_000 }, async () => {
+it("is seen whole by a real Zipkin server", { timeout: 240_000 }, async () => {
   await using zipkin = await startZipkin();
   await using nats = await startNats();
   const config = configuration(
