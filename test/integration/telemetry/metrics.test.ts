@@ -78,12 +78,11 @@ it("is taken by Prometheus' parser, and a published dashboard finds its series",
 
   const [shop, pricing] = [await pageOf(caller), await pageOf(callee)];
   expect(shop.contentType).toBe("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
-  for (const [name, ...labels] of dashboardSeries) {
+  const missing = dashboardSeries.filter(([name, ...labels]) => {
     const found = [...find(shop, name), ...find(pricing, name)];
-    expect(found, name).not.toHaveLength(0);
-    for (const { labels: given } of found)
-      expect(Object.keys(given), name).toEqual(expect.arrayContaining(labels));
-  }
+    return found.length === 0 || !found.every((sample) => labels.every((label) => label in sample.labels));
+  });
+  expect(missing).toEqual([]);
 
   const invoke = { method: "POST", path: "/v1.0/invoke/pricing/method/price", status: "200", app_id: "shop" };
   expect(find(shop, "dapr_http_server_request_count", invoke)[0]?.value).toBe(1);
