@@ -96,6 +96,7 @@ class GrpcIngress {
   readonly #options: GrpcServerOptions;
   readonly #host: CallHost;
   readonly #token: Buffer | undefined;
+  readonly #apiLog: Log;
   readonly #calls = new Set<ServerCall>();
   readonly #sessions = new Set<ServerHttp2Session>();
   #table: MethodTable | undefined;
@@ -103,6 +104,7 @@ class GrpcIngress {
 
   constructor(options: GrpcServerOptions) {
     this.#options = options;
+    this.#apiLog = options.log.scope("dapr.runtime.grpc.api-info");
     this.#token = options.apiToken === undefined ? undefined : Buffer.from(options.apiToken);
     const labels = ["grpc_server_method", "grpc_server_status"];
     const { clock, metrics, maxMessageBytes } = options;
@@ -308,7 +310,7 @@ class GrpcIngress {
 
   #logCall(call: ServerCall, code: number, latencyMs: number): void {
     const agent = call.headers["user-agent"];
-    this.#options.log.scope("dapr.runtime.grpc.api-info").always("gRPC API Called", {
+    this.#apiLog.always("gRPC API Called", {
       method: call.path,
       code,
       duration: Math.trunc(latencyMs),

@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import {
+  eventually,
   grpcClient,
   runPython,
   type Sidecar,
@@ -177,7 +178,8 @@ it("counts calls and probes of a gRPC app apart", async () => {
     nats,
     flags,
   });
-  await sidecar.get("/v1.0/invoke/g/method/m");
+  // Calls are refused until the first good probe.
+  await eventually(async () => expect((await sidecar.get("/v1.0/invoke/g/method/m")).status).toBe(200));
   const page = await pageOf(sidecar);
   const method = "/dapr.proto.runtime.v1.AppCallback/OnInvoke";
   const ended = { grpc_client_method: method, grpc_client_status: "OK" };

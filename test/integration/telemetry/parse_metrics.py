@@ -16,6 +16,14 @@ with urllib.request.urlopen(sys.argv[1]) as answer:
 samples = []
 types = {}
 seen = set()
+
+
+def written(name):
+    """The name on the page: the parser adds `_total` to counters that have none."""
+    there = name + "{" in text or f"\n{name} " in text
+    return name if there else name.removesuffix("_total")
+
+
 for family in text_string_to_metric_families(text):
     types[family.name] = family.type
     for sample in family.samples:
@@ -23,5 +31,5 @@ for family in text_string_to_metric_families(text):
         if key in seen:
             sys.exit(f"{key} stands there twice")
         seen.add(key)
-        samples.append({"name": sample.name, "labels": sample.labels, "value": sample.value})
+        samples.append({"name": written(sample.name), "labels": sample.labels, "value": sample.value})
 print(json.dumps({"contentType": content_type, "types": types, "samples": samples}))
