@@ -2,6 +2,7 @@
  * The API ports of a sidecar: gRPC, HTTP and the public one, what is mounted on each, and where they listen.
  */
 import type { Clock } from "../mesh/index.ts";
+import type { GrpcProxy } from "./api/grpc.ts";
 import { type Health, healthRoutes } from "./api/health.ts";
 import { type Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
 import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
@@ -34,6 +35,8 @@ export type ApisInit = {
   readonly blocks: readonly Block[];
   /** Takes every HTTP request that no route takes (service invocation). */
   readonly fallback: HttpServerOptions["fallback"];
+  /** Takes every gRPC call of a service that the sidecar does not have. */
+  readonly proxy: GrpcProxy;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -84,21 +87,27 @@ function makeGrpc({
   metadata,
   onShutdownRequest,
   blocks,
+  proxy,
   clock,
   log,
   metrics,
   tracer,
 }: ApisInit): GrpcServer {
   return createGrpcServer({
-    methods: async () => [
-      ...(await metadataMethods(metadata)),
-      ...(await shutdownMethods(onShutdownRequest)),
-      ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
-    ],
+    methods: async () => {
+      const methods = [
+        ...(await metadataMethods(metadata)),
+        ...(await shutdownMethods(onShutdownRequest)),
+        ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
+      ];
+      const { reflectionMethods } = await import("./api/reflection-grpc.ts");
+      return [...methods, ...reflectionMethods(methods)];
+    },
     maxMessageBytes: options.api.maxBodyBytes,
     apiToken: options.api.apiToken,
     apiLogging: apiLogging.enabled,
     tracing: tracer === undefined ? undefined : grpcTracing(tracer),
+    proxy,
     clock,
     log,
     metrics,

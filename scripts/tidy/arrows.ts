@@ -47,9 +47,21 @@ export const zones: readonly Zone[] = [
     why: "ingress is sockets and framing; it meets blocks through their tables",
   },
   {
+    prefix: "src/components/connect/",
+    may: [mesh, "src/lib/", "src/telemetry/", "src/components/component.ts"],
+    why: "connections serve components of any block and know none",
+  },
+  {
     prefix: "src/components/*/",
-    may: [mesh, "src/lib/", "src/config/", "src/blocks/*/port.ts", "src/components/component.ts"],
-    why: "a component sees only the port it fills, lib, config types and the public mesh",
+    may: [
+      mesh,
+      "src/lib/",
+      "src/config/",
+      "src/blocks/*/port.ts",
+      "src/components/component.ts",
+      "src/components/connect/",
+    ],
+    why: "a component sees only the port it fills, its connection, lib, config types and the public mesh",
   },
   {
     prefix: "src/components/",

@@ -67,7 +67,9 @@ export function measuredHttp(http: HttpApp, metrics: Metrics, clock: Clock): Mea
   };
 }
 
+/** Dapr asks for the list of subscriptions without the slash, and it is labelled so. */
 function pathOf(target: string): string {
+  if (target === "/dapr/subscribe") return "dapr/subscribe";
   const mark = target.indexOf("?");
   return mark < 0 ? target : target.slice(0, mark);
 }

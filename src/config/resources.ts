@@ -12,7 +12,7 @@ import type { GenericResource } from "./kinds/generic.ts";
 import type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
 import type { SubscriptionResource } from "./kinds/subscription.ts";
 import type { ParsedResources, Resource } from "./parse-resources.ts";
-import type { Problem } from "./problem.ts";
+import { formatPlace, type Problem } from "./problem.ts";
 import { SettingError } from "./setting-error.ts";
 
 export type { ComponentResource } from "./kinds/component.ts";
@@ -141,7 +141,8 @@ function repeatedEndpoints(endpoints: readonly HttpEndpointResource[]): Problem[
 function describeDuplicate(resource: ComponentResource, existing: ComponentResource): string {
   return (
     `duplicate definition of Component name ${componentLabel(resource)} ` +
-    `with existing ${componentLabel(existing)}`
+    `with existing ${componentLabel(existing)} ` +
+    `(${formatPlace(resource.origin)} and ${formatPlace(existing.origin)}; rename one)`
   );
 }
 

@@ -14,12 +14,14 @@ import {
 } from "node:http2";
 import type { Clock } from "../../mesh/index.ts";
 import { ApiError, GrpcCode, grpcCodeName, toApiError } from "../api/errors.ts";
+import type { GrpcProxy } from "../api/grpc.ts";
 import { grpcErrorOfHttp } from "../api/status.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { encodeBinary, GrpcWireError, isGrpcContentType } from "../lib/grpc-wire.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { type CallHost, type GrpcStatus, ServerCall, statusError } from "./grpc-call.ts";
+import { ProxyIngress } from "./grpc-proxy.ts";
 import {
   loadTable,
   type MethodSource,
@@ -60,8 +62,8 @@ export type GrpcServerOptions = {
   readonly tracing?: GrpcTracing | undefined;
   /** Runs before every call, also unknown ones; throws ApiError to refuse it. */
   readonly guard?: (call: ServerCall) => void;
-  /** Takes calls whose path is not mounted (the proxy). `unknown` is the text of Unimplemented that it replaces. */
-  readonly onUnknown?: (call: ServerCall, unknown: string) => void;
+  /** Takes calls of services that are not mounted; without it they are Unimplemented. */
+  readonly proxy?: GrpcProxy;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -99,6 +101,7 @@ class GrpcIngress {
   readonly #apiLog: Log;
   readonly #calls = new Set<ServerCall>();
   readonly #sessions = new Set<ServerHttp2Session>();
+  readonly #proxy: ProxyIngress | undefined;
   #table: MethodTable | undefined;
   #loading: Promise<MethodTable> | undefined;
 
@@ -107,7 +110,8 @@ class GrpcIngress {
     this.#apiLog = options.log.scope("dapr.runtime.grpc.api-info");
     this.#token = options.apiToken === undefined ? undefined : Buffer.from(options.apiToken);
     const labels = ["grpc_server_method", "grpc_server_status"];
-    const { clock, metrics, maxMessageBytes } = options;
+    const { clock, metrics, maxMessageBytes, proxy } = options;
+    if (proxy !== undefined) this.#proxy = new ProxyIngress({ proxy, maxMessageBytes });
     const count = metrics.count("grpc_io_server_completed_rpcs", "gRPC calls ended by the server.", labels);
     const latency = metrics.latency(
       "grpc_io_server_server_latency",
@@ -157,7 +161,6 @@ class GrpcIngress {
       session.setLocalWindowSize(sessionWindowBytes);
       this.table().catch(() => {});
     });
-    server.on("error", (error) => this.#options.log.error(`gRPC port: ${error.message}`));
     server.on("sessionError", (error) => this.#options.log.debug(`gRPC connection ended: ${error.message}`));
     server.on("stream", (stream, headers, _flags, raw) => this.#accept(stream, headers, raw));
     return server;
@@ -229,9 +232,13 @@ class GrpcIngress {
 
   #dispatch(call: ServerCall, table: MethodTable): void {
     const method = table.methods.get(call.path);
+    const { tracing } = this.#options;
+    const proxy = this.#proxy !== undefined && isForeign(call, method, table) ? this.#proxy : undefined;
     try {
-      this.#options.tracing?.begin(call, method?.unary !== undefined);
-      if (method === undefined) return this.#unknown(call, unknownText(call.path, table));
+      tracing?.begin(call, proxy === undefined && method?.unary !== undefined);
+      if (proxy !== undefined) return void this.#pass(call, proxy);
+      if (method === undefined)
+        return call.end({ code: GrpcCode.Unimplemented, message: unknownText(call.path, table) });
       call.begin();
     } catch (error) {
       return void this.#fail(call, error);
@@ -240,14 +247,11 @@ class GrpcIngress {
     else if (method.stream !== undefined) void this.#stream(call, method, method.stream);
   }
 
-  #unknown(call: ServerCall, text: string): void {
-    if (this.#options.onUnknown === undefined) call.end({ code: GrpcCode.Unimplemented, message: text });
-    else {
-      try {
-        this.#options.onUnknown(call, text);
-      } catch (error) {
-        void this.#fail(call, error);
-      }
+  async #pass(call: ServerCall, proxy: ProxyIngress): Promise<void> {
+    try {
+      await proxy.serve(call);
+    } catch (error) {
+      await this.#fail(call, error);
     }
   }
 
@@ -323,6 +327,15 @@ class GrpcIngress {
 const codeNames: ReadonlyMap<number, string> = new Map(
   Object.values(GrpcCode).map((code) => [code, grpcCodeName(code)]),
 );
+
+/** Whether a call is for an app: its method is neither here nor one of a service that is here. */
+function isForeign(call: ServerCall, method: TableMethod | undefined, table: MethodTable): boolean {
+  if (method === undefined) return !table.declared.has(call.path);
+  return (
+    method.yields === true &&
+    (call.headers["dapr-app-id"] !== undefined || call.headers["dapr-callee-app-id"] !== undefined)
+  );
+}
 
 /** HTTP answer for what is no gRPC call at all; undefined when it is one. */
 function transportRefusal(headers: IncomingHttpHeaders) {

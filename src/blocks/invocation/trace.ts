@@ -24,6 +24,18 @@ export function serverSpan(tracer: Tracer, appId: string, { path, headers }: Mes
   return span;
 }
 
+/** The span of a proxied call that arrived; of several contexts the last is that of the caller's sidecar. */
+export function proxySpan(tracer: Tracer, { path, headers }: MeshRequest): Span {
+  const at = headers.lastIndexOf("traceparent");
+  const span = tracer.start(path, "server", at < 0 ? undefined : headers[at + 1]);
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i]!;
+    if (name.startsWith("dapr-") && !name.endsWith("-bin") && name !== "dapr-api-token")
+      span.set(name, headers[i + 1]!);
+  }
+  return span;
+}
+
 /** Headers for the app: the span's context in place of the caller's. */
 export function traced(headers: string[], span: Span, protocol: string): string[] {
   setTrace(headers, span);
