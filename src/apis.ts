@@ -3,11 +3,12 @@
  */
 import type { Clock } from "../mesh/index.ts";
 import type { GrpcProxy } from "./api/grpc.ts";
+import { compileApiLists, pageNotFound, type ApiLists } from "./api/api-lists.ts";
 import { type Health, healthRoutes } from "./api/health.ts";
 import { type Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
 import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
 import type { Block } from "./blocks/block.ts";
-import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
+import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { createGrpcServer, type GrpcServer } from "./ingress/grpc.ts";
 import { grpcTracing } from "./ingress/grpc-tracing.ts";
@@ -17,8 +18,10 @@ import {
   type HttpServer,
   type HttpServerOptions,
 } from "./ingress/http.ts";
+import { middlewareStep } from "./ingress/http-middleware.ts";
 import { tracingStep } from "./ingress/http-tracing.ts";
 import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
+import type { Pipelines } from "./pipelines.ts";
 import type { Log } from "./telemetry/log.ts";
 import type { Metrics } from "./telemetry/metrics.ts";
 import type { Tracer } from "./telemetry/tracing/tracer.ts";
@@ -28,6 +31,8 @@ const portPatienceMs = 10_000;
 
 export type ApisInit = {
   readonly options: SidecarOptions;
+  readonly configuration: ConfigurationResource;
+  readonly pipelines: Pick<Pipelines, "http">;
   readonly apiLogging: ApiLoggingSettings;
   readonly onShutdownRequest: (force: boolean) => void;
   readonly health: Health;
@@ -53,8 +58,9 @@ export type Apis = {
 
 /** Opens gRPC, then HTTP; each is told to `health`. Rejects with the port in the message when one cannot be had. */
 export async function openApis(init: ApisInit): Promise<Apis> {
-  const grpc = makeGrpc(init);
-  const { http, publicHttp } = makeHttp(init);
+  const lists = compileApiLists(init.configuration.api);
+  const grpc = makeGrpc(init, lists);
+  const { http, publicHttp } = makeHttp(init, lists);
   const close = async (graceMs: number): Promise<void> => {
     await Promise.all([http, grpc, publicHttp].map((server) => server.close(graceMs)));
   };
@@ -81,18 +87,9 @@ async function listenAll(
   return { httpPort, grpcPort };
 }
 
-function makeGrpc({
-  options,
-  apiLogging,
-  metadata,
-  onShutdownRequest,
-  blocks,
-  proxy,
-  clock,
-  log,
-  metrics,
-  tracer,
-}: ApisInit): GrpcServer {
+function makeGrpc(init: ApisInit, { grpcGuard }: ApiLists): GrpcServer {
+  const { options, apiLogging, metadata, onShutdownRequest, blocks, proxy, clock, log, metrics, tracer } =
+    init;
   return createGrpcServer({
     methods: async () => {
       const methods = [
@@ -108,28 +105,37 @@ function makeGrpc({
     apiLogging: apiLogging.enabled,
     tracing: tracer === undefined ? undefined : grpcTracing(tracer),
     proxy,
+    ...(grpcGuard === undefined ? {} : { guard: (call) => grpcGuard(call.path) }),
     clock,
     log,
     metrics,
   });
 }
 
-function makeHttp(init: ApisInit): { readonly http: HttpServer; readonly publicHttp: HttpServer } {
-  const { options, health, metadata, blocks, clock, log, metrics } = init;
+function makeHttp(
+  init: ApisInit,
+  lists: ApiLists,
+): { readonly http: HttpServer; readonly publicHttp: HttpServer } {
+  const { options, health, metadata, blocks, clock, log, metrics, pipelines } = init;
   const { api } = options;
   const small = [...healthRoutes(health, options.appId), ...metadataRoutes(metadata)];
   const shared = { clock, log, metrics, readBufferBytes: api.readBufferBytes, h2c: api.h2c };
   const http = createHttpServer({
     ...shared,
-    routes: [...small, ...shutdownRoutes(init.onShutdownRequest), ...blocks.flatMap((block) => block.http)],
-    fallback: init.fallback,
+    routes: lists.routes([
+      ...small,
+      ...shutdownRoutes(init.onShutdownRequest),
+      ...blocks.flatMap((block) => block.http),
+    ]),
+    fallback: lists.invocation ? init.fallback : () => pageNotFound,
     maxBodyBytes: api.maxBodyBytes,
     apiToken: api.apiToken,
     allowedOrigins: api.allowedOrigins,
     apiLogging: init.apiLogging,
     ...(init.tracer === undefined ? {} : { tracing: tracingStep(init.tracer) }),
+    ...(pipelines.http === undefined ? {} : { middleware: middlewareStep(pipelines.http) }),
   });
-  return { http, publicHttp: createPublicServer({ ...shared, routes: small }) };
+  return { http, publicHttp: createPublicServer({ ...shared, routes: lists.routes(small) }) };
 }
 
 /** Rejects at once when the port is taken. */

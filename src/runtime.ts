@@ -17,11 +17,13 @@ import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
+import { makePipelines, type Pipelines } from "./pipelines.ts";
+import { systemRandom } from "./lib/random.ts";
+import { noPolicies, type Policies } from "./resiliency/policies.ts";
+import { openObservation } from "./observation.ts";
 import { Serving } from "./serving.ts";
-import { createMetricsServer } from "./telemetry/metrics-server.ts";
-import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
+import type { Metrics } from "./telemetry/metrics.ts";
 import type { Log } from "./telemetry/log.ts";
-import { tracingIsOff } from "./telemetry/tracing/settings.ts";
 import type { Tracer } from "./telemetry/tracing/tracer.ts";
 import { daprVersion, version } from "./version.ts";
 
@@ -73,17 +75,14 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, tracer, app, components, httpEndpoints } = await openFoundation(
-    init,
-    clock,
-    health,
-    opened,
-  );
+  const foundation = await openFoundation(init, clock, health, opened);
+  const { mesh, metrics, tracer, app, components, httpEndpoints, pipelines, policies } = foundation;
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
-  const foundation = { options, configuration, mesh, clock, app, components, log, metrics, tracer };
-  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
+  const shared = { options, configuration, mesh, clock, app, components, policies, log, metrics, tracer };
+  const appPipeline = pipelines.app;
+  const host: BlockHost = { ...shared, random: systemRandom, subscriptions, httpEndpoints, appPipeline };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -92,13 +91,15 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     features: init.features,
     components: () => components.list(),
     others: resources.others,
+    resiliencies: resources.resiliencies,
     appUp: () => health.isReady("app"),
     parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
   });
 
   // 4. API servers: gRPC, then HTTP.
   const { fallback, proxy, receive } = invocation;
-  const apis = await openApis({ ...init, clock, metrics, tracer, health, metadata, blocks, fallback, proxy });
+  const around = { clock, metrics, tracer, health, metadata, pipelines };
+  const apis = await openApis({ ...init, ...around, blocks, fallback, proxy });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {
@@ -180,6 +181,8 @@ type Foundation = {
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
   readonly httpEndpoints: BlockHost["httpEndpoints"];
+  readonly pipelines: Pipelines;
+  readonly policies: Policies;
 };
 
 async function openFoundation(
@@ -196,22 +199,16 @@ async function openFoundation(
   mesh.onStatus((status) => health.set("nats", status.connected));
 
   // 2. What blocks stand on: metrics, the app, components.
-  const { metrics: settings } = init.configuration;
-  const problem = (text: string): void => log.error(`spec.metrics.rules: ${text}`);
-  const metrics = settings.enabled ? createMetrics(options.appId, settings, problem) : noMetrics;
-  if (options.metrics.enabled) {
-    const server = await createMetricsServer(metrics, options.metrics, log);
-    opened.defer(() => server.close());
-  }
-  const tracer = await openTracer(init, clock, metrics, opened);
-  const profiling = await openProfiling(options, clock, log);
-  opened.defer(() => profiling?.close());
-  const app = openApp(options, clock, log, metrics);
+  const { metrics, tracer } = await openObservation(init, clock, opened);
+  const policies = await openPolicies(init, clock, metrics);
+  const pipelines = makePipelines({ ...init, components: () => components });
+  const app = openApp(options, clock, log, metrics, pipelines.app);
   opened.defer(() => app.close());
   const resources = init.resources.components;
   const { deniedComponents: deny } = init.configuration;
   const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
+  pipelines.warnSkipped();
   health.set("components", true);
   const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {
     env,
@@ -219,40 +216,16 @@ async function openFoundation(
     ...components.secrets,
   });
   for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, tracer, app, components, httpEndpoints };
+  return { mesh, metrics, tracer, app, components, httpEndpoints, pipelines, policies };
 }
 
-/** Time for the last spans to leave, ms. */
-const spanGraceMs = 1_000;
-
-/** Nothing of tracing is loaded when it is off. */
-async function openTracer(
-  init: SidecarInit,
-  clock: Clock,
-  metrics: Metrics,
-  opened: AsyncDisposableStack,
-): Promise<Tracer | undefined> {
-  const { options, env, log } = init;
-  const settings = init.configuration.tracing;
-  if (tracingIsOff(settings)) return undefined;
-  const { openTracing } = await import("./telemetry/tracing/open.ts");
-  const tracing = await openTracing({ settings, appId: options.appId, env, clock, log, metrics });
-  opened.defer(() => tracing.close(spanGraceMs));
-  return tracing.tracer;
-}
-
-/** The profiler is loaded only where it is wanted. */
-async function openProfiling(
-  options: SidecarOptions,
-  clock: Clock,
-  log: Log,
-): Promise<{ close(): Promise<void> } | undefined> {
-  if (!options.profiling.enabled) return undefined;
-  const { createProfilingServer } = await import("./telemetry/profiling.ts");
-  const { port } = options.profiling;
-  const server = await createProfilingServer({ addresses: options.api.addresses, port }, clock);
-  log.info(`profiling on port ${port}: /debug/pprof/`);
-  return server;
+/** Loaded only where there is a Resiliency resource. */
+async function openPolicies(init: SidecarInit, clock: Clock, metrics: Metrics): Promise<Policies> {
+  const resources = init.resources.resiliencies;
+  if (resources.length === 0) return noPolicies;
+  const { compilePolicies } = await import("./resiliency/compile.ts");
+  const log = init.log.scope("dapr.runtime.resiliency");
+  return compilePolicies({ resources, clock, random: systemRandom, log, metrics });
 }
 
 function join(init: SidecarInit, clock: Clock): Mesh {

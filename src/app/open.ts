@@ -5,6 +5,7 @@ import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import type { AppPipeline } from "./app-pipeline.ts";
 import {
   type AppChannel,
   type AppGrpcRequest,
@@ -21,7 +22,14 @@ import { measuredGrpc, measuredHttp, type MeasuredHttp } from "./measured.ts";
 const dialPeriodMs = 100;
 const dialTimeoutMs = 500;
 
-export function openApp(options: SidecarOptions, clock: Clock, log: Log, metrics: Metrics): AppChannel {
+/** `pipeline` stands around what an HTTP app gets, health checks excepted. */
+export function openApp(
+  options: SidecarOptions,
+  clock: Clock,
+  log: Log,
+  metrics: Metrics,
+  pipeline?: AppPipeline,
+): AppChannel {
   const { port, protocol, address, apiToken, maxConcurrency } = options.app;
   if (port === 0) return noApp;
   const slots = new Slots(maxConcurrency);
@@ -58,12 +66,20 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log, metrics
     },
   };
   return probed(
-    channel,
+    pipeline === undefined ? channel : piped(channel, pipeline),
     (signal) => probeHttp(http, options.app.health?.path ?? "/", signal),
     options,
     clock,
     log,
   );
+}
+
+function piped(channel: AppChannel, pipeline: AppPipeline): AppChannel {
+  return {
+    ...channel,
+    invoke: (request, signal) => pipeline.invoke(request, signal, (sent) => channel.invoke(sent, signal)),
+    http: (request, signal) => pipeline.callback(request, signal, (sent) => channel.http(sent, signal)),
+  };
 }
 
 /** The slot is free when the whole answer has been read, or its reader gave up. */

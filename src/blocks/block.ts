@@ -5,6 +5,7 @@
 import type { Mesh, Clock } from "../../mesh/index.ts";
 import type { HttpRoute } from "../api/http.ts";
 import type { GrpcMethod } from "../api/grpc.ts";
+import type { AppPipeline } from "../app/app-pipeline.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { AppConfig } from "../app/config.ts";
 import type { OpenComponents } from "../components/open.ts";
@@ -12,6 +13,8 @@ import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { ConfigurationResource } from "../config/kinds/configuration.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
+import type { Policies } from "../resiliency/policies.ts";
+import type { Random } from "../lib/random.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Tracer } from "../telemetry/tracing/tracer.ts";
@@ -23,12 +26,17 @@ export type BlockHost = {
   readonly configuration: ConfigurationResource;
   readonly mesh: Mesh;
   readonly clock: Clock;
+  readonly random: Random;
   readonly app: AppChannel;
   readonly components: OpenComponents;
   /** Declarative subscriptions of the resource files, already scoped to this app. */
   readonly subscriptions: readonly SubscriptionResource[];
   /** Servers outside that are called under a name, already scoped to this app. */
   readonly httpEndpoints: readonly HttpEndpoint[];
+  /** `spec.appHttpPipeline`, which the app's channel has already; undefined without handlers. */
+  readonly appPipeline?: AppPipeline | undefined;
+  /** Timeouts, retries and circuit breakers by target. */
+  readonly policies: Policies;
   readonly log: Log;
   readonly metrics: Metrics;
   /** Makes spans of what the sidecar begins itself; undefined when tracing is off. */

@@ -17,6 +17,7 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   const { id, method } = readTarget(call);
   call.endpoint = `InvokeService/${id}`;
   if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
+  const body = await call.content();
   const headers = invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders));
   if (call.span !== undefined) {
     nameSpan(call.span, id, method);
@@ -27,9 +28,11 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
     path: methodPath(method),
     query: call.query,
     headers,
-    body: await call.content(),
+    body,
   };
-  const response = await invocation.invoke(id, request, call.signal);
+  const repeatable = body.length === 0 || call.headers["content-length"] !== undefined;
+  const { signal } = call;
+  const response = await invocation.invoke(id, request, { signal, protocol: "http", repeatable });
   if (response.status < 200 || response.status > 399) invocation.countRefusal();
   return response.grpc === undefined ? httpAppReply(response) : grpcAppReply(response, response.grpc);
 }
