@@ -6,7 +6,7 @@ import { hostname } from "node:os";
 import { joinMesh, systemClock, type Clock, type Mesh } from "../mesh/index.ts";
 import { Health } from "./api/health.ts";
 import { Metadata } from "./api/metadata.ts";
-import { openApis } from "./apis.ts";
+import { type Apis, openApis } from "./apis.ts";
 import type { AppChannel } from "./app/channel.ts";
 import { type AppConfig, askForConfig, emptyAppConfig } from "./app/config.ts";
 import { appAddress, openApp } from "./app/open.ts";
@@ -131,17 +131,28 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     },
     appIll: () => app.health?.whenIll() ?? new Promise(() => {}),
     async stop(graceMs) {
-      const endMs = clock.monotonicMs() + graceMs;
       stopping.abort(new Error("the sidecar stops"));
       health.set("app", false);
-      try {
-        await serving.stop(graceMs);
-        await apis.close(Math.max(0, endMs - clock.monotonicMs()));
-      } finally {
-        await opened.disposeAsync();
-      }
+      await stopAll(serving, apis, opened, clock, graceMs);
     },
   };
+}
+
+/** Intake first, then calls in flight, then everything below them. */
+async function stopAll(
+  serving: Serving,
+  apis: Apis,
+  opened: AsyncDisposableStack,
+  clock: Clock,
+  graceMs: number,
+): Promise<void> {
+  const endMs = clock.monotonicMs() + graceMs;
+  try {
+    await serving.stop(graceMs);
+    await apis.close(Math.max(0, endMs - clock.monotonicMs()));
+  } finally {
+    await opened.disposeAsync();
+  }
 }
 
 /** Serves the app while it is up and well. Rejects when serving fails, never at the stop. */

@@ -163,7 +163,7 @@ function failure(thrown: unknown, call: HttpCall, log: Log, metrics: Metrics): H
 const jsonHeaders = Object.freeze({ "Content-Type": "application/json" });
 
 /** Header lines of refusals in plain text. */
-const textHeaders = Object.freeze({
+export const textHeaders = Object.freeze({
   "Content-Type": "text/plain; charset=utf-8",
   "X-Content-Type-Options": "nosniff",
 });
