@@ -61,6 +61,7 @@ export function openApp(
       const { client, relayToApp } = await grpc.get();
       return relayToApp(client, request, signal);
     },
+    endTunnels: () => http.endTunnels(),
     close: async () => {
       await Promise.all([http.close(), grpc.close()]);
     },

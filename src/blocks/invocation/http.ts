@@ -2,6 +2,7 @@
 import type { BodyStream, MeshRequest, MeshResponse } from "../../../mesh/index.ts";
 import type { HttpCall, HttpReply } from "../../api/http.ts";
 import { readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
+import { upgradeName } from "../../api/upgrade.ts";
 import { forwardRequestHeaders, forwardResponseHeaders, headerValue } from "../../app/headers.ts";
 import { sniffContentType } from "../../lib/content-type.ts";
 import { setTrace } from "../../telemetry/tracing/headers.ts";
@@ -17,8 +18,9 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   const { id, method } = readTarget(call);
   call.endpoint = `InvokeService/${id}`;
   if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
-  const body = await call.content();
   const headers = invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders));
+  if (call.upgrade !== undefined) headers.push(upgradeName, call.upgrade);
+  const body = await call.content();
   if (call.span !== undefined) {
     nameSpan(call.span, id, method);
     setTrace(headers, call.span);
@@ -33,6 +35,9 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   const repeatable = body.length === 0 || call.headers["content-length"] !== undefined;
   const { signal } = call;
   const response = await invocation.invoke(id, request, { signal, protocol: "http", repeatable });
+  // Only a client that asked for a tunnel may be told that it begins.
+  const tunnel = call.upgrade !== undefined && response.status === 101;
+  if (tunnel) return { status: 101, rawHeaders: response.headers, body: response.body };
   if (response.status < 200 || response.status > 399) invocation.countRefusal();
   return response.grpc === undefined ? httpAppReply(response) : grpcAppReply(response, response.grpc);
 }

@@ -6,6 +6,8 @@ import { hostname, networkInterfaces } from "node:os";
 import { readGrpcCaller } from "../../api/grpc-caller.ts";
 import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import type { BlockHost } from "../block.ts";
+import { upgradeName } from "../../api/upgrade.ts";
+import { headerValue } from "../../app/headers.ts";
 import { AccessControl } from "./access-control.ts";
 import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
@@ -78,6 +80,7 @@ export class Invocation {
     const { app, options, tracer } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
+    else refuseUpgrade(request);
     this.#admit(request, caller);
     const span = tracer === undefined ? undefined : serverSpan(tracer, options.appId, request);
     try {
@@ -140,6 +143,7 @@ export class Invocation {
       throw invokeFailed(target.id, "cannot invoke local endpoint: app channel not initialized");
     try {
       if (app.protocol === "http") checkVerb(request.verb);
+      else refuseUpgrade(request);
       const headers = this.#forApp(request);
       const local = app.protocol === "grpc" ? withBinaryTrace(headers) : headers;
       return await app.invoke({ ...request, headers: local }, signal);
@@ -162,8 +166,9 @@ export class Invocation {
     const startMs = clock.monotonicMs();
     const { body } = request;
     const streaming = !(body instanceof Uint8Array) && body.length === undefined;
+    const sidecarsOnly = streaming && headerValue(request.headers, upgradeName) !== undefined;
     this.#peers.traffic.sent(target.app, streaming ? "streaming" : "unary");
-    const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal };
+    const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal, sidecarsOnly };
     const headers = [...request.headers, ...this.#forwarded];
     const headed = { ...request, headers, body: asSentOn(body) };
     let waits: Waits | undefined;
@@ -244,6 +249,11 @@ export class Invocation {
 function checkVerb(verb: string): void {
   if (verb === "") throw new Error("missing HTTP extension field");
   if (verb === "NONE" || verb === "CONNECT") throw new Error("invalid HTTP verb");
+}
+
+function refuseUpgrade({ headers }: MeshRequest): void {
+  if (headerValue(headers, upgradeName) === undefined) return;
+  throw new Error("a gRPC app takes no WebSocket; only apps with --app-protocol http or https do");
 }
 
 function forwardingHeaders(address: string): readonly string[] {
