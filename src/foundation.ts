@@ -1,5 +1,5 @@
 /**
- * What blocks stand on, opened in the order of start: NATS, metrics and traces, policies, the way to the app, components.
+ * What blocks stand on, in the order of start: NATS, metrics and traces, policies, the way to the app, components.
  */
 import { joinMesh, type Clock, type Mesh } from "../mesh/index.ts";
 import type { Health } from "./api/health.ts";

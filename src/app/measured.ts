@@ -7,7 +7,7 @@ import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
 import type { GrpcAppClient } from "./grpc.ts";
 import type { HttpApp } from "./http.ts";
 
-export type MeasuredHttp = Pick<HttpApp, "invoke" | "http" | "close"> & {
+export type MeasuredHttp = Pick<HttpApp, "invoke" | "http" | "endTunnels" | "close"> & {
   /** A health probe; any status is an answer. */
   probe(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse>;
 };
@@ -52,6 +52,7 @@ export function measuredHttp(http: HttpApp, metrics: Metrics, clock: Clock): Mea
     invoke: (request: MeshRequest, signal: AbortSignal, onDone?: () => void): Promise<MeshResponse> =>
       measure(request, request.path.slice(1), () => http.invoke(request, signal, onDone)),
     http: (request, signal) => measure(request, pathOf(request.path), () => http.http(request, signal)),
+    endTunnels: () => http.endTunnels(),
     close: () => http.close(),
     async probe(request, signal) {
       const startMs = clock.monotonicMs();
