@@ -185,6 +185,17 @@ export class Policy {
   }
 }
 
+/** A call of a component: under its policy, or plainly when there is none. */
+export function callUnder<T>(
+  policy: Policy | undefined,
+  signal: AbortSignal,
+  attempt: Attempt<T>,
+  judgeError?: (error: unknown) => Failure,
+): Promise<T> {
+  if (policy === undefined) return attempt(signal, 1);
+  return policy.run(attempt, judgeError === undefined ? { signal } : { signal, judgeError });
+}
+
 function meaning(outcome: Outcome<unknown>, signal: AbortSignal): "success" | "failure" | "unknown" {
   if (outcome.failure === undefined) return "success";
   const givenUp = signal.aborted && "error" in outcome;

@@ -2,8 +2,12 @@
  * Publishing many events in one request. Each gets its own envelope; components take them one by one, many at once.
  */
 import { eachAtMost } from "../../lib/each-at-most.ts";
+import { callUnder } from "../../resiliency/policy.ts";
+import { PolicyStop } from "../../resiliency/stop.ts";
+import type { Broker } from "./broker.ts";
 import { bulkRefused } from "./errors.ts";
 import type { PublishMessage } from "./port.ts";
+import { judgePublish, type Via } from "./policy.ts";
 import { asError } from "./publish.ts";
 import type { PublishTarget, Publisher } from "./publish.ts";
 import type { TraceContext } from "./trace.ts";
@@ -36,6 +40,7 @@ export type BulkPublisher = {
     target: PublishTarget,
     request: BulkRequest,
     signal: AbortSignal,
+    via: Via,
   ): Promise<FailedEntry[] | undefined>;
 };
 
@@ -56,20 +61,53 @@ export function createBulkPublisher(publisher: Publisher, appId: string): BulkPu
         cause: `error: ${cause}`,
       });
     },
-    async publish(target, request, signal) {
+    async publish(target, request, signal, via) {
       const messages = request.entries.map((entry) => wrapEntry(publisher, target, entry, request));
       publisher.allow(target);
-      const failed: FailedEntry[] = [];
-      await eachAtMost(messages, maxParallel, async (message, index) => {
-        try {
-          await publisher.send(target.broker, message, signal);
-        } catch (error) {
-          failed.push({ entryId: request.entries[index]!.entryId, error: asError(error).message });
-        }
-      });
-      return failed.length === 0 ? undefined : failed;
+      const failed = await sendAll(publisher, target.broker, messages, signal, via);
+      if (failed.size === 0) return undefined;
+      return [...failed].map(([index, error]) => ({
+        entryId: request.entries[index]!.entryId,
+        error: error.message,
+      }));
     },
   };
+}
+
+/**
+ * Errors of the messages that the broker did not take, by their place. Under a policy of the component only those are
+ * sent again; when it ends the call, all that are left have failed.
+ */
+async function sendAll(
+  publisher: Publisher,
+  broker: Broker,
+  messages: readonly PublishMessage[],
+  signal: AbortSignal,
+  via: Via,
+): Promise<ReadonlyMap<number, Error>> {
+  let left: readonly number[] = messages.map((_, index) => index);
+  let failed = new Map<number, Error>();
+  const attempt = async (now: AbortSignal): Promise<void> => {
+    const found = new Map<number, Error>();
+    await eachAtMost(left, maxParallel, async (index) => {
+      try {
+        await publisher.sendOnce(broker, messages[index]!, now);
+      } catch (error) {
+        found.set(index, asError(error));
+      }
+    });
+    // What comes after the time of this attempt is of no use: the messages are on their way again.
+    if (now.aborted && !signal.aborted) return;
+    failed = found;
+    left = [...found.keys()];
+    for (const error of found.values()) throw error;
+  };
+  try {
+    await callUnder(broker.outbound, signal, attempt, judgePublish[via]);
+  } catch (error) {
+    if (error instanceof PolicyStop) return new Map(left.map((index) => [index, error]));
+  }
+  return failed;
 }
 
 function wrapEntry(

@@ -19,7 +19,7 @@ export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute
     const entries = decodeBulk(target, bulk.appId, await call.body());
     bulk.checkIds(target, entries);
     const request = { entries, metadata, trace: traceOf(call) };
-    const failed = await bulk.publish(target, request, call.signal);
+    const failed = await bulk.publish(target, request, call.signal, "http");
     return failed === undefined ? noContent : bulkFailedReply(target, failed);
   };
   return [
@@ -53,7 +53,7 @@ export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute
           metadata,
           trace: traceOf(call),
         };
-        await publisher.publish(target, event, call.signal);
+        await publisher.publish(target, event, call.signal, "http");
         return noContent;
       },
     },
