@@ -3,10 +3,12 @@
  * ending. How an event reaches the app stands in http-app.ts and grpc-app.ts.
  */
 import type { OpenComponent } from "../../components/open.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
+import { anyFailure, callUnder, type Failure } from "../../resiliency/policy.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { BlockHost } from "../block.ts";
 import { directionOf, type Outputs } from "./bindings.ts";
-import { openHttpApp } from "./http-app.ts";
+import { openHttpApp, Refused } from "./http-app.ts";
 import type { Binding, BindingEvent, BindingReading } from "./port.ts";
 
 /** One protocol's way to ask an app about a binding and to hand it events. */
@@ -16,6 +18,11 @@ export type BindingApp = {
   /** Resolves with the app's answer. Rejects when the event was not handled. */
   deliver(name: string, route: string, event: BindingEvent, signal: AbortSignal): Promise<Uint8Array>;
 };
+
+function judge(error: unknown): Failure {
+  if (error instanceof Refused) return error.failure;
+  return error instanceof GrpcStatusError ? { kind: "grpc", code: error.code } : anyFailure;
+}
 
 export type Inputs = {
   /** Begins, or begins again after `end`. Problems are logged. */
@@ -118,18 +125,20 @@ async function read(
   component: OpenComponent<Binding>,
   app: BindingApp,
   route: string,
-  { clock }: BlockHost,
+  { clock, policies }: BlockHost,
   log: Log,
   record: Record,
 ): Promise<void> {
   const { name } = component.resource;
+  const policy = policies.component(name, "Binding", "inbound");
   try {
     const reading = await component.port.read!(async (event, signal) => {
       if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
       const startMs = clock.monotonicMs();
       let success = false;
       try {
-        const answer = await app.deliver(name, route, event, signal);
+        const attempt = (now: AbortSignal): Promise<Uint8Array> => app.deliver(name, route, event, now);
+        const answer = await callUnder(policy, signal, attempt, judge);
         success = true;
         return answer;
       } finally {
