@@ -8,7 +8,8 @@ import { Health } from "./api/health.ts";
 import { Metadata } from "./api/metadata.ts";
 import { openApis } from "./apis.ts";
 import type { AppChannel } from "./app/channel.ts";
-import { openApp } from "./app/open.ts";
+import { type AppConfig, askForConfig, emptyAppConfig } from "./app/config.ts";
+import { appAddress, openApp } from "./app/open.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
@@ -16,6 +17,7 @@ import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
+import { makePipelines, type Pipelines } from "./pipelines.ts";
 import { systemRandom } from "./lib/random.ts";
 import { noPolicies, type Policies } from "./resiliency/policies.ts";
 import { Serving } from "./serving.ts";
@@ -72,7 +74,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, app, components, httpEndpoints, policies } = await openFoundation(
+  const { mesh, metrics, app, components, httpEndpoints, pipelines, policies } = await openFoundation(
     init,
     clock,
     health,
@@ -82,7 +84,8 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
   const foundation = { options, configuration, mesh, clock, app, components, policies, log, metrics };
-  const host: BlockHost = { ...foundation, random: systemRandom, subscriptions, httpEndpoints };
+  const appPipeline = pipelines.app;
+  const host: BlockHost = { ...foundation, random: systemRandom, subscriptions, httpEndpoints, appPipeline };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -97,8 +100,18 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   });
 
   // 4. API servers: gRPC, then HTTP.
-  const { fallback, receive } = invocation;
-  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback });
+  const { fallback, proxy, receive } = invocation;
+  const apis = await openApis({
+    ...init,
+    clock,
+    metrics,
+    health,
+    metadata,
+    blocks,
+    fallback,
+    proxy,
+    pipelines,
+  });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {
@@ -107,7 +120,16 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
     log.info(`dapr initialized. Status: Running. Init Elapsed ${elapsedMs}ms`);
   };
-  const serving = new Serving({ mesh, receive, blocks, clock, log, onServing: initialized });
+  const serving = new Serving({
+    mesh,
+    receive,
+    blocks,
+    clock,
+    log,
+    appAt: appAddress(options.app),
+    askForConfig: () => configOf(app, options, clock, log),
+    onServing: initialized,
+  });
   const running = follow(app, serving, stopping.signal, initialized);
 
   return {
@@ -142,8 +164,9 @@ async function follow(
   initialized: () => void,
 ): Promise<void> {
   try {
-    await app.listening(stopping);
+    await app.listening(stopping, () => serving.tellUnready("starting"));
     if (app.health === undefined) return await serving.set(true);
+    serving.tellUnready("ill");
     const following = serving.follow(app.health, stopping);
     initialized();
     await following;
@@ -152,12 +175,24 @@ async function follow(
   }
 }
 
+async function configOf(
+  app: AppChannel,
+  options: SidecarOptions,
+  clock: Clock,
+  log: Log,
+): Promise<AppConfig> {
+  const { appId, actorsDisseminateTimeoutMs: disseminateTimeoutMs } = options;
+  if (options.app.skipConfig) return emptyAppConfig;
+  return askForConfig({ app, appId, disseminateTimeoutMs, clock, log });
+}
+
 type Foundation = {
   readonly mesh: Mesh;
   readonly metrics: Metrics;
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
   readonly httpEndpoints: BlockHost["httpEndpoints"];
+  readonly pipelines: Pipelines;
   readonly policies: Policies;
 };
 
@@ -183,12 +218,14 @@ async function openFoundation(
   const profiling = await openProfiling(options, clock, log);
   opened.defer(() => profiling?.close());
   const policies = await openPolicies(init, clock, metrics);
-  const app = openApp(options, clock, log);
+  const pipelines = makePipelines({ ...init, components: () => components });
+  const app = openApp(options, clock, log, pipelines.app);
   opened.defer(() => app.close());
   const resources = init.resources.components;
   const { deniedComponents: deny } = init.configuration;
   const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
+  pipelines.warnSkipped();
   health.set("components", true);
   const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {
     env,
@@ -196,7 +233,7 @@ async function openFoundation(
     ...components.secrets,
   });
   for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, app, components, httpEndpoints, policies };
+  return { mesh, metrics, app, components, httpEndpoints, pipelines, policies };
 }
 
 /** Loaded only where there is a Resiliency resource. */

@@ -5,6 +5,9 @@
 import type { Clock, Mesh } from "../../mesh/index.ts";
 import type { Log } from "../telemetry/log.ts";
 
+/** Thrown by `open` for a field whose value turns out to be of no use: the message then gets the field's line. */
+export { MetadataError } from "../config/kinds/component.ts";
+
 /** One metadata field. Names match case-insensitively. */
 export type MetadataField = {
   readonly kind: "string" | "boolean" | "integer" | "duration" | "number";
@@ -18,6 +21,10 @@ export type MetadataField = {
   readonly min?: number;
   readonly max?: number;
   readonly oneOf?: readonly string[];
+  /** Booleans: only 1, t, true, 0, f, false are taken, other text is refused. */
+  readonly strict?: boolean;
+  /** Durations: what a number without unit counts; seconds when not given. */
+  readonly bareUnit?: "ms" | "s";
 };
 
 export type MetadataSchema = Readonly<Record<string, MetadataField>>;

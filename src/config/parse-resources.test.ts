@@ -71,6 +71,7 @@ scopes:
         secretStore: "vault",
         scopes: ["shop", "5"],
         origin: { file: "dir/s.yaml", line: 2, column: 1 },
+        typeOrigin: { file: "dir/s.yaml", line: 8, column: 3 },
         metadata: [
           { ...item, name: "redisHost", value: "localhost:6379", origin: origin(13) },
           { ...item, name: "enableTLS", value: "false", origin: origin(15) },

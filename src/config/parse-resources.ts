@@ -45,6 +45,8 @@ const KINDS: ReadonlyMap<string, readonly string[]> = new Map([
 export function parseResources(text: string, file: string): ParsedResources {
   const resources: Resource[] = [];
   const problems: Problem[] = [];
+  const control = CONTROL.exec(text);
+  if (control !== null) return { resources, problems: [controlProblem(text, control.index, file)] };
   let first = true;
   for (const document of parseYaml(text)) {
     const list = new ProblemList(file);
@@ -54,6 +56,17 @@ export function parseResources(text: string, file: string): ParsedResources {
     problems.push(...list.all);
   }
   return deepFreeze({ resources, problems });
+}
+
+/** YAML allows none of them, and a file that holds one is usually no text at all. */
+// oxlint-disable-next-line no-control-regex
+const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/;
+
+function controlProblem(text: string, index: number, file: string): Problem {
+  const before = text.slice(0, index).split("\n");
+  const code = text.charCodeAt(index).toString(16).padStart(4, "0").toUpperCase();
+  const message = `the control character U+${code} is not allowed in YAML, save the file as plain text`;
+  return { severity: "error", file, line: before.length, column: before.at(-1)!.length + 1, message };
 }
 
 /** `first`: no document with content stands before it in its file. */
@@ -101,10 +114,9 @@ function isOurs(section: Section, kind: string, apiVersion: string): boolean {
     if (!apiVersion.startsWith("dapr.io/")) return false;
     const hint = didYouMean(kind, KINDS.keys());
     const known = [...KINDS.keys()].join(", ");
-    section.problems.warn(
-      section.positionOf("kind"),
-      `kind ${JSON.stringify(kind)} is not known${hint} (known: ${known})`,
-    );
+    const fault =
+      kind === "" ? "is missing, write kind: Component" : `${JSON.stringify(kind)} is not known${hint}`;
+    section.problems.warn(section.positionOf("kind"), `kind ${fault} (known: ${known})`);
     return false;
   }
   // Other systems have kinds of these names too, so only a near miss of ours is worth a line.

@@ -13,7 +13,7 @@ import type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
 import type { ResiliencyResource } from "./kinds/resiliency.ts";
 import type { SubscriptionResource } from "./kinds/subscription.ts";
 import type { ParsedResources, Resource } from "./parse-resources.ts";
-import type { Problem } from "./problem.ts";
+import { formatPlace, type Problem } from "./problem.ts";
 import { SettingError } from "./setting-error.ts";
 
 export type { ComponentResource } from "./kinds/component.ts";
@@ -153,7 +153,8 @@ function repeatedEndpoints(endpoints: readonly HttpEndpointResource[]): Problem[
 function describeDuplicate(resource: ComponentResource, existing: ComponentResource): string {
   return (
     `duplicate definition of Component name ${componentLabel(resource)} ` +
-    `with existing ${componentLabel(existing)}`
+    `with existing ${componentLabel(existing)} ` +
+    `(${formatPlace(resource.origin)} and ${formatPlace(existing.origin)}; rename one)`
   );
 }
 

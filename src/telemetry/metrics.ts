@@ -20,7 +20,10 @@ export type LatencyFamily = (latencyMs: number, ...labels: string[]) => void;
 export type GaugeFamily = (value: number, ...labels: string[]) => void;
 
 export type Metrics = {
-  /** Family `dapr_<name>` with `app_id` and these labels. Asking again for a name gives the same family. */
+  /**
+   * Family `dapr_<name>` with these labels, and `app_id` = the own app unless it is among them. Asking again for a name
+   * gives the same family.
+   */
   count(name: string, help: string, labels: readonly string[]): CountFamily;
   latency(name: string, help: string, labels: readonly string[]): LatencyFamily;
   gauge(name: string, help: string, labels: readonly string[]): GaugeFamily;
@@ -128,10 +131,8 @@ class Family<S extends Series> {
   }
 
   #keep(key: string, values: readonly string[]): S {
-    const pairs = [
-      ["app_id", this.#appId] as const,
-      ...this.#labelNames.map((name, i) => [name, values[i] ?? ""] as const),
-    ];
+    const named = this.#labelNames.map((name, i) => [name, values[i] ?? ""] as const);
+    const pairs = this.#labelNames.includes("app_id") ? named : [["app_id", this.#appId] as const, ...named];
     const sorted = pairs.sort(([a], [b]) => (a < b ? -1 : 1));
     const made = this.#make(sorted.map(([name, value]) => `${name}="${escapeLabel(value)}"`).join(","));
     this.#series.set(key, made);
