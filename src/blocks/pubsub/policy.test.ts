@@ -4,7 +4,7 @@ import { policiesOf } from "../../../test/contract/policies.ts";
 import { testPubSubBlock, type TestedPubSub } from "../../../test/contract/pubsub-block.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 
-/** `inbound` and `outbound` of the component, in terms of r (3 tries), p (3 tries by code), t (timeout), c (breaker). */
+/** Policies of the component by r (3 tries), p (3 tries by code), t (timeout) and c (breaker). */
 const policies = (sides: string): ReturnType<typeof policiesOf> =>
   policiesOf(`  policies:
     timeouts: {t: 100ms}

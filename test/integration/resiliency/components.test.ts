@@ -1,7 +1,7 @@
 // Policies around components, seen from outside: an app and a server that fail on command, and a NATS server that
 // stands still. One sidecar beside an HTTP app, one beside a gRPC app, each with its Resiliency.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { TopicEventResponse_TopicEventResponseStatus as Status } from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
+import * as callback from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import {
   eventually,
@@ -15,6 +15,8 @@ import {
 } from "../../kit/index.ts";
 import type { App, AppReply, GrpcApp, Nats, Sidecar } from "../../kit/index.ts";
 import { breakerState, valueOf } from "./series.ts";
+
+const Status = callback.TopicEventResponse_TopicEventResponseStatus;
 
 const component = (name: string, type: string, metadata: Readonly<Record<string, string>> = {}): string =>
   `apiVersion: dapr.io/v1alpha1
