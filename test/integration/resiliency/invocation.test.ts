@@ -61,6 +61,19 @@ spec:
       "http://127.0.0.1:${port}": { retry: picky, timeout: plain }
 `;
 
+/** Lets the caller in, but for one method. */
+const access = `apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: { name: access }
+spec:
+  accessControl:
+    policies:
+      - appId: caller
+        namespace: default
+        trustDomain: public
+        operations: [{ name: /denied, httpVerb: ["*"], action: deny }]
+`;
+
 const endpoint = (name: string, port: number): string => `apiVersion: dapr.io/v1alpha1
 kind: HTTPEndpoint
 metadata: { name: ${name} }
@@ -74,7 +87,7 @@ beforeAll(async () => {
   own = stack.use(await startApp());
   grpcApp = stack.use(await startGrpcApp());
   shop = stack.use(await startSidecar({ appId: "shop", appPort: app.port, nats }));
-  gone = stack.use(await startSidecar({ appId: "gone", appPort: app.port, nats }));
+  gone = stack.use(await startSidecar({ appId: "gone", appPort: app.port, nats, config: access }));
   stack.use(await startSidecar({ appId: "grpc", appPort: grpcApp.port, appProtocol: "grpc", nats }));
   const endpoints = ["growing", "broken", "empty", "default"].map((name) => endpoint(name, app.port));
   caller = stack.use(
@@ -360,6 +373,12 @@ test("the metrics count loads, calls under a policy and what policies did", asyn
   await invoke("shop");
   expect((await valueOf(caller, "resiliency_count", retry)) - before).toBe(2);
   expect((await valueOf(caller, "resiliency_activations_total", retry)) - activeBefore).toBe(1);
+});
+
+test("a denied call is no failure: it is not made again", async () => {
+  method = "denied";
+  expect((await invoke("gone")).status).toBe(403);
+  expect(caller.logs()).not.toContain("calls to gone: try 1 failed");
 });
 
 describe("an app whose sidecar was killed", () => {
