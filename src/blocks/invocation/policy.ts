@@ -54,9 +54,9 @@ async function keepBody(request: MeshRequest): Promise<MeshRequest> {
   }
 }
 
-/** The status of a gRPC app is an answer like any other: neither retried nor counted. */
+/** The status of a gRPC app is an answer like any other: neither retried nor counted. 101 begins a tunnel. */
 function judgeOverHttp({ grpc, status }: MeshResponse): Failure | undefined {
-  const fine = grpc !== undefined || (status >= 200 && status <= 399);
+  const fine = grpc !== undefined || status === 101 || (status >= 200 && status <= 399);
   return fine ? undefined : { kind: "http", code: status };
 }
 
