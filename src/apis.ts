@@ -3,6 +3,7 @@
  */
 import type { Clock } from "../mesh/index.ts";
 import { compileApiLists, pageNotFound, type ApiLists } from "./api/api-lists.ts";
+import type { GrpcProxy } from "./api/grpc.ts";
 import { type Health, healthRoutes } from "./api/health.ts";
 import { type Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
 import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
@@ -36,6 +37,8 @@ export type ApisInit = {
   readonly blocks: readonly Block[];
   /** Takes every HTTP request that no route takes (service invocation). */
   readonly fallback: HttpServerOptions["fallback"];
+  /** Takes every gRPC call of a service that the sidecar does not have. */
+  readonly proxy: GrpcProxy;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -80,17 +83,22 @@ async function listenAll(
 }
 
 function makeGrpc(init: ApisInit, { grpcGuard }: ApiLists): GrpcServer {
-  const { options, apiLogging, metadata, onShutdownRequest, blocks, clock, log, metrics } = init;
+  const { options, apiLogging, metadata, onShutdownRequest, blocks, proxy, clock, log, metrics } = init;
   return createGrpcServer({
-    methods: async () => [
-      ...(await metadataMethods(metadata)),
-      ...(await shutdownMethods(onShutdownRequest)),
-      ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
-    ],
+    methods: async () => {
+      const methods = [
+        ...(await metadataMethods(metadata)),
+        ...(await shutdownMethods(onShutdownRequest)),
+        ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
+      ];
+      const { reflectionMethods } = await import("./api/reflection-grpc.ts");
+      return [...methods, ...reflectionMethods(methods)];
+    },
     maxMessageBytes: options.api.maxBodyBytes,
     apiToken: options.api.apiToken,
     apiLogging: apiLogging.enabled,
     ...(grpcGuard === undefined ? {} : { guard: (call) => grpcGuard(call.path) }),
+    proxy,
     clock,
     log,
     metrics,

@@ -8,7 +8,8 @@ import { Health } from "./api/health.ts";
 import { Metadata } from "./api/metadata.ts";
 import { openApis } from "./apis.ts";
 import type { AppChannel } from "./app/channel.ts";
-import { openApp } from "./app/open.ts";
+import { type AppConfig, askForConfig, emptyAppConfig } from "./app/config.ts";
+import { appAddress, openApp } from "./app/open.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
@@ -95,8 +96,18 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   });
 
   // 4. API servers: gRPC, then HTTP.
-  const { fallback, receive } = invocation;
-  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback, pipelines });
+  const { fallback, proxy, receive } = invocation;
+  const apis = await openApis({
+    ...init,
+    clock,
+    metrics,
+    health,
+    metadata,
+    blocks,
+    fallback,
+    proxy,
+    pipelines,
+  });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {
@@ -105,7 +116,16 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
     log.info(`dapr initialized. Status: Running. Init Elapsed ${elapsedMs}ms`);
   };
-  const serving = new Serving({ mesh, receive, blocks, clock, log, onServing: initialized });
+  const serving = new Serving({
+    mesh,
+    receive,
+    blocks,
+    clock,
+    log,
+    appAt: appAddress(options.app),
+    askForConfig: () => configOf(app, options, clock, log),
+    onServing: initialized,
+  });
   const running = follow(app, serving, stopping.signal, initialized);
 
   return {
@@ -140,14 +160,26 @@ async function follow(
   initialized: () => void,
 ): Promise<void> {
   try {
-    await app.listening(stopping);
+    await app.listening(stopping, () => serving.tellUnready("starting"));
     if (app.health === undefined) return await serving.set(true);
+    serving.tellUnready("ill");
     const following = serving.follow(app.health, stopping);
     initialized();
     await following;
   } catch (error) {
     if (!stopping.aborted) throw error;
   }
+}
+
+async function configOf(
+  app: AppChannel,
+  options: SidecarOptions,
+  clock: Clock,
+  log: Log,
+): Promise<AppConfig> {
+  const { appId, actorsDisseminateTimeoutMs: disseminateTimeoutMs } = options;
+  if (options.app.skipConfig) return emptyAppConfig;
+  return askForConfig({ app, appId, disseminateTimeoutMs, clock, log });
 }
 
 type Foundation = {

@@ -52,6 +52,11 @@ export const zones: readonly Zone[] = [
     why: "ingress is sockets and framing; it meets blocks through their tables",
   },
   {
+    prefix: "src/components/connect/",
+    may: [mesh, "src/lib/", "src/telemetry/", "src/components/component.ts"],
+    why: "connections serve components of any block and know none",
+  },
+  {
     prefix: "src/components/*/",
     may: [
       mesh,
@@ -61,8 +66,9 @@ export const zones: readonly Zone[] = [
       "src/middleware/port.ts",
       "src/middleware/reply.ts",
       "src/components/component.ts",
+      "src/components/connect/",
     ],
-    why: "a component sees only the port it fills, lib, config types and the public mesh",
+    why: "a component sees only the port it fills, its connection, lib, config types and the public mesh",
   },
   {
     prefix: "src/components/",

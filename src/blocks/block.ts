@@ -7,6 +7,7 @@ import type { HttpRoute } from "../api/http.ts";
 import type { GrpcMethod } from "../api/grpc.ts";
 import type { AppPipeline } from "../app/app-pipeline.ts";
 import type { AppChannel } from "../app/channel.ts";
+import type { AppConfig } from "../app/config.ts";
 import type { OpenComponents } from "../components/open.ts";
 import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { ConfigurationResource } from "../config/kinds/configuration.ts";
@@ -39,6 +40,8 @@ export type Block = {
   readonly http: readonly HttpRoute[];
   /** Imports the block's grpc.ts: generated messages cost start time, so they wait for the first gRPC connection. */
   readonly grpc: () => Promise<readonly GrpcMethod[]>;
+  /** What the app says about itself; called once, before the first `appReady`. Must not throw. */
+  appConfigured?(config: AppConfig): void;
   /**
    * The app answers now (also at once when there is no app): begin what delivers to the app. Called again when it is
    * well after `appUnready`.

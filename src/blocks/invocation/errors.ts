@@ -57,3 +57,24 @@ export function grpcAppStatus(grpcCode: number, message: string, details: Uint8A
     grpcStatus: details,
   });
 }
+
+/** A proxied call names no app. */
+export function noProxyTarget(path: string): ApiError {
+  const ours = path.startsWith("/dapr.proto.runtime.");
+  return unknownProxyTarget(
+    ours
+      ? "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found"
+      : "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata",
+  );
+}
+
+/** A proxied call names an app that cannot be or is not there. */
+export function unknownProxyTarget(message: string, cause?: unknown): ApiError {
+  return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.Unknown, message, cause });
+}
+
+/** A proxied call found no instance of an app that is there otherwise. */
+export function noInstance(app: string, cause?: unknown): ApiError {
+  const message = `no instance of ${app} takes calls`;
+  return new ApiError({ code, httpStatus: 503, grpcCode: GrpcCode.Unavailable, message, cause });
+}
