@@ -72,17 +72,13 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, app, components, httpEndpoints, pipelines } = await openFoundation(
-    init,
-    clock,
-    health,
-    opened,
-  );
+  const foundation = await openFoundation(init, clock, health, opened);
+  const { mesh, app, components, pipelines } = foundation;
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
-  const foundation = { options, configuration, mesh, clock, app, components, log, metrics };
-  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints, appPipeline: pipelines.app };
+  const settings = { options, configuration, subscriptions, appPipeline: pipelines.app };
+  const host: BlockHost = { ...foundation, ...settings, clock, log };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -97,17 +93,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 4. API servers: gRPC, then HTTP.
   const { fallback, proxy, receive } = invocation;
-  const apis = await openApis({
-    ...init,
-    clock,
-    metrics,
-    health,
-    metadata,
-    blocks,
-    fallback,
-    proxy,
-    pipelines,
-  });
+  const apis = await openApis({ ...init, ...foundation, clock, health, metadata, blocks, fallback, proxy });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {

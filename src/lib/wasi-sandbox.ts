@@ -52,7 +52,7 @@ export async function createWasiSandbox(options: WasiOptions): Promise<WasiSandb
   };
   const imports = { ...wasi.wasiImport, ...output, ...(options.strict ? repeatable(view) : {}) };
   return {
-    imports: imports as WasmFunctions,
+    imports,
     start(instance) {
       memory = instance.exports["memory"] as WasmMemory;
       if (instance.exports["_initialize"] !== undefined) wasi.initialize(instance);

@@ -209,7 +209,8 @@ function checkGuest(module: WasmModule): void {
 }
 
 async function load(url: string, signal: AbortSignal): Promise<Buffer> {
-  if (/^file:\/\//.test(url)) return readFile(url.startsWith("file:///") ? fileURLToPath(url) : url.slice(7));
+  if (url.startsWith("file://"))
+    return readFile(url.startsWith("file:///") ? fileURLToPath(url) : url.slice(7));
   if (!/^https?:\/\//.test(url)) {
     throw new Error(
       `metadata field "url": "${url}" is neither a file:// nor an http(s):// address; ` +

@@ -219,7 +219,8 @@ describe("calls of the app's own gRPC services", () => {
     const refused = await call(alice, "grpc", "/pkg.Svc/Other");
     expect(refused.code).toBe(7);
     expect(refused.details).toBe(
-      "access control policy has denied access to id: spiffe://public/ns/default/alice operation: /pkg.Svc/Other verb: NONE",
+      "access control policy has denied access to id: spiffe://public/ns/default/alice " +
+        "operation: /pkg.Svc/Other verb: NONE",
     );
     expect((await call(alice, "grpc", "/pkg.svc/call")).code).toBe(7);
   });
