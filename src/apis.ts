@@ -2,8 +2,8 @@
  * The API ports of a sidecar: gRPC, HTTP and the public one, what is mounted on each, and where they listen.
  */
 import type { Clock } from "../mesh/index.ts";
-import { compileApiLists, pageNotFound, type ApiLists } from "./api/api-lists.ts";
 import type { GrpcProxy } from "./api/grpc.ts";
+import { compileApiLists, pageNotFound, type ApiLists } from "./api/api-lists.ts";
 import { type Health, healthRoutes } from "./api/health.ts";
 import { type Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
 import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
@@ -97,8 +97,8 @@ function makeGrpc(init: ApisInit, { grpcGuard }: ApiLists): GrpcServer {
     maxMessageBytes: options.api.maxBodyBytes,
     apiToken: options.api.apiToken,
     apiLogging: apiLogging.enabled,
-    ...(grpcGuard === undefined ? {} : { guard: (call) => grpcGuard(call.path) }),
     proxy,
+    ...(grpcGuard === undefined ? {} : { guard: (call) => grpcGuard(call.path) }),
     clock,
     log,
     metrics,

@@ -18,6 +18,8 @@ import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/c
 import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem, type LoadedResources } from "./config/resources.ts";
 import { makePipelines, type Pipelines } from "./pipelines.ts";
+import { systemRandom } from "./lib/random.ts";
+import { noPolicies, type Policies } from "./resiliency/policies.ts";
 import { Serving } from "./serving.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
 import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
@@ -78,7 +80,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
   const settings = { options, configuration, subscriptions, appPipeline: pipelines.app };
-  const host: BlockHost = { ...foundation, ...settings, clock, log };
+  const host: BlockHost = { ...foundation, ...settings, random: systemRandom, clock, log };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -87,6 +89,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     features: init.features,
     components: () => components.list(),
     others: resources.others,
+    resiliencies: resources.resiliencies,
     appUp: () => health.isReady("app"),
     parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
   });
@@ -175,6 +178,7 @@ type Foundation = {
   readonly components: Awaited<ReturnType<typeof openComponents>>;
   readonly httpEndpoints: BlockHost["httpEndpoints"];
   readonly pipelines: Pipelines;
+  readonly policies: Policies;
 };
 
 async function openFoundation(
@@ -198,6 +202,7 @@ async function openFoundation(
   }
   const profiling = await openProfiling(options, clock, log);
   opened.defer(() => profiling?.close());
+  const policies = await openPolicies(init, clock, metrics);
   const pipelines = makePipelines({ ...init, components: () => components });
   const app = openApp(options, clock, log, pipelines.app);
   opened.defer(() => app.close());
@@ -213,7 +218,16 @@ async function openFoundation(
     ...components.secrets,
   });
   for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, app, components, httpEndpoints, pipelines };
+  return { mesh, metrics, app, components, httpEndpoints, pipelines, policies };
+}
+
+/** Loaded only where there is a Resiliency resource. */
+async function openPolicies(init: SidecarInit, clock: Clock, metrics: Metrics): Promise<Policies> {
+  const resources = init.resources.resiliencies;
+  if (resources.length === 0) return noPolicies;
+  const { compilePolicies } = await import("./resiliency/compile.ts");
+  const log = init.log.scope("dapr.runtime.resiliency");
+  return compilePolicies({ resources, clock, random: systemRandom, log, metrics });
 }
 
 /** The profiler is loaded only where it is wanted. */

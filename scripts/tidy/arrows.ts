@@ -117,6 +117,11 @@ const packageRules: readonly {
     why: "server frameworks stay in ingress",
   },
   {
+    what: /^@marcbachmann\/cel-js$/,
+    only: ["src/lib/cel.ts"],
+    why: "CEL is spoken in src/lib/cel.ts only",
+  },
+  {
     what: /^(node:)?timers(\/promises)?$/,
     only: ["src/lib/", "mesh/clock.ts"],
     why: "take the Clock that is passed in",

@@ -13,6 +13,8 @@ import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { ConfigurationResource } from "../config/kinds/configuration.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
+import type { Policies } from "../resiliency/policies.ts";
+import type { Random } from "../lib/random.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
@@ -23,6 +25,7 @@ export type BlockHost = {
   readonly configuration: ConfigurationResource;
   readonly mesh: Mesh;
   readonly clock: Clock;
+  readonly random: Random;
   readonly app: AppChannel;
   readonly components: OpenComponents;
   /** Declarative subscriptions of the resource files, already scoped to this app. */
@@ -31,6 +34,8 @@ export type BlockHost = {
   readonly httpEndpoints: readonly HttpEndpoint[];
   /** `spec.appHttpPipeline`, which the app's channel has already; undefined without handlers. */
   readonly appPipeline?: AppPipeline | undefined;
+  /** Timeouts, retries and circuit breakers by target. */
+  readonly policies: Policies;
   readonly log: Log;
   readonly metrics: Metrics;
 };

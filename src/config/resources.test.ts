@@ -59,6 +59,7 @@ describe("loadResources", () => {
       components: [],
       subscriptions: [],
       httpEndpoints: [],
+      resiliencies: [],
       others: [],
       problems: [],
     });

@@ -16,6 +16,8 @@ const maxSeries = 2_000;
 /** Records one event. Label values in the order of the family's label names. */
 export type CountFamily = (...labels: string[]) => void;
 export type LatencyFamily = (latencyMs: number, ...labels: string[]) => void;
+/** Sets the current value. */
+export type GaugeFamily = (value: number, ...labels: string[]) => void;
 
 export type Metrics = {
   /**
@@ -24,6 +26,7 @@ export type Metrics = {
    */
   count(name: string, help: string, labels: readonly string[]): CountFamily;
   latency(name: string, help: string, labels: readonly string[]): LatencyFamily;
+  gauge(name: string, help: string, labels: readonly string[]): GaugeFamily;
   /** Text exposition; a family appears after its first record. */
   render(): string;
   readonly contentType: string;
@@ -58,6 +61,12 @@ export function createMetrics(appId: string): Metrics {
         series.buckets[bucketOf(latencyMs)]!++;
       };
     },
+    gauge(name, help, labels) {
+      const gauges = family(name, () => new Family(`dapr_${name}`, "gauge", help, appId, labels, newCounter));
+      return (value, ...values) => {
+        gauges.series(values).value = value;
+      };
+    },
     render: () => [...families.values()].map((each) => each.render()).join("") + processMetrics(),
     contentType: "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
   };
@@ -67,6 +76,7 @@ export function createMetrics(appId: string): Metrics {
 export const noMetrics: Metrics = Object.freeze({
   count: () => () => {},
   latency: () => () => {},
+  gauge: () => () => {},
   render: () => "",
   contentType: "text/plain",
 });
@@ -85,7 +95,7 @@ class Family<S extends Series> {
 
   constructor(
     name: string,
-    type: "counter" | "histogram",
+    type: "counter" | "histogram" | "gauge",
     help: string,
     appId: string,
     labelNames: readonly string[],

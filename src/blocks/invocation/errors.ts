@@ -38,6 +38,18 @@ export function denied(id: string, reason: string, cause?: unknown): ApiError {
   });
 }
 
+/** An attempt took longer than the timeout of its policy. Over gRPC the words stand alone. */
+export function timedOut(id: string, text: string): ApiError {
+  const said = { message: text, httpMessage: `failed to invoke, id: ${id}, err: ${text}` };
+  return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.DeadlineExceeded, ...said });
+}
+
+/** A circuit breaker did not let the call through. */
+export function breakerRefused(id: string, text: string): ApiError {
+  const said = { message: text, httpMessage: `failed to invoke, id: ${id}, err: ${text}` };
+  return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.Unknown, ...said });
+}
+
 /** A request that can never be valid, e.g. a method name with a control character. */
 export function invalidRequest(reason: string): ApiError {
   return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.InvalidArgument, message: reason });

@@ -9,16 +9,15 @@ import type { BlockHost } from "../block.ts";
 import type { AccessControl } from "./access-control.ts";
 import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
+import type { ExternalTarget } from "../../app/external.ts";
+import { Waits } from "../../resiliency/retry.ts";
 import { denied, invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
+import { type InvokeCall, invokeUnder } from "./policy.ts";
 import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import type { Peers } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
 import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
-
-/** Tries after the first, and the wait between them, when a known app has no instance to answer (Dapr's policy). */
-const maxRetries = 3;
-const retryWaitMs = 1_000;
 
 export class Invocation {
   readonly #host: BlockHost;
@@ -36,16 +35,23 @@ export class Invocation {
   }
 
   /**
-   * Calls what an id means (HTTP endpoint, URL, or app, in this order) and resolves with whatever it answers, errors of
-   * the app included. Throws ApiError when nobody answered.
+   * Calls what an id means (HTTP endpoint, URL, or app, in this order), under the policy for it, and resolves with
+   * whatever it answers, errors of the app included. Throws ApiError when nobody answered.
    */
-  async invoke(id: string, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+  async invoke(id: string, request: MeshRequest, call: InvokeCall): Promise<MeshResponse> {
+    const { policies, options } = this.#host;
     const external = this.#external.find(id);
-    if (external !== undefined) return this.#invokeExternal(id, external, request, signal);
-    const { appId, namespace } = this.#host.options;
-    const target = parseAppId(id, namespace);
-    const local = target.app === appId && target.namespace === namespace;
-    return local ? this.#invokeLocal(target, request, signal) : this.#invokeRemote(target, request, signal);
+    if (external !== undefined) {
+      const policy = policies.app(external.key, external.baseUrl);
+      if (policy === undefined) return this.#invokeExternal(id, external, request, call);
+      return invokeUnder(policy, id, request, call, (again, now) =>
+        this.#invokeExternal(id, external, again, now),
+      );
+    }
+    const target = parseAppId(id, options.namespace);
+    const policy = policies.app(id, request.path);
+    if (policy === undefined) return this.#invokeApp(target, request, call);
+    return invokeUnder(policy, id, request, call, (again, now) => this.#invokeApp(target, again, now));
   }
 
   /**
@@ -93,9 +99,9 @@ export class Invocation {
 
   async #invokeExternal(
     id: string,
-    external: ReturnType<External["find"]> & object,
+    external: ExternalTarget,
     request: MeshRequest,
-    signal: AbortSignal,
+    { signal }: InvokeCall,
   ): Promise<MeshResponse> {
     try {
       checkVerb(request.verb);
@@ -107,6 +113,14 @@ export class Invocation {
     } catch (error) {
       throw invokeFailed(id, textOf(error), error);
     }
+  }
+
+  #invokeApp(target: AppTarget, request: MeshRequest, call: InvokeCall): Promise<MeshResponse> {
+    const { appId, namespace } = this.#host.options;
+    const local = target.app === appId && target.namespace === namespace;
+    return local
+      ? this.#invokeLocal(target, request, call.signal)
+      : this.#invokeRemote(target, request, call);
   }
 
   async #invokeLocal(target: AppTarget, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
@@ -126,16 +140,20 @@ export class Invocation {
     return this.#host.app.protocol === "http" ? httpHeaders(request.headers) : request.headers;
   }
 
-  async #invokeRemote(target: AppTarget, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+  async #invokeRemote(
+    target: AppTarget,
+    request: MeshRequest,
+    { signal, repeatable }: InvokeCall,
+  ): Promise<MeshResponse> {
     const { clock, mesh } = this.#host;
     const startMs = clock.monotonicMs();
     const { body } = request;
-    // What cannot be sent twice is not tried twice, although nobody has received it: as with Dapr.
     const streaming = !(body instanceof Uint8Array) && body.length === undefined;
     this.#peers.traffic.sent(target.app, streaming ? "streaming" : "unary");
     const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal };
     const headers = [...request.headers, ...this.#forwarded];
     const headed = { ...request, headers, body: asSentOn(body) };
+    let waits: Waits | undefined;
     for (let tries = 0; ; tries++) {
       try {
         const response = eventStream(target, request, await mesh.call(headed, options));
@@ -144,18 +162,17 @@ export class Invocation {
         this.#peers.traffic.latency(clock.monotonicMs() - startMs, target.app, status);
         return response;
       } catch (error) {
-        // Only a request that nobody received may be sent again.
         const refused = streaming ? refusal(body) : undefined;
         if (refused !== undefined) throw invokeFailed(target.id, refused.message, error);
+        // Only a request that nobody received may be sent again, and only if it can be: as with Dapr.
         if (!isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
         const where = await this.#whereabouts(target);
         if (where.state === "ill") throw invokeFailed(target.id, illReason(), error);
-        const known = where.state !== "unknown";
-        if (streaming || tries === maxRetries || !(known || this.#peers.gathering))
-          return this.#givenUp(target, where, request, error, tries);
-        await clock
-          .sleep(retryWaitMs, signal)
-          .catch(() => Promise.reject(this.#failure(target, error, tries)));
+        waits ??= this.#builtInWaits(target);
+        const again = repeatable && (where.state !== "unknown" || this.#peers.gathering);
+        const waitMs = again ? waits?.next() : undefined;
+        if (waitMs === undefined) return this.#givenUp(target, where, request, error, tries);
+        await clock.sleep(waitMs, signal).catch(() => Promise.reject(this.#failure(target, error, tries)));
       }
     }
   }
@@ -173,6 +190,13 @@ export class Invocation {
     const answer = notUp(where.at, request);
     if (typeof answer === "string") throw invokeFailed(target.id, answer, error);
     return answer;
+  }
+
+  /** Retries without any configuration; an app that has an entry of its own gets what stands there. */
+  #builtInWaits(target: AppTarget): Waits | undefined {
+    const { policies, clock, random } = this.#host;
+    if (policies.targetsApp(target.app)) return undefined;
+    return new Waits(policies.builtIn("DaprBuiltInServiceRetries"), clock, random);
   }
 
   /** Presence tells an app whose instances are coming, going or ill from one that does not exist. */
