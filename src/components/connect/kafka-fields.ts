@@ -1,5 +1,6 @@
 /** Metadata fields of all Kafka components, and the client options they mean. */
 import type { BaseOptions } from "@platformatic/kafka";
+import type { Clock } from "../../../mesh/index.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 
 export const kafkaFields = {
@@ -135,7 +136,7 @@ const mechanisms = {
 } as const;
 
 /** Options of producers and consumers. Throws Error that names the field at fault. */
-export function kafkaOptions(settings: KafkaSettings, appId: string): BaseOptions {
+export function kafkaOptions(settings: KafkaSettings, appId: string, clock: Clock): BaseOptions {
   if (settings.schemaRegistryURL !== undefined) {
     throw new Error('metadata field "schemaRegistryURL": Avro schemas are not supported; remove it');
   }
@@ -154,7 +155,7 @@ export function kafkaOptions(settings: KafkaSettings, appId: string): BaseOption
     metadataMaxAge: settings.clientConnectionTopicMetadataRefreshInterval,
     autocreateTopics: true,
     ...(settings.authType === "none" || settings.disableTls ? {} : { tls: tlsOf(settings) }),
-    ...saslOf(settings),
+    ...saslOf(settings, clock),
   };
 }
 
@@ -176,9 +177,10 @@ function tlsOf({
   };
 }
 
-function saslOf(settings: KafkaSettings): Pick<BaseOptions, "sasl"> {
+function saslOf(settings: KafkaSettings, clock: Clock): Pick<BaseOptions, "sasl"> {
   const { authType, saslUsername, saslPassword, saslMechanism } = settings;
-  if (authType === "oidc") return { sasl: { mechanism: "OAUTHBEARER", token: () => fetchToken(settings) } };
+  if (authType === "oidc")
+    return { sasl: { mechanism: "OAUTHBEARER", token: () => fetchToken(settings, clock) } };
   if (authType !== "password") return {};
   if (saslUsername === undefined || saslPassword === undefined) {
     throw new Error('metadata fields "saslUsername" and "saslPassword" are required with authType password');
@@ -196,7 +198,7 @@ function saslOf(settings: KafkaSettings): Pick<BaseOptions, "sasl"> {
 const tokenTimeoutMs = 10_000;
 
 /** A token for one connection, by the client credentials grant of OAuth 2.0. */
-async function fetchToken(settings: KafkaSettings): Promise<string> {
+async function fetchToken(settings: KafkaSettings, clock: Clock): Promise<string> {
   const { oidcTokenEndpoint = "", oidcClientID = "", oidcClientSecret = "", oidcScopes } = settings;
   if (URL.parse(oidcTokenEndpoint) === null) throw new Error('metadata field "oidcTokenEndpoint" is no URL');
   const body = new URLSearchParams({
@@ -205,8 +207,10 @@ async function fetchToken(settings: KafkaSettings): Promise<string> {
     client_secret: oidcClientSecret,
     scope: oidcScopes.split(",").join(" "),
   });
-  const signal = AbortSignal.timeout(tokenTimeoutMs);
-  const answer = await fetch(oidcTokenEndpoint, { method: "POST", body, signal });
+  const late = new AbortController();
+  const timer = clock.setTimeout(() => late.abort(new Error("the token endpoint is silent")), tokenTimeoutMs);
+  const answer = await fetch(oidcTokenEndpoint, { method: "POST", body, signal: late.signal });
+  timer.cancel();
   if (!answer.ok) throw new Error(`the token endpoint answered status ${answer.status}`);
   const token = ((await answer.json()) as { access_token?: unknown }).access_token;
   if (typeof token !== "string") throw new Error("the token endpoint's answer has no access_token");

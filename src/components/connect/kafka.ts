@@ -35,7 +35,7 @@ type Parts = Pick<ComponentContext, "clock" | "log" | "appId">;
 
 /** Rejects when no broker can be reached. */
 export async function connectKafka(settings: KafkaSettings, parts: Parts): Promise<Kafka> {
-  const options = kafkaOptions(settings, parts.appId);
+  const options = kafkaOptions(settings, parts.appId, parts.clock);
   const { Producer } = await import("@platformatic/kafka");
   const producer = new Producer({
     ...options,

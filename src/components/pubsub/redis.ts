@@ -1,6 +1,6 @@
 /**
- * Publish/subscribe on Redis streams: a topic is a stream, an app a consumer group. A message that was not handled stays
- * pending and comes again after `processingTimeout` (Dapr's component acknowledges it all the same and loses it).
+ * Publish/subscribe on Redis streams: a topic is a stream, an app a consumer group. What was not handled stays pending
+ * and comes again after `processingTimeout` (Dapr's component acknowledges it all the same and loses it).
  */
 import type {
   BrokerMessage,
