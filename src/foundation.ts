@@ -1,5 +1,6 @@
 /**
- * What blocks stand on, opened in the order of start: NATS, metrics, policies, the app's channel, components, endpoints.
+ * What blocks stand on, opened in the order of start: NATS, metrics, policies, the app's channel, components, HTTP
+ * endpoints.
  */
 import { joinMesh, type Clock, type Mesh } from "../mesh/index.ts";
 import type { Health } from "./api/health.ts";
