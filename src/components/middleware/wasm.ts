@@ -38,11 +38,11 @@ type Log = ComponentContext["log"];
 const maxProgramBytes = 64 * 1024 * 1024;
 
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<Middleware> {
-  const { url, guestConfig, strictSandbox } = context.metadata;
+  const { url, guestConfig } = context.metadata;
+  const strict = context.metadata.strictSandbox || context.strictWasm === true;
   const module = await webAssembly.compile(await load(url, context.signal));
   checkGuest(module);
-  const make = (): Promise<Guest> =>
-    Guest.start(module, Buffer.from(guestConfig), strictSandbox, context.log);
+  const make = (): Promise<Guest> => Guest.start(module, Buffer.from(guestConfig), strict, context.log);
   return new WasmMiddleware(make, await make(), readsBodies(module));
 }
 
@@ -95,7 +95,6 @@ class WasmMiddleware implements Middleware {
     const { status, headers } = exchange;
     const [, replaced] = exchange.written;
     if (replaced === undefined) return { status, headers, body: buffered ? exchange.body : reply.body };
-    if (!(reply.body instanceof Uint8Array)) reply.body.cancel(new Error("a middleware has another body"));
     return { status, headers, body: Buffer.concat(replaced) };
   }
 

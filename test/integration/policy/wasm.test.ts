@@ -94,6 +94,11 @@ describe("before the API", () => {
     expect(contexts).toEqual(paths.map((path) => `${path.length} 0 200`));
   });
 
+  test("the time of day", async () => {
+    const { headers } = await sidecar.get(`${call}/clock`);
+    expect(Math.abs(Date.parse(String(headers["x-clock"])) - Date.now())).toBeLessThan(60_000);
+  });
+
   test("a guest that traps costs its request alone", async () => {
     const answers = await Promise.all([sidecar.get(`${call}/trap`), sidecar.get(`${call}/a`)]);
     expect(answers[0]).toMatchObject({ status: 500, text: "Internal Server Error" });
@@ -109,7 +114,7 @@ describe("before the API", () => {
   });
 });
 
-test("towards the app, fetched over HTTP and in a strict sandbox", async () => {
+test("towards the app, fetched over HTTP, in the strict sandbox of the Configuration", async () => {
   const program = await readFile(file);
   const server = createServer((_incoming, outgoing) => void outgoing.end(program));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -118,14 +123,17 @@ test("towards the app, fetched over HTTP and in a strict sandbox", async () => {
     appId: "outward",
     appPort: app.port,
     nats,
-    resources: resources({ url: `http://127.0.0.1:${port}/guest.wasm`, strictSandbox: "true" }),
-    config: pipelines({ app: ["guest wasm"] }),
+    resources: resources({ url: `http://127.0.0.1:${port}/guest.wasm` }),
+    config: `${pipelines({ app: ["guest wasm"] })}  wasm:\n    strictSandbox: true\n`,
   });
   server.close();
   server.closeAllConnections();
   const answer = await sidecar.post("/v1.0/invoke/outward/method/body", "text");
   expect(answer.text).toBe("POST /body? [text]");
   expect(answer.headers["x-early"]).toBe("yes");
+  // Its clock begins with 2022 in every run.
+  const { headers } = await sidecar.get("/v1.0/invoke/outward/method/clock");
+  expect(headers["x-clock"]).toMatch(/^2022-01-01T00:00/);
 });
 
 test.each([

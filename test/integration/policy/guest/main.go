@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 	"unsafe"
 )
 
@@ -114,6 +115,8 @@ func handleRequest() uint64 {
 		write(request, text)
 	case strings.Contains(asked, "/buffered"):
 		enableFeatures(2)
+	case strings.Contains(asked, "/clock"):
+		setHeader(response, "x-clock", time.Now().UTC().Format(time.RFC3339))
 	case strings.Contains(asked, "/trap"):
 		panic("the guest gives up")
 	case strings.Contains(asked, "/print"):
