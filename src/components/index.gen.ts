@@ -24,6 +24,7 @@ export const componentEntries: readonly ComponentEntry[] = [
   { type: "middleware.http.ratelimit", load: () => import("./middleware/ratelimit.ts") },
   { type: "middleware.http.routeralias", load: () => import("./middleware/routeralias.ts") },
   { type: "middleware.http.routerchecker", load: () => import("./middleware/routerchecker.ts") },
+  { type: "middleware.http.sentinel", load: () => import("./middleware/sentinel.ts") },
   { type: "middleware.http.uppercase", load: () => import("./middleware/uppercase.ts") },
   { type: "middleware.http.wasm", load: () => import("./middleware/wasm.ts") },
   { type: "pubsub.in-memory", load: () => import("./pubsub/in-memory.ts") },

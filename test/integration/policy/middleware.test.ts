@@ -319,6 +319,26 @@ test("an answer streams through a middleware that does not ask for it", async ()
   server.close();
 });
 
+test("sentinel limits a resource, before the API", async () => {
+  const resource = "GET:/v1.0/invoke/guard/method/limited";
+  const flowRules = JSON.stringify([{ resource, threshold: 1, statIntervalInMs: 60_000 }]);
+  await using sidecar = await startSidecar({
+    appId: "guard",
+    appPort: app.port,
+    nats,
+    resources: only("guard", "sentinel", { appName: "shop", flowRules, hotSpotParamRules: "[{}]" }),
+    config: pipelines({ http: ["guard sentinel"] }),
+  });
+  const limited = "/v1.0/invoke/guard/method/limited";
+  // The window's second half may begin between two requests, never a whole one.
+  const statuses = [(await sidecar.get(limited)).status, (await sidecar.get(limited)).status];
+  expect(statuses).toEqual([200, 429]);
+  expect(await sidecar.get(limited)).toMatchObject({ status: 429, text: "Too Many Requests" });
+  expect((await sidecar.post(limited)).status).toBe(200);
+  expect((await sidecar.get("/v1.0/invoke/guard/method/other")).status).toBe(200);
+  await sidecar.logged(/hotSpotParamRules never act/);
+});
+
 test("WebSockets pass middlewares of both pipelines, and may be refused", async () => {
   const server = new WebSocketServer({ port: 0, host: "127.0.0.1" });
   server.on("connection", (socket) => socket.on("message", (data) => socket.send(data as Buffer)));
