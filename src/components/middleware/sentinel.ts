@@ -1,6 +1,6 @@
 /**
- * Limits in the manner of Sentinel, by resource (`GET:/v1.0/...`): requests in an interval and at once, breakers of slow
- * ones, and limits of all together. What is too much gets 429.
+ * Limits in the manner of Sentinel, by resource (`GET:/v1.0/...`): requests in an interval and at once, breakers of
+ * slow ones, and limits of all together. What is too much gets 429.
  */
 import type { Clock } from "../../../mesh/index.ts";
 import { SlidingWindow } from "../../lib/sliding-window.ts";
