@@ -81,7 +81,7 @@ export function createBulkPublisher(
       );
       publisher.allow(target);
       const startMs = clock.monotonicMs();
-      const failed = await sendAll(publisher, target.broker, messages, signal, via);
+      const failed = await sendAll(target.broker, messages, signal, via);
       for (const [index, error] of failed) spans[index]?.fail(error.message);
       for (const span of spans) span?.end();
       record(target, failed.size === 0, clock.monotonicMs() - startMs);
@@ -99,7 +99,6 @@ export function createBulkPublisher(
  * sent again; when it ends the call, all that are left have failed.
  */
 async function sendAll(
-  publisher: Publisher,
   broker: Broker,
   messages: readonly PublishMessage[],
   signal: AbortSignal,
@@ -111,7 +110,7 @@ async function sendAll(
     const found = new Map<number, Error>();
     await eachAtMost(left, maxParallel, async (index) => {
       try {
-        await publisher.sendOnce(broker, messages[index]!, now);
+        await broker.port.publish(messages[index]!, now);
       } catch (error) {
         found.set(index, asError(error));
       }
