@@ -15,6 +15,7 @@ import type { ProxiedCall } from "../../api/grpc.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { passingStatus } from "../../api/mesh-status.ts";
 import { encodeTimeout, relayedPairs, sendablePairs } from "../../lib/grpc-wire.ts";
+import { grpcTracePairs } from "../../telemetry/tracing/headers.ts";
 import type { BlockHost } from "../block.ts";
 import { unhealthyApp } from "../../app/health.ts";
 import type { AccessControl } from "./access-control.ts";
@@ -22,6 +23,7 @@ import { noInstance, noProxyTarget, unknownProxyTarget } from "./errors.ts";
 import { callUnder, openUnder, type Send } from "./proxy-policy.ts";
 import { type Peers, withoutIdentity } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
+import { describeAnswer, proxySpan } from "./trace.ts";
 import { refusedText, type Whereabouts } from "./unready.ts";
 
 /** Verb of a proxied call in the mesh; no HTTP caller can have it, since unknown verbs become POST. */
@@ -35,27 +37,26 @@ export class Proxy {
   readonly #host: BlockHost;
   readonly #peers: Peers;
   readonly #access: AccessControl;
-  readonly #tracing: boolean;
 
   constructor(host: BlockHost, peers: Peers, access: AccessControl) {
     this.#host = host;
     this.#peers = peers;
     this.#access = access;
-    const { samplingRate } = host.configuration.tracing;
-    this.#tracing = samplingRate.trim() === "" || Number(samplingRate) !== 0;
   }
 
   /** As GrpcProxy says (api/grpc.ts). */
   async call(call: ProxiedCall): Promise<MeshResponse> {
     const { appId, namespace } = this.#host.options;
     const { path, body, signal } = call;
-    const { id, streaming } = readProxyTarget(call, this.#tracing);
+    const { id, streaming } = readProxyTarget(call, this.#host.tracer !== undefined);
     const target = proxyTarget(id, namespace);
     const request = { verb: proxyVerb, path, query: "", headers: outgoing(call), body };
     if (target.app === appId && target.namespace === namespace) {
-      this.#checkOwn(path);
+      this.#admitSelf({ app: appId, namespace }, call);
       return this.#toApp(request, signal);
     }
+    // The caller's own values stay first, as with Dapr; the peer's sidecar goes by the last.
+    if (call.span !== undefined) request.headers.push(...grpcTracePairs(call.span));
     const policy = this.#host.policies.app(id, path);
     if (policy === undefined) return this.#toPeer(target, request, call, { signal, retries: maxRetries });
     const send: Send = (again, limit, onAccepted) =>
@@ -68,23 +69,33 @@ export class Proxy {
     const { traffic } = this.#peers;
     traffic.received(caller.app);
     this.#access.check(caller, request.path, undefined);
+    const { tracer } = this.#host;
+    const span = tracer === undefined ? undefined : proxySpan(tracer, request);
     const headers = this.#peers.nameCaller(request.headers, caller);
-    const response = await this.#toApp({ ...request, headers }, signal);
-    traffic.answerSent(caller.app, String(response.grpc?.code ?? GrpcCode.Unknown));
-    return response;
-  }
-
-  #checkOwn(path: string): void {
-    const { appId, namespace } = this.#host.options;
     try {
-      this.#access.check({ app: appId, namespace }, path, undefined);
+      const response = await this.#toApp({ ...request, headers }, signal);
+      traffic.answerSent(caller.app, String(response.grpc?.code ?? GrpcCode.Unknown));
+      if (span?.recording === true) describeAnswer(span, response);
+      return response;
     } catch (error) {
-      throw passingStatus(error);
+      span?.fail(error instanceof Error ? error.message : String(error));
+      throw error;
+    } finally {
+      span?.end();
     }
   }
 
   #toApp(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     return this.#host.app.proxy({ ...request, headers: withoutToken(request.headers) }, signal);
+  }
+
+  /** Calls of this kind are asked about even when the app calls itself. */
+  #admitSelf(self: Caller, call: ProxiedCall): void {
+    try {
+      this.#access.check(self, call.path, undefined);
+    } catch (error) {
+      throw passingStatus(error);
+    }
   }
 
   async #toPeer(
