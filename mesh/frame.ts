@@ -61,6 +61,9 @@ export type Frame = {
   readonly body: Uint8Array;
 };
 
+/** A body from this size on travels beside its head, bytes: smaller ones are copied faster than written apart. */
+const apartBytes = 16 * 1024;
+
 function encode(kind: FrameKind, head: unknown, body: Uint8Array): Buffer {
   const packed = packr.pack(head);
   const frame = Buffer.allocUnsafe(prefixBytes + packed.length + body.length);
@@ -221,6 +224,13 @@ export function encodeAccept(to: string): Buffer {
 /** Part `n` (from 0) of a body. */
 export function encodeChunk(n: number, body: Uint8Array): Buffer {
   return encode(FrameKind.chunk, { n }, body);
+}
+
+/** The same as one or two pieces that follow each other in the message: a large body is not copied. */
+export function chunkPieces(n: number, body: Uint8Array): [Uint8Array, Uint8Array?] {
+  return body.length < apartBytes
+    ? [encode(FrameKind.chunk, { n }, body)]
+    : [encode(FrameKind.chunk, { n }, noBody), body];
 }
 
 /** The body is complete with the chunks before `n`. */
