@@ -1,6 +1,6 @@
 /**
- * What reaches behind the public face of the NATS client (3.4, pinned), to its socket. Where that is not found any more,
- * all falls back to what the client offers.
+ * What reaches behind the public face of the NATS client (3.4, pinned), to its socket. Where that is not found any
+ * more, all falls back to what the client offers.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 

@@ -21,6 +21,7 @@ export const FrameKind = Object.freeze({
   chunk: 7,
   end: 8,
   credit: 9,
+  probe: 10,
 } as const);
 export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 
@@ -210,10 +211,24 @@ export function readError(frame: Frame): ErrorHead {
 
 /**
  * The call is alive. Resets the peer's liveness limit. `n` is the number of the next chunk, from a side that sends
- * some: it shows the loss of the last ones.
+ * some: it shows the loss of the last ones. `to`: a subject of the serving instance, for this caller.
  */
-export function encodeProgress(n?: number): Buffer {
-  return encode(FrameKind.progress, n === undefined ? {} : { n }, noBody);
+export function encodeProgress(n?: number, to?: string): Buffer {
+  const head: { n?: number; to?: string } = {};
+  if (n !== undefined) head.n = n;
+  if (to !== undefined) head.to = to;
+  return encode(FrameKind.progress, head, noBody);
+}
+
+/** Asks all instances of an app which of these calls, named by their reply subjects, they have. */
+export function encodeProbe(ids: readonly string[]): Buffer {
+  return encode(FrameKind.probe, { ids }, noBody);
+}
+
+/** Reply subjects in a probe. */
+export function readIds(frame: Frame): string[] {
+  const { ids } = frame.head;
+  return Array.isArray(ids) ? ids.filter((id): id is string => typeof id === "string") : [];
 }
 
 /** The request has arrived; its chunks go to the subject `to`. */

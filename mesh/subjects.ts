@@ -139,6 +139,11 @@ export function streamFilter(
   return `${instanceBase(root, callee)}.*.*.*`;
 }
 
+/** The part of a stream subject that names the instance: `<root>.<ns>.inst.<app>.<instance>`. */
+export function instanceOf(streamSubject: string): string {
+  return streamSubject.split(".").slice(0, 5).join(".");
+}
+
 /** True when a callee may name this subject as the place for the caller's frames: an instance's, and of this caller. */
 export function isStreamSubject(
   root: string,

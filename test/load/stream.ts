@@ -1,8 +1,8 @@
 /**
  * `node test/load/stream.ts`: one large body each way through two sidecars, at once, as an echo; prints MB/s, CPU and
  * how much resident memory each sidecar gained. `--mb N` (default 1024), `--direction up|down|both` (default both).
- * `--node <flag>` runs them from source with that flag of node, e.g. `--node=--cpu-prof`, and may be repeated. Beside it
- * stands the ceiling of the machine: the same echo without sidecars. Nothing here asserts.
+ * `--node <flag>` runs them from source with that flag of node, e.g. `--node=--cpu-prof`, and may be repeated.
+ * Beside it stands the ceiling of the machine: the same echo without sidecars. Nothing here asserts.
  */
 import { createServer, request, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
