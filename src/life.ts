@@ -90,10 +90,9 @@ async function start({ options, env, log, orders }: LifeInit): Promise<Sidecar> 
   return startSidecar({
     options,
     resources,
+    configuration,
     apiLogging: { ...apiLogging, enabled: options.api.apiLogging ?? apiLogging.enabled },
-    metricsEnabled: configuration.metrics.enabled,
     features: enabledFeatures(configuration),
-    deniedComponents: configuration.deniedComponents,
     log,
     env,
     onShutdownRequest: (force) => {

@@ -3,10 +3,15 @@ import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
+import { secretsBlock } from "./secrets/index.ts";
 import { stateBlock } from "./state/index.ts";
 
 /** Invocation stands apart as well: it takes what no route takes, and serves calls from the mesh. */
-export function makeBlocks(host: BlockHost): { blocks: readonly Block[]; invocation: InvocationBlock } {
+export async function makeBlocks(
+  host: BlockHost,
+): Promise<{ blocks: readonly Block[]; invocation: InvocationBlock }> {
   const invocation = invocationBlock(host);
-  return { invocation, blocks: [invocation, pubsubBlock(host), stateBlock(host), bindingsBlock(host)] };
+  const pubsub = await pubsubBlock(host);
+  const blocks = [invocation, pubsub, stateBlock(host), bindingsBlock(host), secretsBlock(host)];
+  return { invocation, blocks };
 }

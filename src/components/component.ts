@@ -5,6 +5,9 @@
 import type { Clock, Mesh } from "../../mesh/index.ts";
 import type { Log } from "../telemetry/log.ts";
 
+/** Thrown by `open` for a field whose value turns out to be of no use: the message then gets the field's line. */
+export { MetadataError } from "../config/kinds/component.ts";
+
 /** One metadata field. Names match case-insensitively. */
 export type MetadataField = {
   readonly kind: "string" | "boolean" | "integer" | "duration" | "number";
@@ -18,6 +21,10 @@ export type MetadataField = {
   readonly min?: number;
   readonly max?: number;
   readonly oneOf?: readonly string[];
+  /** Booleans: only 1, t, true, 0, f, false are taken, other text is refused. */
+  readonly strict?: boolean;
+  /** Durations: what a number without unit counts; seconds when not given. */
+  readonly bareUnit?: "ms" | "s";
 };
 
 export type MetadataSchema = Readonly<Record<string, MetadataField>>;
@@ -45,6 +52,8 @@ export type ComponentContext<S extends MetadataSchema = MetadataSchema> = {
   readonly metadata: MetadataValues<S>;
   /** All metadata as written, after templates and secrets; names as in the file. */
   readonly properties: Readonly<Record<string, string>>;
+  /** Environment of the sidecar. What a user may not see of it is the component's own affair. */
+  readonly env: Readonly<Record<string, string | undefined>>;
   readonly mesh: Mesh;
   readonly clock: Clock;
   readonly log: Log;
@@ -60,7 +69,7 @@ export type ComponentFile<P = unknown> = {
   /** First one is the default for an empty version. */
   readonly versions: readonly string[];
   readonly metadataSchema: MetadataSchema;
-  /** As the metadata API lists them. */
+  /** As the metadata API lists them. Where they hang on the metadata, the port has a property of that name too. */
   readonly capabilities: readonly string[];
   readonly open: (context: never) => Promise<P>;
 };

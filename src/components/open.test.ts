@@ -7,20 +7,40 @@ import { openComponents, type ComponentsInit } from "./open.ts";
 
 type Port = { close(): Promise<void> };
 
-/** How the one component type there is opens. */
-const hoisted = vi.hoisted(() => ({ open: (): Promise<unknown> => Promise.reject(new Error("unset")) }));
+/** How the component types of this test open: one of state, one of secrets. */
+const hoisted = vi.hoisted(() => ({
+  open: (_context?: unknown): Promise<unknown> => Promise.reject(new Error("unset")),
+}));
 
 vi.mock("./index.gen.ts", () => ({
   componentEntries: [
+    {
+      type: "secretstores.fake",
+      load: () =>
+        Promise.resolve({
+          type: "secretstores.fake",
+          versions: ["v1"],
+          metadataSchema: { answer: { kind: "string", description: "What every secret holds." } },
+          capabilities: [],
+          open: ({ metadata }: { metadata: { answer: string } }) =>
+            Promise.resolve({
+              get: (name: string) =>
+                name === "broken"
+                  ? Promise.reject(new Error("no access"))
+                  : Promise.resolve({ [name]: metadata.answer }),
+              close: () => Promise.resolve(),
+            }),
+        }),
+    },
     {
       type: "state.fake",
       load: () =>
         Promise.resolve({
           type: "state.fake",
           versions: ["v1"],
-          metadataSchema: {},
+          metadataSchema: { password: { kind: "string", description: "" } },
           capabilities: ["ETAG"],
-          open: () => hoisted.open(),
+          open: (context: unknown) => hoisted.open(context),
         }),
     },
   ],
@@ -28,8 +48,10 @@ vi.mock("./index.gen.ts", () => ({
 
 const clock = manualClock();
 let warned: string[];
+let failed: string[];
 beforeEach(() => {
   warned = [];
+  failed = [];
   hoisted.open = () => Promise.resolve({ close: () => Promise.resolve() });
 });
 
@@ -46,6 +68,7 @@ function component(change: Partial<ComponentResource> = {}): ComponentResource {
     scopes: [],
     secretStore: undefined,
     origin: { file: "store.yaml", line: 3, column: 1 },
+    typeOrigin: { file: "store.yaml", line: 7, column: 1 },
     ...change,
   };
 }
@@ -54,7 +77,12 @@ function open(
   resources: readonly ComponentResource[],
   deny?: readonly string[],
 ): ReturnType<typeof openComponents> {
-  const log: typeof silentLog = { ...silentLog, warn: (text) => void warned.push(text), scope: () => log };
+  const log: typeof silentLog = {
+    ...silentLog,
+    warn: (text) => void warned.push(text),
+    error: (text) => void failed.push(text),
+    scope: () => log,
+  };
   const options = { appId: "app", namespace: "default" } as ComponentsInit["options"];
   const mesh = undefined as unknown as ComponentsInit["mesh"];
   const init = { options, resources, mesh, clock, log, metrics: noMetrics, env: {} };
@@ -76,7 +104,9 @@ describe("a component that opens after its init timeout", () => {
     const outcome = open([component()]).catch((error: unknown) => String(error));
     await asked.promise;
     clock.advance(1000);
-    expect(await outcome).toContain("init timeout for component store (state.fake/v1) after 1000 ms");
+    expect(await outcome).toMatch(
+      /raise spec\.initTimeout.*\)\ninit timeout for component store \(state\.fake\/v1\)$/,
+    );
     return opening;
   }
 
@@ -107,6 +137,110 @@ it("a component that throws at once fails the start and leaves no timer", async 
     throw new Error("no");
   };
   await expect(open([component()])).rejects.toThrow("no (store.yaml:3)");
+});
+
+describe("a component that refers to a secret", () => {
+  const item = { name: "password", value: undefined, envRef: undefined, origin: component().origin };
+  const needy = (name: string, secret = "s", store: string | undefined = "vault"): ComponentResource =>
+    component({
+      name,
+      metadata: [{ ...item, secretKeyRef: { name: secret, key: "" } }],
+      secretStore: store || undefined,
+    });
+  const vault = (name: string, answer: string, change: Partial<ComponentResource> = {}): ComponentResource =>
+    component({
+      name,
+      type: "secretstores.fake",
+      metadata: [{ ...item, name: "answer", value: answer, secretKeyRef: undefined }],
+      ...change,
+    });
+  const secretOf = (opened: Awaited<ReturnType<typeof openComponents>>, name: string): string | undefined =>
+    opened.get("state", name)?.properties["password"];
+
+  it("gets it from a store that stands in a later file", async () => {
+    const opened = await open([needy("a"), vault("vault", '"quoted"'), needy("b")]);
+    expect(names(opened)).toEqual(["vault", "a", "b"]);
+    expect([secretOf(opened, "a"), secretOf(opened, "b")]).toEqual(["quoted", "quoted"]);
+    expect(warned).toEqual([]);
+  });
+
+  it("waits for a store that nobody loads, and the others do not wait for it", async () => {
+    const opened = await open([needy("a"), component({ name: "b" })]);
+    expect(names(opened)).toEqual(["b"]);
+    expect(warned).toEqual([
+      "store.yaml:3: component a (state.fake/v1) waits for secret store vault, which is not loaded; " +
+        "add that component or correct auth.secretStore",
+    ]);
+  });
+
+  it("may be a secret store that waits for a later one", async () => {
+    const metadata = [{ ...item, name: "answer", secretKeyRef: { name: "s", key: "" } }];
+    const outer = vault("outer", "", { metadata, secretStore: "inner" });
+    const opened = await open([needy("a", "s", "outer"), outer, vault("inner", "deep")]);
+    expect(names(opened)).toEqual(["inner", "outer", "a"]);
+    expect(secretOf(opened, "a")).toBe("deep");
+  });
+
+  it("is opened without it when no store is named or the lookup fails", async () => {
+    const opened = await open([vault("vault", "x"), needy("a", "s", ""), needy("b", "broken")]);
+    expect([secretOf(opened, "a"), secretOf(opened, "b")]).toEqual(["", ""]);
+    expect(warned).toEqual([
+      "store.yaml:3: a (state.fake/v1): password refers to a secret but auth.secretStore is not set",
+      "store.yaml:3: b (state.fake/v1): getting secret broken from vault failed: no access",
+    ]);
+  });
+
+  it("lets other resources read secrets by the same stores", async () => {
+    const { secrets } = await open([vault("vault", "x")]);
+    expect(await secrets.readSecret("vault", "s", {})).toEqual({ s: "x" });
+    expect(await secrets.readSecret("attic", "s", {})).toBeUndefined();
+  });
+});
+
+describe("words of a failure", () => {
+  const failing = { init: "[INIT_COMPONENT_FAILURE]", create: "[CREATE_COMPONENT_FAILURE]" };
+  const what = "initialization error occurred for store (state.fake/v1)";
+
+  it("of open", async () => {
+    hoisted.open = () => Promise.reject(new Error("no"));
+    const nested = `${failing.init}: ${what}: ${failing.init}: ${what}: no (store.yaml:3)`;
+    await expect(open([component()])).rejects.toThrow(`process component store error: ${nested}`);
+  });
+
+  it.each([
+    [
+      { type: "state.fakr" },
+      "couldn't find state store state.fakr/v1 (store.yaml:7; did you mean state.fake?)",
+    ],
+    [{ version: "v7" }, "couldn't find state store state.fake/v7 (store.yaml:7; versions: v1)"],
+    [{ type: "secretstores.Safe" }, "couldn't find secret store secretstores.safe/v1"],
+  ])("of %j", async (change, text) => {
+    const resource = component(change);
+    const label = `initialization error occurred for store (${resource.type}/${resource.version})`;
+    const nested = `${failing.init}: ${label}: ${failing.create}: ${label}: ${text}`;
+    await expect(open([resource])).rejects.toThrow(`process component store error: ${nested}`);
+  });
+
+  it.each([
+    ["State.fake", "(store.yaml:7; did you mean state?)"],
+    ["workflow.dapr", "(store.yaml:7; a type starts with state, pubsub, secretstores"],
+  ])("of the category in %s", async (type, hint) => {
+    const text = `process component store error: incorrect type ${type} ${hint}`;
+    await expect(open([component({ type })])).rejects.toThrow(text);
+  });
+
+  it("is only told when failures are ignored", async () => {
+    const resources = [component({ type: "state.none", ignoreErrors: true }), component({ name: "b" })];
+    expect(names(await open(resources))).toEqual(["b"]);
+    expect(failed).toEqual([
+      expect.stringMatching(
+        /^Failed to init component store \(state\.none\/v1\): \[CREATE_COMPONENT_FAILURE\]: init/,
+      ),
+      expect.stringMatching(
+        /^Ignoring error processing component: process component store error: \[INIT_COMP/,
+      ),
+    ]);
+  });
 });
 
 describe("components.deny of the Configuration", () => {

@@ -1,33 +1,26 @@
 /**
- * Opens the components of the resource files, in file order, and holds them by category and name.
- * Which file serves a type comes from the generated list, so nobody pays for a client that is not used.
+ * Opens the components of the resource files and holds them by category and name: secret stores first, the rest in
+ * file order. Which file serves a type comes from the generated list, so nobody pays for a client that is not used.
  */
-import { randomUUID } from "node:crypto";
-import type { Clock, Mesh } from "../../mesh/index.ts";
+import type { SecretStore } from "../blocks/secrets/port.ts";
 import {
   componentLabel,
   isDenied,
-  resolveMetadata,
   type ComponentResource,
+  type SecretSource,
 } from "../config/kinds/component.ts";
-import type { SidecarOptions } from "../config/options.ts";
-import { nearest } from "../lib/nearest.ts";
-import type { Log } from "../telemetry/log.ts";
-import type { Metrics } from "../telemetry/metrics.ts";
-import type { ComponentFile } from "./component.ts";
-import { componentEntries, type ComponentEntry } from "./index.gen.ts";
-import { readMetadata } from "./metadata.ts";
+import type { CountFamily, Metrics } from "../telemetry/metrics.ts";
+import { categoryOf } from "./categories.ts";
+import { ComponentFailure, placeOf } from "./failure.ts";
+import {
+  defaultSecretStore,
+  loadComponent,
+  type Closable,
+  type LoadInit,
+  type OpenComponent,
+} from "./load.ts";
 
-/** A component that runs. `P` is the port of its category, e.g. StateStore. */
-export type OpenComponent<P = unknown> = {
-  readonly resource: ComponentResource;
-  readonly file: ComponentFile<P>;
-  readonly port: P;
-  /** As the metadata API lists them. */
-  readonly capabilities: readonly string[];
-  /** All metadata after templates and secrets, names as written. */
-  readonly properties: Readonly<Record<string, string>>;
-};
+export type { OpenComponent } from "./load.ts";
 
 export type OpenComponents = {
   /** Component of a category (`state`, `pubsub`, …) by its name. */
@@ -36,259 +29,168 @@ export type OpenComponents = {
   all<P>(category: string): readonly OpenComponent<P>[];
 };
 
-export type ComponentsInit = {
-  readonly options: SidecarOptions;
+export type ComponentsInit = Omit<LoadInit, "secretStore"> & {
   readonly resources: readonly ComponentResource[];
-  readonly mesh: Mesh;
-  readonly clock: Clock;
-  readonly log: Log;
   readonly metrics: Metrics;
-  readonly env: NodeJS.ProcessEnv;
   /** `spec.components.deny` of the Configuration: `<type>` or `<type>/<version>`; none when not given. */
   readonly deny?: readonly string[];
 };
 
-export type RunningComponents = OpenComponents & { list(): readonly OpenComponent[]; close(): Promise<void> };
-
-/** Every port can be closed; that is all this file knows of one. */
-type Closable = { close(): Promise<void> };
+export type RunningComponents = OpenComponents & {
+  list(): readonly OpenComponent[];
+  /** For references of resources that are no components. */
+  readonly secrets: SecretSource;
+  close(): Promise<void>;
+};
 
 /** Rejects with Dapr's text when a component fails without `ignoreErrors`; those opened before it are closed again. */
 export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
-  const loadedCount = init.metrics.count("runtime_component_loaded", "Components loaded.", []);
-  const initCount = init.metrics.count("runtime_component_init_total", "Component inits.", ["component"]);
-  const failedCount = init.metrics.count("runtime_component_init_fail_total", "Failed component inits.", [
-    "component",
-    "componentName",
-    "reason",
-  ]);
-  const opened: OpenComponent[] = [];
-  for (const resource of init.resources) {
-    if (isDenied(resource, init.deny ?? [])) {
-      init.log.warn(
-        `${placeOf(resource)}: component ${componentLabel(resource)} is not loaded: components.deny of the ` +
-          `Configuration forbids ${resource.version === "" ? "components without a version" : "it"}`,
-      );
-      continue;
-    }
-    loadedCount();
-    try {
-      opened.push(await openOne(resource, init));
-      initCount(resource.type);
-      init.log.info(`Component loaded: ${componentLabel(resource)}`);
-    } catch (error) {
-      const failure = asFailure(error, resource);
-      failedCount(resource.type, resource.name, failure.reason);
-      init.log.error(`Failed to init component ${componentLabel(resource)}: ${failure.message}`);
-      const processed = `process component ${resource.name} error: ${failure.message}`;
-      if (resource.ignoreErrors) {
-        init.log.error(`Ignoring error processing component: ${processed}`);
-        continue;
-      }
-      init.log.error(`Error processing component, daprd will exit gracefully: ${processed}`);
-      await closeAll(opened);
-      throw new Error(processed, { cause: error });
-    }
-  }
-  return byCategory(opened);
-}
-
-/** A component that could not be made (`creation`) or started (`init`). */
-class ComponentFailure extends Error {
-  readonly reason: "creation" | "init";
-
-  constructor(reason: "creation" | "init", message: string, cause?: unknown) {
-    super(message, { cause });
-    this.reason = reason;
-  }
-}
-
-function asFailure(error: unknown, resource: ComponentResource): ComponentFailure {
-  if (error instanceof ComponentFailure) return error;
-  const what = `initialization error occurred for ${componentLabel(resource)}`;
-  const text = error instanceof Error ? error.message : String(error);
-  return new ComponentFailure(
-    "init",
-    `[INIT_COMPONENT_FAILURE]: ${what}: ${text} (${placeOf(resource)})`,
-    error,
-  );
-}
-
-async function openOne(resource: ComponentResource, init: ComponentsInit): Promise<OpenComponent> {
-  const entry = findEntry(resource);
-  const file = await entry.load();
-  checkVersion(resource, file);
-  const category = categoryOf(resource.type);
-  const log = init.log.scope("dapr.contrib", { component: componentLabel(resource) });
-  const properties = await resolveProperties(resource, category, init);
-  const { values, warnings } = readMetadata(file.metadataSchema, category, properties);
-  for (const warning of warnings)
-    init.log.warn(`${placeOf(resource)}: ${componentLabel(resource)}: ${warning}`);
-  const port = await withTimeout(resource, init, async (signal) => {
-    const context = {
-      name: resource.name,
-      type: resource.type,
-      version: resource.version || file.versions[0]!,
-      appId: init.options.appId,
-      namespace: init.options.namespace,
-      metadata: values,
-      properties,
-      mesh: init.mesh,
-      clock: init.clock,
-      log,
-      signal,
-    };
-    return file.open(context as never);
-  });
-  return { resource, file, port, capabilities: file.capabilities, properties };
-}
-
-function findEntry(resource: ComponentResource): ComponentEntry {
-  const type = resource.type.toLowerCase();
-  const entry = componentEntries.find((candidate) => candidate.type === type);
-  if (entry !== undefined) return entry;
-  if (!categories.has(resource.type.split(".")[0]!)) {
-    throw new ComponentFailure("creation", `incorrect type ${resource.type} (${placeOf(resource)})`);
-  }
-  const known = componentEntries.map((candidate) => candidate.type);
-  const guess = nearest(type, known);
-  const hint = guess === undefined ? `known types: ${known.join(", ")}` : `did you mean ${guess}?`;
-  const what = `couldn't find ${kindWord(resource.type)} ${type}/${resource.version || "v1"}`;
-  throw new ComponentFailure(
-    "creation",
-    `[CREATE_COMPONENT_FAILURE]: ${what} (${placeOf(resource)}; ${hint})`,
-  );
-}
-
-/** First parts of types that Dapr knows, as they must be written. */
-const categories = new Set([
-  "state",
-  "pubsub",
-  "bindings",
-  "secretstores",
-  "configuration",
-  "lock",
-  "crypto",
-  "conversation",
-  "nameresolution",
-  "middleware",
-]);
-
-/** Unversioned types take an empty version, v0 and v1. */
-function checkVersion(resource: ComponentResource, file: ComponentFile): void {
-  const { version } = resource;
-  const unversioned = file.versions.length === 1 && file.versions[0] === "v1";
-  if (version === "" || file.versions.includes(version) || (unversioned && version === "v0")) return;
-  const what = `couldn't find ${kindWord(resource.type)} ${resource.type}/${version}`;
-  const hint = `${placeOf(resource)}; versions: ${file.versions.join(", ")}`;
-  throw new ComponentFailure("creation", `[CREATE_COMPONENT_FAILURE]: ${what} (${hint})`);
-}
-
-async function resolveProperties(
-  resource: ComponentResource,
-  category: string,
-  init: ComponentsInit,
-): Promise<Record<string, string>> {
-  const resolved = await resolveMetadata(resource, {
-    appId: init.options.appId,
-    namespace: init.options.namespace,
-    env: init.env,
-    uuid: randomUUID,
-    defaultSecretStore: undefined,
-    readSecret: () => Promise.resolve(undefined),
-  });
-  for (const warning of resolved.warnings) init.log.warn(warning);
-  if (resolved.waitingFor !== undefined) {
-    throw new Error(
-      `secret store "${resolved.waitingFor}" is not loaded; give the values in metadata or by envRef`,
-    );
-  }
-  const properties = Object.fromEntries(resolved.texts);
-  // The consumer group is the app unless the user says otherwise.
-  if (
-    category === "pubsub" &&
-    !Object.keys(properties).some((name) => name.toLowerCase() === "consumerid" && properties[name] !== "")
-  ) {
-    properties["consumerID"] = init.options.appId;
-  }
-  return properties;
-}
-
-async function withTimeout<T>(
-  resource: ComponentResource,
-  { clock, log }: ComponentsInit,
-  run: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const limit = new AbortController();
-  const { promise: overrun, reject } = Promise.withResolvers<never>();
-  const timer = clock.setTimeout(() => {
-    const error = new Error(
-      `init timeout for component ${componentLabel(resource)} after ${resource.initTimeoutMs} ms (initTimeout)`,
-    );
-    limit.abort(error);
-    reject(error);
-  }, resource.initTimeoutMs);
-  const opening = run(limit.signal);
+  const components = new Components(init);
   try {
-    return await Promise.race([opening, overrun]);
+    for (const resource of inLoadOrder(init.resources)) await components.add(resource);
   } catch (error) {
-    if (limit.signal.aborted) void closeLate(opening, resource, log);
+    await components.close();
     throw error;
-  } finally {
-    timer.cancel();
   }
+  return components;
 }
 
-/** Nobody waits any more for a component that opens after its time, but what it holds must not stay open. */
-async function closeLate(opening: Promise<unknown>, resource: ComponentResource, log: Log): Promise<void> {
-  let port: Closable;
-  try {
-    port = (await opening) as Closable;
-  } catch {
-    // It ended by itself, as it should when its signal is aborted.
-    return;
-  }
-  try {
-    await port.close();
-  } catch (error) {
-    const text = error instanceof Error ? error.message : String(error);
-    log.warn(`${componentLabel(resource)}, which opened too late, cannot be closed: ${text}`);
-  }
+/** Secret stores before what may need them. */
+function inLoadOrder(resources: readonly ComponentResource[]): readonly ComponentResource[] {
+  const isStore = (resource: ComponentResource): boolean => categoryOf(resource.type) === secretStores;
+  return [...resources.filter(isStore), ...resources.filter((resource) => !isStore(resource))];
 }
 
-function byCategory(opened: readonly OpenComponent[]): RunningComponents {
-  const find = (category: string): OpenComponent[] =>
-    opened.filter((component) => categoryOf(component.resource.type) === category);
-  const categories = new Map<string, Map<string, OpenComponent>>();
-  for (const category of new Set(opened.map((component) => categoryOf(component.resource.type)))) {
-    categories.set(
-      category,
-      new Map(find(category).map((component) => [component.resource.name, component])),
-    );
-  }
-  return {
-    get: <P>(category: string, name: string) =>
-      categories.get(category)?.get(name) as OpenComponent<P> | undefined,
-    all: <P>(category: string) => [...(categories.get(category)?.values() ?? [])] as OpenComponent<P>[],
-    list: () => opened,
-    close: () => closeAll(opened),
+const secretStores = "secretstores";
+/** Longest wait for a secret that is no part of a component, ms. */
+const secretTimeoutMs = 10_000;
+
+class Components implements RunningComponents {
+  readonly secrets: SecretSource;
+  readonly #init: ComponentsInit;
+  readonly #load: LoadInit;
+  readonly #counts: {
+    readonly loaded: CountFamily;
+    readonly init: CountFamily;
+    readonly failed: CountFamily;
   };
-}
+  /** In load order. */
+  #opened: readonly OpenComponent[] = [];
+  #byCategory: ReadonlyMap<string, ReadonlyMap<string, OpenComponent>> = new Map();
+  /** Waiting for a secret store, by the name of the store. */
+  readonly #parked = new Map<ComponentResource, string>();
 
-async function closeAll(opened: readonly OpenComponent[]): Promise<void> {
-  await Promise.allSettled(opened.map((component) => (component.port as Closable).close()));
-}
+  constructor(init: ComponentsInit) {
+    const { metrics } = init;
+    this.#init = init;
+    this.#load = { ...init, secretStore: (name) => this.get<SecretStore>(secretStores, name)?.port };
+    this.secrets = { defaultSecretStore: defaultSecretStore(init.options), readSecret: this.#readSecret };
+    this.#counts = {
+      loaded: metrics.count("runtime_component_loaded", "Components loaded.", []),
+      init: metrics.count("runtime_component_init_total", "Component inits.", ["component"]),
+      failed: metrics.count("runtime_component_init_fail_total", "Failed component inits.", [
+        "component",
+        "componentName",
+        "reason",
+      ]),
+    };
+  }
 
-function categoryOf(type: string): string {
-  return type.slice(0, type.indexOf(".")).toLowerCase();
-}
+  get<P>(category: string, name: string): OpenComponent<P> | undefined {
+    return this.#byCategory.get(category)?.get(name) as OpenComponent<P> | undefined;
+  }
 
-const kindWords: Readonly<Record<string, string>> = { state: "state store", pubsub: "message bus" };
+  all<P>(category: string): readonly OpenComponent<P>[] {
+    return [...(this.#byCategory.get(category)?.values() ?? [])] as OpenComponent<P>[];
+  }
 
-function kindWord(type: string): string {
-  return kindWords[categoryOf(type)] ?? "component";
-}
+  list(): readonly OpenComponent[] {
+    return this.#opened;
+  }
 
-function placeOf(resource: ComponentResource): string {
-  return `${resource.origin.file}:${resource.origin.line}`;
+  readonly #readSecret: SecretSource["readSecret"] = async (store, secret, metadata) => {
+    const port = this.#load.secretStore(store);
+    if (port === undefined) return undefined;
+    const limit = new AbortController();
+    const text = `secret store ${store} did not answer within ${secretTimeoutMs} ms`;
+    const timer = this.#init.clock.setTimeout(() => limit.abort(new Error(text)), secretTimeoutMs);
+    try {
+      return (await port.get(secret, metadata, limit.signal)) ?? {};
+    } finally {
+      timer.cancel();
+    }
+  };
+
+  async close(): Promise<void> {
+    const opened = this.#opened;
+    this.#hold([]);
+    await Promise.allSettled(opened.map((component) => (component.port as Closable).close()));
+  }
+
+  /** Opens a component, and those that waited for it. Rejects when one fails without `ignoreErrors`. */
+  async add(resource: ComponentResource): Promise<void> {
+    if (this.#isDenied(resource)) return;
+    this.#counts.loaded();
+    const opened = await this.#open(resource);
+    if (!opened || categoryOf(resource.type) !== secretStores) return;
+    for (const [parked, store] of this.#parked) {
+      if (store === resource.name && this.#parked.delete(parked)) await this.add(parked);
+    }
+  }
+
+  #isDenied(resource: ComponentResource): boolean {
+    if (!isDenied(resource, this.#init.deny ?? [])) return false;
+    this.#init.log.warn(
+      `${placeOf(resource)}: component ${componentLabel(resource)} is not loaded: components.deny of the ` +
+        `Configuration forbids ${resource.version === "" ? "components without a version" : "it"}`,
+    );
+    return true;
+  }
+
+  /** False when it waits or failed and its failure is ignored. */
+  async #open(resource: ComponentResource): Promise<boolean> {
+    const { log } = this.#init;
+    try {
+      const { component, waitingFor } = await loadComponent(resource, this.#load);
+      if (component === undefined) {
+        this.#parked.set(resource, waitingFor);
+        log.warn(
+          `${placeOf(resource)}: component ${componentLabel(resource)} waits for secret store ${waitingFor}, ` +
+            "which is not loaded; add that component or correct auth.secretStore",
+        );
+        return false;
+      }
+      this.#hold([...this.#opened, component]);
+      this.#counts.init(resource.type);
+      log.info(`Component loaded: ${componentLabel(resource)}`);
+      return true;
+    } catch (thrown) {
+      const failure = ComponentFailure.init(resource, thrown);
+      this.#tell(resource, failure);
+      if (resource.ignoreErrors) return false;
+      throw new Error(failure.message, { cause: thrown });
+    }
+  }
+
+  #tell(resource: ComponentResource, failure: ComponentFailure): void {
+    const { log } = this.#init;
+    for (const reason of failure.reasons) this.#counts.failed(resource.type, resource.name, reason);
+    if (failure.detail !== undefined)
+      log.error(`Failed to init component ${componentLabel(resource)}: ${failure.detail}`);
+    const what = resource.ignoreErrors
+      ? "Ignoring error processing component"
+      : "Error processing component, daprd will exit gracefully";
+    log.error(`${what}: ${failure.message}`);
+  }
+
+  #hold(opened: readonly OpenComponent[]): void {
+    const byCategory = new Map<string, Map<string, OpenComponent>>();
+    for (const component of opened) {
+      const category = categoryOf(component.resource.type);
+      const named = byCategory.get(category) ?? new Map<string, OpenComponent>();
+      byCategory.set(category, named.set(component.resource.name, component));
+    }
+    this.#opened = opened;
+    this.#byCategory = byCategory;
+  }
 }

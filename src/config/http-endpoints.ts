@@ -1,6 +1,5 @@
 /** The HTTPEndpoint resources of one sidecar, ready to be called. The TLS checks are loaded only when there is one. */
-import type { Environment } from "./flags.ts";
-import type { HttpEndpoint, HttpEndpointResource } from "./kinds/http-endpoint.ts";
+import type { EndpointSurroundings, HttpEndpoint, HttpEndpointResource } from "./kinds/http-endpoint.ts";
 import type { Problem } from "./problem.ts";
 
 export type { HttpEndpoint } from "./kinds/http-endpoint.ts";
@@ -8,11 +7,13 @@ export type { HttpEndpoint } from "./kinds/http-endpoint.ts";
 /** Endpoints with an error are left out; their problems name file, line and fix. */
 export async function resolveHttpEndpoints(
   resources: readonly HttpEndpointResource[],
-  env: Environment,
+  surroundings: EndpointSurroundings,
 ): Promise<{ readonly endpoints: readonly HttpEndpoint[]; readonly problems: readonly Problem[] }> {
   if (resources.length === 0) return { endpoints: [], problems: [] };
   const { resolveHttpEndpoint } = await import("./kinds/http-endpoint.ts");
-  const resolved = resources.map((resource) => resolveHttpEndpoint(resource, env));
+  const resolved = await Promise.all(
+    resources.map((resource) => resolveHttpEndpoint(resource, surroundings)),
+  );
   return {
     endpoints: resolved.flatMap(({ endpoint }) => (endpoint === undefined ? [] : [endpoint])),
     problems: resolved.flatMap(({ problems }) => problems),

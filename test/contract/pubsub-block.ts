@@ -99,7 +99,7 @@ export type TestedPubSub = {
 const never = new AbortController().signal;
 
 /** App `app` in namespace `prod`, one component `pubsub`. */
-export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub {
+export async function testPubSubBlock(options: PubSubBlockOptions = {}): Promise<TestedPubSub> {
   const clock = manualClock();
   const broker = fakeBroker();
   const counted: string[] = [];
@@ -125,7 +125,7 @@ export function testPubSubBlock(options: PubSubBlockOptions = {}): TestedPubSub 
       latency: () => () => {},
     },
   } as unknown as BlockHost;
-  const block = pubsubBlock(host);
+  const block = await pubsubBlock(host);
   const router = new Router(block.http);
   return {
     block,
@@ -199,6 +199,7 @@ function appChannel(app: PubSubBlockOptions["app"], asked: AppHttpRequest[]): Ap
     listening: () => Promise.resolve(),
     invoke: refuse,
     grpc: refuse,
+    proxy: refuse,
     async http(request) {
       asked.push(request);
       const answer = app!(request);

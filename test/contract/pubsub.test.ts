@@ -7,7 +7,14 @@ import { startNats } from "../kit/nats.ts";
 import { pubsubContract } from "./pubsub.ts";
 import { silentLog } from "./silent-log.ts";
 
-const shared = { name: "pubsub", version: "v1", namespace: "default", log: silentLog, clock: systemClock };
+const shared = {
+  env: {},
+  name: "pubsub",
+  version: "v1",
+  namespace: "default",
+  log: silentLog,
+  clock: systemClock,
+};
 const signal = new AbortController().signal;
 
 pubsubContract(

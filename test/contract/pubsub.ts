@@ -73,7 +73,7 @@ async function collect(
   handler: MessageHandler = async () => {},
 ): Promise<{ got: BrokerMessage[]; subscription: Subscription }> {
   const got: BrokerMessage[] = [];
-  const whole = { metadata: {}, rawPayload: false, ...request };
+  const whole = { metadata: {}, rawPayload: false, batch: 1, ...request };
   const subscription = await port.subscribe(whole, (message, signal) => {
     got.push(message);
     return handler(message, signal);

@@ -46,6 +46,11 @@ export type AppSubscription = {
   };
   readonly metadata?: Readonly<Record<string, string>>;
   readonly deadLetterTopic?: string;
+  readonly bulkSubscribe?: {
+    readonly enabled: boolean;
+    readonly maxMessagesCount?: number;
+    readonly maxAwaitDurationMs?: number;
+  };
 };
 
 /**

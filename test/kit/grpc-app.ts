@@ -11,6 +11,8 @@ import { AppCallback, AppCallbackHealthCheck } from "../../proto/gen/dapr/proto/
 import type {
   BindingEventRequest,
   BindingEventResponseSchema,
+  TopicEventBulkRequest,
+  TopicEventBulkResponseEntrySchema,
   TopicEventRequest,
   TopicEventResponse_TopicEventResponseStatus as TopicStatus,
   TopicSubscriptionSchema,
@@ -31,6 +33,10 @@ export type GrpcAppHandlers = {
   ) => Answer<MessageInitShape<typeof InvokeResponseSchema>>;
   /** Nothing means SUCCESS. */
   onTopicEvent: (event: TopicEventRequest, metadata: Metadata) => Answer<TopicStatus | undefined | void>;
+  /** Nothing means that the app does not have the method. */
+  onBulkTopicEvent:
+    | ((request: TopicEventBulkRequest) => MessageInitShape<typeof TopicEventBulkResponseEntrySchema>[])
+    | undefined;
   onBindingEvent: (event: BindingEventRequest) => Answer<MessageInitShape<typeof BindingEventResponseSchema>>;
   /** A throw makes the app ill. */
   onHealthCheck: () => void;
@@ -50,6 +56,7 @@ export type GrpcApp = AsyncDisposable & {
   readonly handlers: GrpcAppHandlers;
   readonly invocations: readonly Recorded<InvokeRequest>[];
   readonly events: readonly Recorded<TopicEventRequest>[];
+  readonly bulkEvents: readonly Recorded<TopicEventBulkRequest>[];
   readonly bindingEvents: readonly Recorded<BindingEventRequest>[];
   /** Waits until at least `count` events have come and gives them. */
   received(count: number, timeoutMs?: number): Promise<readonly Recorded<TopicEventRequest>[]>;
@@ -69,11 +76,13 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
   const handlers: GrpcAppHandlers = {
     onInvoke: options.onInvoke ?? (() => ({})),
     onTopicEvent: options.onTopicEvent ?? (() => undefined),
+    onBulkTopicEvent: options.onBulkTopicEvent,
     onBindingEvent: options.onBindingEvent ?? (() => ({})),
     onHealthCheck: options.onHealthCheck ?? (() => undefined),
   };
   const invocations: Recorded<InvokeRequest>[] = [];
   const events: Recorded<TopicEventRequest>[] = [];
+  const bulkEvents: Recorded<TopicEventBulkRequest>[] = [];
   const bindingEvents: Recorded<BindingEventRequest>[] = [];
   const server = new Server({
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
@@ -91,6 +100,11 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     subscriptions: [...(options.subscriptions ?? [])],
   }));
   register(server, AppCallback.method.listInputBindings, () => ({ bindings: [...(options.bindings ?? [])] }));
+  register(server, AppCallback.method.onBulkTopicEvent, (request, metadata) => {
+    if (handlers.onBulkTopicEvent === undefined) throw grpcStatus(status.UNIMPLEMENTED, "no such method");
+    record(bulkEvents, { request, metadata });
+    return { statuses: handlers.onBulkTopicEvent(request) };
+  });
   register(server, AppCallback.method.onBindingEvent, async (request, metadata) => {
     record(bindingEvents, { request, metadata });
     return handlers.onBindingEvent(request);
@@ -108,6 +122,7 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     handlers,
     invocations,
     events,
+    bulkEvents,
     bindingEvents,
     received(count, timeoutMs = 10_000) {
       const attempt = (): Recorded<TopicEventRequest>[] => {

@@ -5,8 +5,9 @@
 import type { AppChannel } from "../../app/channel.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { BlockHost } from "../block.ts";
-import type { Deliver } from "./answer.ts";
 import type { Brokers } from "./broker.ts";
+import { deliverBulkToHttpApp } from "./bulk-http-app.ts";
+import type { Delivering } from "./handlers.ts";
 import { deliverToHttpApp } from "./http-app.ts";
 import { asError } from "./publish.ts";
 import { askForSubscriptions } from "./subscribe-list.ts";
@@ -43,16 +44,7 @@ export function createAppDelivery({ host, log, brokers, open, declarative }: App
   async function choose(signal: AbortSignal): Promise<readonly TopicSubscription[]> {
     if (host.options.app.skipSubscribe || !brokers.any()) return unasked;
     const specs = await askForSubscriptions({ app, appId, clock, log }, signal);
-    const programmatic = specs.flatMap((spec) => {
-      try {
-        return [compileSubscription(spec)];
-      } catch (error) {
-        log.error(
-          `the app's subscription to ${spec.topic} of ${spec.pubsub} does not start: ${asError(error).message}`,
-        );
-        return [];
-      }
-    });
+    const programmatic = await Promise.all(specs.map(compileSubscription));
     return chooseSubscriptions(declarative, programmatic);
   }
 
@@ -80,8 +72,11 @@ export function createAppDelivery({ host, log, brokers, open, declarative }: App
 }
 
 /** The gRPC side is imported only for gRPC apps, since generated messages cost start time. */
-async function deliverTo(app: AppChannel): Promise<Deliver> {
-  return app.protocol === "grpc"
-    ? (await import("./grpc-app.ts")).deliverToGrpcApp(app)
-    : deliverToHttpApp(app);
+async function deliverTo(app: AppChannel): Promise<Delivering> {
+  if (app.protocol !== "grpc") return { one: deliverToHttpApp(app), many: deliverBulkToHttpApp(app) };
+  const [{ deliverToGrpcApp }, { deliverBulkToGrpcApp }] = await Promise.all([
+    import("./grpc-app.ts"),
+    import("./bulk-grpc-app.ts"),
+  ]);
+  return { one: deliverToGrpcApp(app), many: deliverBulkToGrpcApp(app) };
 }

@@ -13,6 +13,8 @@ export type Broker = {
   readonly scopes: TopicScopes;
   /** True when the component drops outdated messages itself. */
   readonly keepsTtl: boolean;
+  /** True when waiting for more messages makes no sense, as they come one by one. */
+  readonly immediateBulk: boolean;
   /** Name of an app's topic at the component, and back. */
   stored(topic: string): string;
   shown(topic: string): string;
@@ -49,6 +51,7 @@ function describe(open: OpenComponent<PubSub>, appId: string, namespace: string)
     port: open.port,
     scopes: readScopes(open.properties, appId),
     keepsTtl: open.capabilities.includes("MESSAGE_TTL"),
+    immediateBulk: open.capabilities.includes("BULK_SUBSCRIBE_IMMEDIATE"),
     stored: prefix === "" ? (topic) => topic : (topic) => prefix + topic,
     shown: (topic) => (prefix !== "" && topic.startsWith(prefix) ? topic.slice(prefix.length) : topic),
   };

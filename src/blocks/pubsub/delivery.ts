@@ -10,7 +10,6 @@ import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
 import { hasExpired, readEvent } from "./event.ts";
 import type { AppEvent } from "./event.ts";
-import { readRawPayload } from "./raw-payload.ts";
 import type { BrokerMessage, MessageHandler, PublishMessage } from "./port.ts";
 import { asError } from "./publish.ts";
 import type { Publisher } from "./publish.ts";
@@ -24,59 +23,49 @@ export type DeliveryParts = {
   readonly metrics: Metrics;
 };
 
-/** Makes the handler of one subscription at its broker. */
-export type CreateHandler = (
-  broker: Broker,
-  subscription: TopicSubscription,
-  deliver: Deliver,
-) => MessageHandler;
-
 /** Longest time that a copy to a dead-letter topic may take, ms. */
 const deadLetterTimeoutMs = 30_000;
 
-export function createHandlers(parts: DeliveryParts): CreateHandler {
+/** Makes handlers that take messages one by one. */
+export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver: Deliver) => MessageHandler {
   const record = createRecord(parts);
-  return (broker, subscription, deliver) => {
-    const line: Line = { broker, subscription, deliver, raw: readRawPayload(subscription.metadata) };
-    return async (message, signal) => {
-      const topic = broker.shown(message.topic);
-      const startMs = parts.clock.monotonicMs();
-      const answer = await hand(parts, line, message, topic, signal);
-      record(answer, broker.name, topic, parts.clock.monotonicMs() - startMs);
-      if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
-    };
+  return (line, deliver) => async (message, signal) => {
+    const topic = line.broker.shown(message.topic);
+    const startMs = parts.clock.monotonicMs();
+    const ready = prepare(parts, line, message);
+    const answer = "kind" in ready ? ready : await deliver(ready.event, ready.path, signal);
+    record(answer, line.broker.name, topic, parts.clock.monotonicMs() - startMs);
+    if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
   };
 }
 
 /** A subscription with all that its messages need on their way. */
-type Line = {
+export type Line = {
   readonly broker: Broker;
   readonly subscription: TopicSubscription;
-  readonly deliver: Deliver;
   readonly raw: boolean | undefined;
 };
 
-async function hand(
+/** The event of a message and where it goes, or the answer of a message that reaches nobody. */
+export function prepare(
   parts: DeliveryParts,
   line: Line,
   message: BrokerMessage,
-  topic: string,
-  signal: AbortSignal,
-): Promise<Answer> {
-  let event: AppEvent;
-  let path: string | undefined;
+): { readonly event: AppEvent; readonly path: string } | Answer {
+  const { broker, subscription, raw } = line;
   try {
-    event = readEvent(message, { pubsub: line.broker.name, topic, raw: line.raw });
+    const topic = broker.shown(message.topic);
+    const event = readEvent(message, { pubsub: broker.name, topic, raw });
     if (hasExpired(event.attributes, parts.clock.nowMs())) return drop;
-    path = line.subscription.route(event.attributes);
+    const path = subscription.route(event.attributes);
+    return path === undefined ? drop : { event, path };
   } catch (error) {
     return retry(asError(error));
   }
-  return path === undefined ? drop : line.deliver(event, path, signal);
 }
 
 /** Dead-letters what was not handled, where that is wanted; else a retry is a throw, which the broker answers. */
-async function handleLoss(
+export async function handleLoss(
   parts: DeliveryParts,
   line: Line,
   message: BrokerMessage,

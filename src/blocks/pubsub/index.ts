@@ -5,7 +5,7 @@
 import type { Block, BlockHost } from "../block.ts";
 import { createPubSubBlock } from "./pubsub.ts";
 
-/** Throws Error when a declarative subscription cannot be run; the message names its file and line. */
-export function pubsubBlock(host: BlockHost): Block {
+/** Rejects with an Error when a declarative subscription cannot be run; the message names its file and line. */
+export function pubsubBlock(host: BlockHost): Promise<Block> {
   return createPubSubBlock(host);
 }

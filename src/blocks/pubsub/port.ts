@@ -30,6 +30,8 @@ export type SubscribeRequest = {
   readonly metadata: Readonly<Record<string, string>>;
   /** True when the subscriber wants the stored bytes untouched. */
   readonly rawPayload: boolean;
+  /** Messages that the subscriber wants to have in hand at once before it handles any; 1 = it takes them singly. */
+  readonly batch: number;
 };
 
 export type Subscription = {

@@ -12,7 +12,7 @@ type ErrorBody = { readonly errorCode: string; readonly message: string; readonl
 
 describe("publish over HTTP", () => {
   it.each(["POST", "PUT"])("takes %s and answers 204 without a body", async (verb) => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     const reply = await tested.http(verb, "/v1.0/publish/pubsub/orders", { body: '{"a":1}', headers: json });
     expect(reply).toEqual({ status: 204, headers: {}, text: "" });
     const [message] = tested.broker.published;
@@ -33,13 +33,13 @@ describe("publish over HTTP", () => {
   });
 
   it("takes topics with slashes and blanks", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     await tested.http("POST", "/v1.0/publish/pubsub/a/b%2Fc+d", { body: "x" });
     expect(tested.broker.published[0]!.topic).toBe("a/b/c d");
   });
 
   it("passes metadata to the component, and raw bytes untouched without any type", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     const path = "/v1.0/publish/pubsub/orders?metadata.rawPayload=true&metadata.ttl=5s&x=1";
     await tested.http("POST", path, { body: Buffer.from([0, 255]), headers: json });
     const message = {
@@ -51,7 +51,7 @@ describe("publish over HTTP", () => {
   });
 
   it("takes the caller's trace over", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     const headers = { ...json, traceparent: parent, tracestate: "a=1" };
     await tested.http("POST", "/v1.0/publish/pubsub/orders", { body: "1", headers });
     const event = JSON.parse(Buffer.from(tested.broker.published[0]!.data).toString()) as unknown;
@@ -60,7 +60,7 @@ describe("publish over HTTP", () => {
 
   it("prefixes topics of a namespaced component, but not in the envelope", async () => {
     const properties = { host: "{namespace}-redis", allowedTopics: "orders" };
-    const tested = testPubSubBlock({ properties });
+    const tested = await testPubSubBlock({ properties });
     await tested.http("POST", "/v1.0/publish/pubsub/orders", { body: "1", headers: json });
     const [message] = tested.broker.published;
     expect(message!.topic).toBe("prodorders");
@@ -72,7 +72,7 @@ describe("publish over HTTP", () => {
     [[], "2025-01-01T00:00:05Z"],
     [["MESSAGE_TTL"], undefined],
   ])("with capabilities %j expires by the envelope: %s", async (capabilities, expiration) => {
-    const tested = testPubSubBlock({ capabilities });
+    const tested = await testPubSubBlock({ capabilities });
     await tested.http("POST", "/v1.0/publish/pubsub/orders?metadata.ttlInSeconds=5", { body: "1" });
     const event = JSON.parse(Buffer.from(tested.broker.published[0]!.data).toString()) as Record<
       string,
@@ -96,7 +96,7 @@ describe("publish over HTTP", () => {
   });
 
   it("answers an unknown component", async () => {
-    const reply = await testPubSubBlock().http("POST", "/v1.0/publish/nope/orders?metadata.a=b");
+    const reply = await (await testPubSubBlock()).http("POST", "/v1.0/publish/nope/orders?metadata.a=b");
     expect(reply.status).toBe(404);
     expect(JSON.parse(reply.text)).toEqual({
       errorCode: "ERR_PUBSUB_NOT_FOUND",
@@ -107,7 +107,7 @@ describe("publish over HTTP", () => {
 
   it("answers a rawPayload that is no boolean, before it looks at the body", async () => {
     const path = "/v1.0/publish/pubsub/orders?metadata.rawPayload=yes";
-    const reply = await testPubSubBlock().http("POST", path, { body: "nope", headers: cloudEvents });
+    const reply = await (await testPubSubBlock()).http("POST", path, { body: "nope", headers: cloudEvents });
     const message =
       "failed deserializing metadata. Error: rawPayload value must be a valid boolean: actual is 'yes'";
     expect(reply.status).toBe(400);
@@ -122,7 +122,7 @@ describe("publish over HTTP", () => {
   });
 
   it("answers a declared CloudEvent that is none, before scopes", async () => {
-    const tested = testPubSubBlock({ properties: { publishingScopes: "app=" } });
+    const tested = await testPubSubBlock({ properties: { publishingScopes: "app=" } });
     const reply = await tested.http("POST", "/v1.0/publish/pubsub/orders", {
       body: "[",
       headers: cloudEvents,
@@ -140,7 +140,9 @@ describe("publish over HTTP", () => {
   });
 
   it("survives the body null, which ends daprd", async () => {
-    const reply = await testPubSubBlock().http("POST", "/v1.0/publish/pubsub/orders", {
+    const reply = await (
+      await testPubSubBlock()
+    ).http("POST", "/v1.0/publish/pubsub/orders", {
       body: "null",
       headers: cloudEvents,
     });
@@ -148,7 +150,7 @@ describe("publish over HTTP", () => {
   });
 
   it("answers a topic out of scope", async () => {
-    const tested = testPubSubBlock({ properties: { publishingScopes: "app=other" } });
+    const tested = await testPubSubBlock({ properties: { publishingScopes: "app=other" } });
     const reply = await tested.http("POST", "/v1.0/publish/pubsub/orders", { body: "1" });
     const message = "topic orders is not allowed for app id app";
     expect(reply.status).toBe(403);
@@ -164,7 +166,7 @@ describe("publish over HTTP", () => {
   });
 
   it("answers what the broker refused", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     tested.broker.failure = new Error("no room");
     const reply = await tested.http("POST", "/v1.0/publish/pubsub/orders", { body: "1" });
     const message = "error when publishing to topic orders in pubsub pubsub: no room";
@@ -185,7 +187,7 @@ describe("publish over gRPC", () => {
   const publish = Dapr.method.publishEvent;
 
   it("wraps as over HTTP, with text/plain for no content type", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     await tested.grpc(publish, {
       pubsubName: "pubsub",
       topic: "orders",
@@ -199,7 +201,7 @@ describe("publish over gRPC", () => {
   });
 
   it("drops the caller's tracestate, and knows the binary form of the parent", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     const request = { pubsubName: "pubsub", topic: "orders" };
     await tested.grpc(publish, request, { traceparent: parent, tracestate: "a=1" });
     const binary = Buffer.from(`0000${parent.slice(3, 35)}01${parent.slice(36, 52)}0201`, "hex").toString(
@@ -212,7 +214,7 @@ describe("publish over gRPC", () => {
   });
 
   it("puts the trace of raw bytes into metadata", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     const request = {
       pubsubName: "pubsub",
       topic: "orders",
@@ -235,7 +237,7 @@ describe("publish over gRPC", () => {
       "DAPR_PUBSUB_FORBIDDEN",
     ],
   ])("answers %j with code %i", async (request, code, message, reason) => {
-    const tested = testPubSubBlock({ properties: { protectedTopics: "secret" } });
+    const tested = await testPubSubBlock({ properties: { protectedTopics: "secret" } });
     const error = await failure(tested.grpc(publish, { ...request, metadata: { a: "b" } }));
     expect([error.grpcCode, error.message]).toEqual([code, message]);
     expect(error.grpcDetails.at(-1)!.fields["reason"]).toBe(reason);
@@ -256,7 +258,7 @@ describe("bulk publish", () => {
   it.each([path, path.replace("v1.0", "v1.0-alpha1")])(
     "at %s publishes every entry on its own",
     async (where) => {
-      const tested = testPubSubBlock();
+      const tested = await testPubSubBlock();
       const entries = [
         entry("1", { b: 1.5, a: 2 }, "application/json"),
         entry("2", "text", "text/plain"),
@@ -278,7 +280,7 @@ describe("bulk publish", () => {
   );
 
   it("merges request metadata only under entries that have some", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     const entries = [
       entry("1", "a", "text/plain"),
       entry("2", "b", "text/plain", {}),
@@ -335,7 +337,7 @@ describe("bulk publish", () => {
       marshalling + "error: unable to decode base64 application/octect-stream data: illegal base64 data",
     ],
   ])("refuses %s", async (body, reason, message) => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     const reply = await tested.http("POST", path, { body });
     expect(reply.status).toBe(400);
     const { errorCode, message: said, details } = JSON.parse(reply.text) as ErrorBody;
@@ -345,7 +347,7 @@ describe("bulk publish", () => {
   });
 
   it("lists what the broker refused", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     tested.broker.failure = new Error("no room");
     const reply = await tested.http("POST", path, { body: JSON.stringify([entry("1", "a", "text/plain")]) });
     const body =
@@ -360,7 +362,7 @@ describe("bulk publish", () => {
   });
 
   it("answers gRPC with an empty list or a status", async () => {
-    const tested = testPubSubBlock();
+    const tested = await testPubSubBlock();
     const entries = [{ entryId: "1", event: Buffer.from("1.0"), contentType: "application/json" }];
     const request = { pubsubName: "pubsub", topic: "orders", entries };
     for (const method of [Dapr.method.bulkPublishEvent, Dapr.method.bulkPublishEventAlpha1]) {

@@ -5,8 +5,9 @@ import type { SubscriptionResource } from "../../config/resources.ts";
 import type { Block, BlockHost } from "../block.ts";
 import { createAppDelivery } from "./app-delivery.ts";
 import { createBrokers } from "./broker.ts";
+import { bulkLimits } from "./bulk-delivery.ts";
 import { createBulkPublisher } from "./bulk-publish.ts";
-import { createHandlers } from "./delivery.ts";
+import { createHandlers } from "./handlers.ts";
 import { createWrapEvent } from "./envelope.ts";
 import { httpRoutes } from "./http.ts";
 import { asError, createPublisher } from "./publish.ts";
@@ -15,7 +16,7 @@ import { createOpenSubscription } from "./subscriber.ts";
 import { compileSubscription, describeSubscription } from "./subscription.ts";
 import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 
-export function createPubSubBlock(host: BlockHost): Block {
+export async function createPubSubBlock(host: BlockHost): Promise<Block> {
   const { appId, namespace } = host.options;
   const { clock, metrics } = host;
   const log = host.log.scope("dapr.runtime.pubsub");
@@ -24,7 +25,7 @@ export function createPubSubBlock(host: BlockHost): Block {
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
   const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics }));
   const bulk = createBulkPublisher(publisher, appId);
-  const declarative = host.subscriptions.map(compileResource);
+  const declarative = await Promise.all(host.subscriptions.map(compileResource));
   const delivery = createAppDelivery({ host, log, brokers, open, declarative });
   let streams: Streams | undefined;
 
@@ -54,18 +55,19 @@ export function createPubSubBlock(host: BlockHost): Block {
   };
 }
 
-/** A subscription of the resource files, ready to run. Throws Error with its file and line. */
-function compileResource(resource: SubscriptionResource): TopicSubscription {
+/** A subscription of the resource files, ready to run. Rejects with an Error with its file and line. */
+async function compileResource(resource: SubscriptionResource): Promise<TopicSubscription> {
   const { file, line } = resource.origin;
+  const { enabled, maxMessagesCount, maxAwaitDurationMs } = resource.bulkSubscribe;
   try {
-    return compileSubscription({
+    return await compileSubscription({
       source: "DECLARATIVE",
       pubsub: resource.pubsubname,
       topic: resource.topic,
       metadata: resource.metadata,
       rules: resource.rules,
       deadLetterTopic: resource.deadLetterTopic,
-      bulk: resource.bulkSubscribe.enabled,
+      bulk: enabled ? bulkLimits(maxMessagesCount, maxAwaitDurationMs) : undefined,
     });
   } catch (error) {
     throw new Error(`${file}:${line}: subscription ${resource.name}: ${asError(error).message}`, {

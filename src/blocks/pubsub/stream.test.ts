@@ -72,7 +72,7 @@ class Client implements AsyncIterable<unknown> {
 
 /** Another stream of the same block; `tested.stream` would make new streams. */
 async function openers(): Promise<{ tested: TestedPubSub; open(): Client }> {
-  const tested = testPubSubBlock();
+  const tested = await testPubSubBlock();
   const mounted = (await tested.block.grpc()).find(
     ({ method }) => method === Dapr.method.subscribeTopicEventsAlpha1,
   )!;
@@ -88,7 +88,7 @@ async function openers(): Promise<{ tested: TestedPubSub; open(): Client }> {
 }
 
 async function open(request: Request | "end", options?: PubSubBlockOptions): Promise<Client> {
-  const client = new Client(testPubSubBlock(options));
+  const client = new Client(await testPubSubBlock(options));
   client.send(request);
   const stream = await client.tested.stream(
     Dapr.method.subscribeTopicEventsAlpha1,

@@ -18,7 +18,6 @@ import { readStatus, topicEventRequest } from "./grpc-app.ts";
 import type { Subscription } from "./port.ts";
 import { asError } from "./publish.ts";
 import type { OpenSubscription } from "./subscriber.ts";
-import { compileSubscription } from "./subscription.ts";
 import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 
 type Outgoing = MessageInitShape<typeof SubscribeTopicEventsResponseAlpha1Schema>;
@@ -92,15 +91,17 @@ function readInitial(request: SubscribeTopicEventsRequestAlpha1 | undefined): To
   const initial: SubscribeTopicEventsRequestInitialAlpha1 = first.value;
   if (initial.pubsubName === "") throw streamError("pubsubName is required");
   if (initial.topic === "") throw streamError("topic is required");
-  return compileSubscription({
+  const rules = [{ match: "", path: streamPath }];
+  return {
     source: "STREAMING",
     pubsub: initial.pubsubName,
     topic: initial.topic,
     metadata: { ...initial.metadata },
-    rules: [{ match: "", path: streamPath }],
+    rules,
+    route: () => streamPath,
     deadLetterTopic: initial.deadLetterTopic ?? "",
-    bulk: false,
-  });
+    bulk: undefined,
+  };
 }
 
 async function openStream(
@@ -116,7 +117,7 @@ async function openStream(
     throw streamError(`${failed}subscription to topic '${topic}' on pubsub '${pubsub}' is not allowed`);
   }
   try {
-    return await parts.open(broker, spec, deliver);
+    return await parts.open(broker, spec, { one: deliver });
   } catch (error) {
     throw streamError(failed + asError(error).message);
   }

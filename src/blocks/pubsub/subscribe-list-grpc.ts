@@ -3,6 +3,7 @@
  */
 import { fromBinary } from "@bufbuild/protobuf";
 import { ListTopicSubscriptionsResponseSchema } from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
+import { bulkLimits } from "./bulk-delivery.ts";
 import type { RouteRule } from "./routes.ts";
 import type { SubscriptionSpec } from "./subscription.ts";
 
@@ -12,6 +13,7 @@ export function readGrpcList(message: Uint8Array): SubscriptionSpec[] {
     const rules: RouteRule[] = (item.routes?.rules ?? []).map(({ match, path }) => ({ match, path }));
     if (item.routes?.default) rules.push({ match: "", path: item.routes.default });
     if (rules.length === 0) rules.push({ match: "", path: "" });
+    const { enabled = false, maxMessagesCount = 0, maxAwaitDurationMs = 0 } = item.bulkSubscribe ?? {};
     return {
       source: "PROGRAMMATIC",
       pubsub: item.pubsubName,
@@ -19,7 +21,7 @@ export function readGrpcList(message: Uint8Array): SubscriptionSpec[] {
       metadata: { ...item.metadata },
       rules,
       deadLetterTopic: item.deadLetterTopic,
-      bulk: item.bulkSubscribe?.enabled ?? false,
+      bulk: enabled ? bulkLimits(maxMessagesCount, maxAwaitDurationMs) : undefined,
     };
   });
 }

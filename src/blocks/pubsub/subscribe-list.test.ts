@@ -10,7 +10,7 @@ const base = {
   topic: "t",
   metadata: {},
   deadLetterTopic: "",
-  bulk: false,
+  bulk: undefined,
 };
 const names = { pubsubname: "p", topic: "t" };
 
@@ -51,7 +51,7 @@ describe("the list of GET /dapr/subscribe", () => {
           rules: [{ match: "", path: "/a" }],
           metadata: { rawPayload: "true" },
           deadLetterTopic: "dead",
-          bulk: true,
+          bulk: { maxMessages: 100, maxAwaitMs: 1_000 },
         },
       ],
     ],

@@ -7,6 +7,7 @@ import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import type { AppChannel } from "../../app/channel.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import type { Log } from "../../telemetry/log.ts";
+import { bulkLimits } from "./bulk-delivery.ts";
 import { asError } from "./publish.ts";
 import type { RouteRule } from "./routes.ts";
 import type { SubscriptionSpec } from "./subscription.ts";
@@ -127,7 +128,13 @@ function readItem(value: unknown, where: string): SubscriptionSpec {
     deadLetterTopic: json.text(item["deadlettertopic"], `${where}.deadLetterTopic`),
     metadata: json.texts(item["metadata"], `${where}.metadata`),
     rules,
-    bulk: bulk["enabled"] === true,
+    bulk:
+      bulk["enabled"] === true
+        ? bulkLimits(
+            json.integer(bulk["maxmessagescount"], `${where}.bulkSubscribe.maxMessagesCount`),
+            json.integer(bulk["maxawaitdurationms"], `${where}.bulkSubscribe.maxAwaitDurationMs`),
+          )
+        : undefined,
   };
 }
 

@@ -3,9 +3,8 @@
  */
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
-import type { Deliver } from "./answer.ts";
 import type { Broker, Brokers } from "./broker.ts";
-import type { CreateHandler } from "./delivery.ts";
+import type { CreateHandler, Delivering } from "./handlers.ts";
 import { readRawPayload } from "./raw-payload.ts";
 import type { Subscription } from "./port.ts";
 import { asError } from "./publish.ts";
@@ -15,7 +14,7 @@ import type { TopicSubscription } from "./subscription.ts";
 export type OpenSubscription = (
   broker: Broker,
   subscription: TopicSubscription,
-  deliver: Deliver,
+  deliver: Delivering,
 ) => Promise<Subscription>;
 
 export function createOpenSubscription(createHandler: CreateHandler): OpenSubscription {
@@ -24,6 +23,7 @@ export function createOpenSubscription(createHandler: CreateHandler): OpenSubscr
       topic: broker.stored(subscription.topic),
       metadata: subscription.metadata,
       rawPayload: readRawPayload(subscription.metadata) === true,
+      batch: deliver.many === undefined ? 1 : (subscription.bulk?.maxMessages ?? 1),
     };
     return broker.port.subscribe(request, createHandler(broker, subscription, deliver));
   };
@@ -39,7 +39,7 @@ export type SubscriberParts = {
 
 export type Subscriber = {
   /** Resolves when each subscription has been tried once; those that failed are tried on in the background. */
-  start(subscriptions: readonly TopicSubscription[], deliver: Deliver): Promise<void>;
+  start(subscriptions: readonly TopicSubscription[], deliver: Delivering): Promise<void>;
   /** Ends all, waiting for running handlers up to `graceMs`. */
   stop(graceMs: number): Promise<void>;
 };
@@ -57,7 +57,7 @@ export function createSubscriber(parts: SubscriberParts): Subscriber {
   async function attempt(
     broker: Broker,
     subscription: TopicSubscription,
-    deliver: Deliver,
+    deliver: Delivering,
   ): Promise<boolean> {
     try {
       const opened = await parts.open(broker, subscription, deliver);
@@ -76,7 +76,7 @@ export function createSubscriber(parts: SubscriberParts): Subscriber {
   async function keepTrying(
     broker: Broker,
     subscription: TopicSubscription,
-    deliver: Deliver,
+    deliver: Delivering,
   ): Promise<void> {
     for (let delayMs = firstRetryMs; ; delayMs = Math.min(delayMs * 2, maxRetryMs)) {
       await clock.sleep(delayMs, stopped.signal);
@@ -84,7 +84,7 @@ export function createSubscriber(parts: SubscriberParts): Subscriber {
     }
   }
 
-  async function begin(subscription: TopicSubscription, deliver: Deliver): Promise<void> {
+  async function begin(subscription: TopicSubscription, deliver: Delivering): Promise<void> {
     const { pubsub, topic } = subscription;
     const broker = brokers.get(pubsub);
     if (broker === undefined)

@@ -1,6 +1,7 @@
 /**
  * A subscription of the app, wherever it was declared, and what of it counts when several name one topic.
  */
+import type { BulkLimits } from "./bulk-delivery.ts";
 import type { Metadata } from "./event.ts";
 import { compileRoute } from "./routes.ts";
 import type { Route, RouteRule } from "./routes.ts";
@@ -16,20 +17,16 @@ export type SubscriptionSpec = {
   readonly rules: readonly RouteRule[];
   /** Empty = none. */
   readonly deadLetterTopic: string;
-  /** Asks for several events in one call. */
-  readonly bulk: boolean;
+  /** Asks for several events in one call; undefined = one by one. */
+  readonly bulk: BulkLimits | undefined;
 };
 
 /** Ready to run: its routes are compiled. */
 export type TopicSubscription = SubscriptionSpec & { readonly route: Route };
 
-/** Compiles the routes. Throws Error in words that name what cannot be run. */
-export function compileSubscription(spec: SubscriptionSpec): TopicSubscription {
-  if (spec.bulk)
-    throw new Error(
-      `bulkSubscribe of topic ${spec.topic} is not supported yet: remove it or set enabled: false`,
-    );
-  return { ...spec, route: compileRoute(spec.rules) };
+/** Compiles the routes. Rejects with an Error in words that name what cannot be run. */
+export async function compileSubscription(spec: SubscriptionSpec): Promise<TopicSubscription> {
+  return { ...spec, route: await compileRoute(spec.rules) };
 }
 
 /**

@@ -11,7 +11,7 @@ async function busyTopic(): Promise<{ port: PubSub; seen: string[]; release: () 
   const port = await open({ clock: manualClock(), log } as unknown as Parameters<typeof open>[0]);
   const gate = Promise.withResolvers<void>();
   const seen: string[] = [];
-  await port.subscribe({ topic: "t", metadata: {}, rawPayload: false }, async ({ data }) => {
+  await port.subscribe({ topic: "t", metadata: {}, rawPayload: false, batch: 1 }, async ({ data }) => {
     seen.push(Buffer.from(data).toString());
     await gate.promise;
   });

@@ -49,11 +49,11 @@ async function tested(properties: Readonly<Record<string, string>> = {}): Promis
   const who = { name: "pubsub", type: "pubsub.nats", version: "v1", appId: "app", namespace: "prod" };
   const signal = new AbortController().signal;
   const rest = { metadata: values, properties, mesh, clock: undefined as never, log: silentLog, signal };
-  const port = await open({ ...who, ...rest });
+  const port = await open({ ...who, ...rest, env: {} });
   const got: BrokerMessage[] = [];
   const begin = async (rawPayload = false): Promise<NonNullable<typeof subscribed>> => {
     await port.subscribe(
-      { topic: "orders", metadata: {}, rawPayload },
+      { topic: "orders", metadata: {}, rawPayload, batch: 1 },
       async (message) => void got.push(message),
     );
     return subscribed!;

@@ -147,7 +147,7 @@ class NatsPubSub implements PubSub {
       group: this.#group,
       deliver: this.#settings.deliverPolicy === "new" ? ("new" as const) : ("all" as const),
       ackWaitMs: this.#settings.ackWait,
-      concurrency: this.#settings.concurrency,
+      concurrency: Math.max(this.#settings.concurrency, request.batch),
       backoffMs: this.#backoffMs,
       maxDeliver: this.#settings.maxDeliver,
     };

@@ -1,7 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { parseResources } from "../parse-resources.ts";
 import { formatProblem } from "../problem.ts";
-import { type HttpEndpointResource, resolveHttpEndpoint } from "./http-endpoint.ts";
+import {
+  type HttpEndpointResource,
+  type ResolvedHttpEndpoint,
+  resolveHttpEndpoint,
+} from "./http-endpoint.ts";
 
 function parse(spec: string, rest = ""): ReturnType<typeof parseResources> {
   const head = "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata:\n  name: shop\n";
@@ -14,17 +18,37 @@ function parsed(spec: string, rest = ""): HttpEndpointResource {
   return resources[0] as HttpEndpointResource;
 }
 
+const vault: Readonly<Record<string, string>> = { token: '"quoted"', other: "x" };
+
+/** In a sidecar whose only secret store is `vault`. */
+function resolve(
+  resource: HttpEndpointResource,
+  env: Record<string, string> = {},
+): Promise<ResolvedHttpEndpoint> {
+  return resolveHttpEndpoint(resource, {
+    env,
+    namespace: "default",
+    defaultSecretStore: undefined,
+    async readSecret(store, secret, { namespace }) {
+      if (secret === "broken") throw new Error(`no access from ${namespace}`);
+      return store === "vault" ? vault : undefined;
+    },
+  });
+}
+
 /** Problems of reading and resolving, one line each. */
-function problems(spec: string, env: Record<string, string> = {}): string[] {
-  const { resources, problems: found } = parse(spec);
-  const resolved = resources.map((resource) => resolveHttpEndpoint(resource as HttpEndpointResource, env));
+async function problems(spec: string, env: Record<string, string> = {}, rest = ""): Promise<string[]> {
+  const { resources, problems: found } = parse(spec, rest);
+  const resolved = await Promise.all(
+    resources.map((resource) => resolve(resource as HttpEndpointResource, env)),
+  );
   return [...found, ...resolved.flatMap((it) => it.problems)].map(formatProblem);
 }
 
 const base = "  baseUrl: https://example.com\n";
 
 describe("an HTTPEndpoint", () => {
-  it("is read whole", () => {
+  it("is read whole", async () => {
     const spec = `${base}  headers:
   - name: X-One
     value: 1
@@ -41,7 +65,7 @@ describe("an HTTPEndpoint", () => {
       scopes: ["a"],
       secretStore: "vault",
     });
-    const { endpoint } = resolveHttpEndpoint(resource, { TWO: "two" });
+    const { endpoint } = await resolve(resource, { TWO: "two" });
     expect(endpoint).toEqual({
       name: "shop",
       baseUrl: "https://example.com",
@@ -94,7 +118,7 @@ describe("an HTTPEndpoint", () => {
     ],
     [
       `${base}  headers:\n  - name: A\n    secretKeyRef:\n      name: s\n      key: k\n`,
-      /^f\.yaml:8:5: spec\.headers\[0\]\.secretKeyRef cannot be read, .* yet; write value: or envRef: instead$/,
+      /^f\.yaml:8:5: spec\.headers\[0\]\.secretKeyRef cannot be read: auth\.secretStore is not set, name/,
     ],
     [
       `${base}  clientTLS:\n    privateKey:\n      secretKeyRef:\n        name: s\n`,
@@ -104,9 +128,35 @@ describe("an HTTPEndpoint", () => {
       `${base}  headers:\n  - name: A\n    envRef: APP_API_TOKEN\n`,
       /environment variable that is not allowed: APP_API_TOKEN; it is empty/,
     ],
-  ])("names what is wrong in %j", (spec, text) => {
-    const found = problems(spec, { APP_API_TOKEN: "x" });
+  ])("names what is wrong in %j", async (spec, text) => {
+    const found = await problems(spec, { APP_API_TOKEN: "x" });
     expect(found[0]).toMatch(text);
     expect(found).toHaveLength(1);
+  });
+});
+
+describe("a text from a secret store", () => {
+  const header = (name: string, key: string): string =>
+    `${base}  headers:\n  - name: A\n    secretKeyRef:\n      name: ${name}\n      key: ${key}\n`;
+
+  it("is taken from auth.secretStore and unquoted once", async () => {
+    const resource = parsed(header("s", "token"), "auth:\n  secretStore: vault\n");
+    expect((await resolve(resource)).endpoint?.headers).toEqual(["A", "quoted"]);
+  });
+
+  it.each([
+    [header("s", "token"), "attic", /no secret store attic is loaded, add that component$/],
+    [header("s", "nokey"), "vault", /secret s of vault has no key nokey$/],
+    [
+      header("broken", "k"),
+      "vault",
+      /spec\.headers\[0\]\.secretKeyRef cannot be read: no access from default$/,
+    ],
+  ])("that cannot be read fails the endpoint: %j in %s", async (spec, store, text) => {
+    const rest = `auth:\n  secretStore: ${store}\n`;
+    expect((await resolve(parsed(spec, rest))).endpoint).toBeUndefined();
+    const found = await problems(spec, {}, rest);
+    expect(found).toHaveLength(1);
+    expect(found[0]).toMatch(text);
   });
 });

@@ -5,7 +5,7 @@
 import { createSecureContext } from "node:tls";
 import type { Environment } from "../flags.ts";
 import type { Origin, Problem } from "../problem.ts";
-import { isEnvAllowed, type SecretKeyRef } from "./component.ts";
+import { isEnvAllowed, type SecretKeyRef, type SecretSource, unquoteOnce } from "./component.ts";
 
 /** A text of the resource; where it is taken from is not yet decided. */
 export interface EndpointText {
@@ -65,23 +65,34 @@ export interface ResolvedHttpEndpoint {
   readonly problems: readonly Problem[];
 }
 
-/** Takes every text from the resource or the environment. A text from a secret is an error: nothing can read it yet. */
-export function resolveHttpEndpoint(resource: HttpEndpointResource, env: Environment): ResolvedHttpEndpoint {
+/** Where an endpoint takes its texts from. */
+export interface EndpointSurroundings extends SecretSource {
+  readonly env: Environment;
+  readonly namespace: string;
+}
+
+/**
+ * Takes every text from the resource, the environment or a secret store. A secret that cannot be read fails the
+ * endpoint: a call without its credentials would only fail later.
+ */
+export async function resolveHttpEndpoint(
+  resource: HttpEndpointResource,
+  surroundings: EndpointSurroundings,
+): Promise<ResolvedHttpEndpoint> {
   const problems: Problem[] = [];
-  const read = (text: EndpointText | undefined): string | undefined =>
-    text === undefined ? undefined : readText(text, env, problems);
-  const headers = resource.headers.flatMap((header) => [
-    header.name,
-    checkHeader(header, read(header) ?? "", problems),
-  ]);
+  const read = async (text: EndpointText | undefined): Promise<string | undefined> =>
+    text === undefined ? undefined : readText(text, resource, surroundings, problems);
+  const headers: string[] = [];
+  for (const header of resource.headers)
+    headers.push(header.name, checkHeader(header, (await read(header)) ?? "", problems));
   const { rootCA, certificate, privateKey, renegotiation } = resource.tls;
   const endpoint: HttpEndpoint = {
     name: resource.name,
     baseUrl: resource.baseUrl,
     headers,
-    rootCA: read(rootCA),
-    certificate: read(certificate),
-    privateKey: read(privateKey),
+    rootCA: await read(rootCA),
+    certificate: await read(certificate),
+    privateKey: await read(privateKey),
     renegotiation,
   };
   checkTls(resource, endpoint, problems);
@@ -89,20 +100,44 @@ export function resolveHttpEndpoint(resource: HttpEndpointResource, env: Environ
   return { endpoint: failed ? undefined : endpoint, problems };
 }
 
-function readText(text: EndpointText, env: Environment, problems: Problem[]): string | undefined {
+async function readText(
+  text: EndpointText,
+  resource: HttpEndpointResource,
+  surroundings: EndpointSurroundings,
+  problems: Problem[],
+): Promise<string | undefined> {
+  const { env } = surroundings;
   if (text.value !== undefined) return text.value;
   if (text.envRef !== undefined) {
-    if (isEnvAllowed(text.envRef, env)) return env[text.envRef] ?? "";
+    if (isEnvAllowed(text.envRef, env)) return unquoteOnce(env[text.envRef] ?? "");
     const message = `${text.path} refers to an environment variable that is not allowed: ${text.envRef}; it is empty`;
     problems.push({ ...text.origin, severity: "warning", message });
     return "";
   }
-  if (text.secretKeyRef !== undefined) {
-    const fix = "this sidecar has no secret stores yet; write value: or envRef: instead";
-    const message = `${text.path}.secretKeyRef cannot be read, ${fix}`;
+  if (text.secretKeyRef === undefined) return undefined;
+  try {
+    return await readSecretText(text.secretKeyRef, resource, surroundings);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    const message = `${text.path}.secretKeyRef cannot be read: ${reason}`;
     problems.push({ ...text.origin, severity: "error", message });
+    return undefined;
   }
-  return undefined;
+}
+
+/** Rejects with what is missing and what to do about it. */
+async function readSecretText(
+  reference: SecretKeyRef,
+  resource: HttpEndpointResource,
+  { defaultSecretStore, readSecret, namespace }: EndpointSurroundings,
+): Promise<string> {
+  const store = resource.secretStore ?? defaultSecretStore;
+  if (store === undefined) throw new Error("auth.secretStore is not set, name the secret store there");
+  const secret = await readSecret(store, reference.name, { namespace: resource.namespace ?? namespace });
+  if (secret === undefined) throw new Error(`no secret store ${store} is loaded, add that component`);
+  const key = reference.key === "" ? reference.name : reference.key;
+  if (Object.hasOwn(secret, key)) return unquoteOnce(secret[key] ?? "");
+  throw new Error(`secret ${reference.name} of ${store} has no key ${key}`);
 }
 
 /** A value that no HTTP client can send would fail every call, so it fails the resource. */

@@ -169,23 +169,6 @@ test("bad input gets an answer that names the fault, and the sidecar lives on", 
   expect((await publish("pubsub/orders")).status).toBe(204);
 });
 
-test("a routing rule that cannot be run ends the start with file and line", async () => {
-  await using nats = await startNats();
-  const rule = [
-    "apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: { name: odd }\n",
-    "spec:\n  pubsubname: pubsub\n  topic: t\n  routes:\n",
-    "    rules: [{ match: 'event.type == \"a\"', path: /a }]\n",
-  ].join("");
-  await using sidecar = await startSidecar({
-    appId: "shop",
-    nats,
-    resources: { "p.yaml": pubsub, "s.yaml": rule },
-    wait: "none",
-  });
-  expect(await sidecar.exited).toBe(1);
-  expect(sidecar.logs()).toMatch(/s\.yaml:\d+: subscription odd: routing rule .* is not supported yet/);
-});
-
 test("pubsub.in-memory serves the app of the same sidecar", async () => {
   await using nats = await startNats();
   await using app = await startApp({ subscriptions: [{ pubsubname: "pubsub", topic: "a*", route: "/any" }] });

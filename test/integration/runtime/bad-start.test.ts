@@ -52,7 +52,8 @@ test("an unknown component type names file, line and the nearest type", async ()
   expect(await sidecar.exited).toBe(1);
   expect(sidecar.logs()).toMatch(/store\.yaml:\d+.*did you mean state\.nats\?/);
   expect(sidecar.logs()).toContain(
-    "Fatal error from runtime: process component statestore error: [CREATE_COMPONENT_FAILURE]",
+    "Fatal error from runtime: process component statestore error: [INIT_COMPONENT_FAILURE]: " +
+      "initialization error occurred for statestore (state.natz/v1): [CREATE_COMPONENT_FAILURE]: ",
   );
 });
 
