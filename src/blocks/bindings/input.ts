@@ -6,6 +6,8 @@ import type { OpenComponent } from "../../components/open.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { anyFailure, callUnder, type Failure } from "../../resiliency/policy.ts";
 import type { Log } from "../../telemetry/log.ts";
+import { readBinaryHeader } from "../../telemetry/tracing/headers.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
 import type { BlockHost } from "../block.ts";
 import { directionOf, type Outputs } from "./bindings.ts";
 import { openHttpApp, Refused } from "./http-app.ts";
@@ -16,7 +18,13 @@ export type BindingApp = {
   /** Whether the app takes events of this binding. Rejects when it cannot be asked. */
   wants(name: string, route: string, signal: AbortSignal): Promise<boolean>;
   /** Resolves with the app's answer. Rejects when the event was not handled. */
-  deliver(name: string, route: string, event: BindingEvent, signal: AbortSignal): Promise<Uint8Array>;
+  deliver(
+    name: string,
+    route: string,
+    event: BindingEvent,
+    span: Span | undefined,
+    signal: AbortSignal,
+  ): Promise<Uint8Array>;
 };
 
 function judge(error: unknown): Failure {
@@ -125,11 +133,12 @@ async function read(
   component: OpenComponent<Binding>,
   app: BindingApp,
   route: string,
-  { clock, policies }: BlockHost,
+  host: BlockHost,
   log: Log,
   record: Record,
 ): Promise<void> {
   const { name } = component.resource;
+  const { clock, policies } = host;
   const policy = policies.component(name, "Binding", "inbound");
   try {
     const reading = await component.port.read!(async (event, signal) => {
@@ -137,7 +146,8 @@ async function read(
       const startMs = clock.monotonicMs();
       let success = false;
       try {
-        const attempt = (now: AbortSignal): Promise<Uint8Array> => app.deliver(name, route, event, now);
+        const attempt = (now: AbortSignal): Promise<Uint8Array> =>
+          deliverTraced(host, app, name, route, event, now);
         const answer = await callUnder(policy, signal, attempt, judge);
         success = true;
         return answer;
@@ -149,6 +159,45 @@ async function read(
     log.info(`binding ${name} delivers to the app`);
   } catch (error) {
     log.error(`error reading from input binding ${name}: ${textOf(error)}`);
+  }
+}
+
+/** Under the trace that the event's metadata names; undefined when tracing is off. */
+function eventSpan(
+  { tracer, app }: BlockHost,
+  name: string,
+  route: string,
+  { metadata }: BindingEvent,
+): Span | undefined {
+  if (tracer === undefined) return undefined;
+  const binary = metadata["grpc-trace-bin"];
+  const parent = binary === undefined ? metadata["traceparent"] : readBinaryHeader(binary).traceparent;
+  const span = tracer.start(`bindings/${name}`, "client", parent);
+  span.set("db.name", name);
+  span.set("db.system", "bindings");
+  span.set("rpc.service", "Dapr");
+  const grpc = "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent";
+  span.set("db.connection_string", app.protocol === "grpc" ? grpc : `POST /${route.replace(/^\//, "")}`);
+  return span;
+}
+
+/** One try to hand an event over, with a span of its own. */
+async function deliverTraced(
+  host: BlockHost,
+  app: BindingApp,
+  name: string,
+  route: string,
+  event: BindingEvent,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const span = eventSpan(host, name, route, event);
+  try {
+    return await app.deliver(name, route, event, span, signal);
+  } catch (error) {
+    if (span?.error === undefined) span?.fail(textOf(error));
+    throw error;
+  } finally {
+    span?.end();
   }
 }
 

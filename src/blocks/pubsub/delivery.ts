@@ -5,6 +5,7 @@
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
+import type { Tracer } from "../../telemetry/tracing/tracer.ts";
 import { drop, retry } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
@@ -15,6 +16,7 @@ import { deliverUnder } from "./policy.ts";
 import { asError } from "./publish.ts";
 import type { Publisher } from "./publish.ts";
 import type { TopicSubscription } from "./subscription.ts";
+import { deliverySpan, endDelivery } from "./trace.ts";
 
 export type DeliveryParts = {
   readonly namespace: string;
@@ -22,6 +24,8 @@ export type DeliveryParts = {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Undefined when tracing is off. */
+  readonly tracer: Tracer | undefined;
 };
 
 /** Longest time that a copy to a dead-letter topic may take, ms. */
@@ -34,13 +38,28 @@ export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver
     const topic = line.broker.shown(message.topic);
     const startMs = parts.clock.monotonicMs();
     const ready = prepare(parts, line, message);
+    const { inbound } = line.broker;
     const answer =
       "kind" in ready
         ? ready
-        : await deliverUnder(line.broker.inbound, signal, (now) => deliver(ready.event, ready.path, now));
+        : await deliverUnder(inbound, signal, (now) => traced(parts, deliver, ready, now));
     record(answer, line.broker.name, topic, parts.clock.monotonicMs() - startMs);
     if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
   };
+}
+
+/** One try to hand an event over, with a span of its own. */
+async function traced(
+  { tracer }: DeliveryParts,
+  deliver: Deliver,
+  { event, path }: { readonly event: AppEvent; readonly path: string },
+  signal: AbortSignal,
+): Promise<Answer> {
+  const span = deliverySpan(tracer, event);
+  if (span === undefined) return deliver(event, path, signal);
+  const answer = await deliver({ ...event, span }, path, signal);
+  endDelivery(span, answer);
+  return answer;
 }
 
 /** A subscription with all that its messages need on their way. */
