@@ -51,8 +51,18 @@ export async function openFoundation(
   const app = openApp(options, clock, log, metrics, pipelines.app);
   opened.defer(() => app.close());
   const resources = init.resources.components;
-  const { deniedComponents: deny } = init.configuration;
-  const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
+  const { deniedComponents: deny, wasmStrictSandbox: strictWasm } = init.configuration;
+  const components = await openComponents({
+    options,
+    resources,
+    deny,
+    strictWasm,
+    mesh,
+    clock,
+    log,
+    metrics,
+    env,
+  });
   opened.defer(() => components.close());
   pipelines.warnSkipped();
   health.set("components", true);

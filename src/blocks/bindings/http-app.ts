@@ -1,10 +1,10 @@
 /** Hands events of input bindings to an app that speaks HTTP: a probe by OPTIONS, then one POST an event. */
 import { httpHeaders } from "../../app/callback-metadata.ts";
 import type { AppChannel } from "../../app/channel.ts";
-import type { Failure } from "../../resiliency/policy.ts";
 import { setTrace } from "../../telemetry/tracing/headers.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
 import { httpStatusText } from "../../telemetry/tracing/status.ts";
+import type { Failure } from "../../resiliency/policy.ts";
 import type { BindingApp } from "./input.ts";
 import type { BindingMetadata } from "./port.ts";
 

@@ -38,17 +38,16 @@ export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver
     const topic = line.broker.shown(message.topic);
     const startMs = parts.clock.monotonicMs();
     const ready = prepare(parts, line, message);
-    const { inbound } = line.broker;
     const answer =
       "kind" in ready
         ? ready
-        : await deliverUnder(inbound, signal, (now) => traced(parts, deliver, ready, now));
+        : await deliverUnder(line.broker.inbound, signal, (now) => traced(parts, deliver, ready, now));
     record(answer, line.broker.name, topic, parts.clock.monotonicMs() - startMs);
     if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
   };
 }
 
-/** One try to hand an event over, with a span of its own. */
+/** One delivery with its span around it. */
 async function traced(
   { tracer }: DeliveryParts,
   deliver: Deliver,
