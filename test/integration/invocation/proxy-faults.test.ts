@@ -265,11 +265,15 @@ test("a callee's sidecar that is killed: streams end Unavailable within seconds"
     stream.once("close", () => clearInterval(drip));
   });
   const listening = client.call("/t.T/Drip", { "dapr-app-id": "mortal" }, { end: true });
+  app.on("/t.T/Work", (stream) => void stream.resume());
+  const working = client.call("/t.T/Work", { "dapr-app-id": "mortal" });
+  working.stream.end(encodeFrame(Buffer.from("m")));
+  await eventually(() => expect(app.calls.at(-1)!.path).toBe("/t.T/Work"));
   await eventually(() => expect(listening.messages.length).toBeGreaterThan(3));
   await second.kill();
-  const took = await timed(Promise.all([...calls, listening].map((call) => call.ended)));
-  expect(took).toBeLessThan(9_000);
-  for (const call of [...calls, listening]) expect(await call.ended).toMatchObject({ code: 14 });
+  const all = [...calls, listening, working];
+  expect(await timed(Promise.all(all.map((call) => call.ended)))).toBeLessThan(9_000);
+  for (const call of all) expect(await call.ended).toMatchObject({ code: 14 });
 });
 
 test("a callee's sidecar that stops in order finishes calls, then ends streams Unavailable", async () => {
