@@ -216,6 +216,49 @@ describe("requests", () => {
   });
 });
 
+describe("who is meant", () => {
+  test("namespaces keep apps of one name apart; the own one is meant when none is named", async () => {
+    await using blueApp = await startApp({ fallback: () => ({ body: "blue" }) });
+    const options = { appId: "callee", appPort: blueApp.port, nats, env: { NAMESPACE: "blue" } };
+    await using blue = await startSidecar(options);
+    await using asking = await startSidecar({ appId: "asking", nats, env: { NAMESPACE: "blue" } });
+    expect((await asking.get(`${base}/x`)).text).toBe("blue");
+    expect(blueApp.requests.at(-1)!.headers["dapr-caller-namespace"]).toBe("blue");
+    expect((await asking.get("/v1.0/invoke/callee.default/method/x")).text).toBe("ok");
+    expect(last().headers).toMatchObject({
+      "dapr-caller-namespace": "blue",
+      "dapr-caller-app-id": "asking",
+      "dapr-callee-app-id": "callee",
+    });
+    expect((await caller.get("/v1.0/invoke/callee.blue/method/x")).text).toBe("blue");
+    expect((await caller.get(`${base}/x`)).text).toBe("ok");
+    // The same name in another namespace is another app, so this is no call of the own one.
+    expect((await blue.get("/v1.0/invoke/callee.default/method/x")).text).toBe("ok");
+    expect(last().headers["dapr-caller-app-id"]).toBe("callee");
+    expect((await blue.get("/v1.0/invoke/callee.blue/method/x")).text).toBe("blue");
+    expect(blueApp.requests.at(-1)!.headers["dapr-caller-app-id"]).toBeUndefined();
+    expect((await caller.get("/v1.0/invoke/asking.green/method/x")).json()).toEqual({
+      errorCode: "ERR_DIRECT_INVOKE",
+      message: "failed to invoke, id: asking.green, err: couldn't find service: asking",
+    });
+  });
+
+  test("an app whose only instance was killed is tried 3 times more; then it is unreachable, not unknown", async () => {
+    await using gone = await startSidecar({ appId: "gone", appPort: app.port, nats });
+    expect((await caller.get("/v1.0/invoke/gone/method/x")).status).toBe(200);
+    await gone.kill();
+    const answer = await caller.get("/v1.0/invoke/gone/method/x");
+    expect(answer.status).toBe(500);
+    expect(answer.json<{ message: string }>().message).toMatch(
+      /^failed to invoke, id: gone, err: failed to invoke target gone after 3 retries\. Error: rpc error: code = Unavailable/,
+    );
+    const late = caller.post("/v1.0/invoke/gone/method/y", "once");
+    await gone.start();
+    expect((await late).status).toBe(200);
+    expect(app.requestsTo("/y")).toHaveLength(1);
+  });
+});
+
 describe("answers of the app", () => {
   const answers: [string, string, Record<string, unknown>][] = [
     [
