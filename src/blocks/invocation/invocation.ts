@@ -20,6 +20,7 @@ import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import type { Peers } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
 import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
+import { textOf } from "../../lib/thrown.ts";
 
 export class Invocation {
   /** Who may call the app; also asked for calls that other ways bring in. */
@@ -268,8 +269,4 @@ function hostAddress(): string {
 
 function statusLabel(response: MeshResponse): string {
   return String(response.grpc?.code ?? response.status);
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
