@@ -1,4 +1,5 @@
 // Rows of the contract that stand in no other file: verbs, routes that are none, odd lengths, redirects, encodings.
+import { hostname } from "node:os";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startApp, startNats, startSidecar } from "../../kit/index.ts";
 import type { App, AppRequest, Nats, Sidecar } from "../../kit/index.ts";
@@ -256,6 +257,38 @@ describe("who is meant", () => {
     await gone.start();
     expect((await late).status).toBe(200);
     expect(app.requestsTo("/y")).toHaveLength(1);
+  });
+});
+
+describe("where from and where to", () => {
+  test.each([
+    ["192.0.2.7", "192.0.2.7"],
+    ["2001:db8::7", '"[2001:db8::7]"'],
+  ])("DAPR_HOST_IP=%s stands in what is forwarded", async (address, shown) => {
+    await using sidecar = await startSidecar({ appId: "host", nats, env: { DAPR_HOST_IP: address } });
+    await sidecar.get(`${base}/x`, { "x-forwarded-host": "client.example", forwarded: "for=198.51.100.1" });
+    const { rawHeaders } = last();
+    const values = (name: string): string[] =>
+      rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]!.toLowerCase() === name);
+    expect(values("x-forwarded-for")).toEqual([address]);
+    expect(values("x-forwarded-host")).toEqual(["client.example", hostname()]);
+    expect(values("forwarded")).toEqual(["for=198.51.100.1", `for=${shown};by=${shown};host=${hostname()}`]);
+  });
+
+  test("--app-channel-address and --app-protocol in any case", async () => {
+    const flags = ["--app-channel-address=localhost"];
+    const options = { appId: "named", appPort: app.port, appProtocol: "HTTP", nats, flags };
+    await using sidecar = await startSidecar(options);
+    expect((await sidecar.get("/v1.0/invoke/named/method/x")).text).toBe("ok");
+    expect(last().headers.host).toBe(`localhost:${app.port}`);
+  });
+
+  test("an answer has one Date, the app's", async () => {
+    rawApp.answer =
+      "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2015 00:00:00 GMT\r\nServer: app\r\nContent-Length: 2\r\n\r\nok";
+    const raw = await rawHttp(caller.httpPort, `GET /v1.0/invoke/raw/method/x HTTP/1.1\r\n${headLines}\r\n`);
+    expect(raw.match(/^date: .*$/gim)).toEqual(["Date: Thu, 01 Jan 2015 00:00:00 GMT"]);
+    expect(raw).toMatch(/^Server: app\r$/m);
   });
 });
 
