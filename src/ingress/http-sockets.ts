@@ -109,6 +109,8 @@ export class HttpSockets {
       joinDuplicateHeaders: true,
       shouldUpgradeCallback: (request) => this.#asksForH2c(request) || isWebSocketUpgrade(request),
     });
+    // The size limit bounds their number; node's own limit of 1,000 would be another.
+    server.maxHeadersCount = 0;
     const answer = (request: IncomingMessage, response: ServerResponse): void =>
       this.#answerHttp1(request, response);
     server.on("request", answer);

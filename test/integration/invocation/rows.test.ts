@@ -154,6 +154,26 @@ describe("requests", () => {
     expect(app.requestsTo("/elsewhere")).toEqual([]);
   });
 
+  test("the first of several names counts", async () => {
+    const twice = "dapr-app-id: callee\r\ndapr-app-id: other\r\n";
+    expect(await rawHttp(caller.httpPort, `GET /first HTTP/1.1\r\n${headLines}${twice}\r\n`)).toMatch(
+      /^HTTP\/1\.1 200 /,
+    );
+    expect(last().path).toBe("/first");
+  });
+
+  test("1,500 headers go through when they fit the buffer", async () => {
+    const options = { appId: "wide", appPort: rawApp.port, nats, flags: ["--read-buffer-size=32Ki"] };
+    await using wide = await startSidecar(options);
+    rawApp.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    const many = Object.fromEntries(Array.from({ length: 1_500 }, (_, i) => [`x-${i}`, String(i)]));
+    expect((await wide.get("/v1.0/invoke/raw/method/x", many)).status).toBe(200);
+    const seen = rawApp.requests.at(-1)!;
+    expect(Object.entries(many).filter(([name, value]) => !seen.includes(`${name}: ${value}\r\n`))).toEqual(
+      [],
+    );
+  });
+
   test("a length that the client gave is kept, a body of unknown length goes in chunks", async () => {
     for (const sidecar of [caller, callee]) {
       await sidecar.post(`${base}/length`, "12345");
