@@ -72,7 +72,8 @@ function toTable(
     it.version,
     stateOf(it),
   ]);
-  return `${head}\n\n${alignColumns([["NAMESPACE", "APP ID", "INSTANCE", "HOST", "PID", "AGE", "VERSION", "STATE"], ...rows])}`;
+  const names = ["NAMESPACE", "APP ID", "INSTANCE", "HOST", "PID", "AGE", "VERSION", "STATE"];
+  return `${head}\n\n${alignColumns([names, ...rows])}`;
 }
 
 /** Whether calls reach its app, and why not. */

@@ -1,7 +1,7 @@
 /**
- * Request lines that node's HTTP/1.1 parser refuses and Go's does not: verbs that it does not know, and paths with bytes
- * above 127, as curl sends them. The connection goes on under another parser, which sees a verb that it knows and that
- * no route has (invocation sends such verbs on as POST), or the bytes in percent form.
+ * Request lines that node's HTTP/1.1 parser refuses and Go's does not: verbs that it does not know, and paths with
+ * bytes above 127, as curl sends them. The connection goes on under another parser, which sees a verb that it knows and
+ * that no route has (invocation sends such verbs on as POST), or the bytes in percent form.
  */
 import { Duplex } from "node:stream";
 
