@@ -51,7 +51,7 @@ async function startHttp2App(server: Http2Server | Http2SecureServer, port = 0):
     seen: [] as Seen[],
     connections: 0,
     answer: text as Http2App["answer"],
-    handle: gather as Http2App["handle"],
+    handle: gather,
   };
   server.on("session", (session) => {
     app.connections++;
