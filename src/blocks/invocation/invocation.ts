@@ -20,6 +20,7 @@ import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import type { Peers } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
 import { describeAnswer, serverSpan, traced, withBinaryTrace } from "./trace.ts";
+import { textOf } from "../../lib/thrown.ts";
 import { illReason, notUp, type Whereabouts } from "./unready.ts";
 
 export class Invocation {
@@ -274,8 +275,4 @@ function hostAddress(): string {
 
 function statusLabel(response: MeshResponse): string {
   return String(response.grpc?.code ?? response.status);
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
