@@ -9,6 +9,7 @@ import { Metadata } from "./api/metadata.ts";
 import { openApis } from "./apis.ts";
 import type { AppChannel } from "./app/channel.ts";
 import { openApp } from "./app/open.ts";
+import { createUpdate } from "./changes.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
@@ -42,6 +43,8 @@ export type Sidecar = {
   readonly health: Health;
   /** Rejects when what serves or watches the app breaks; without that there is nothing to wait for. */
   readonly running: Promise<void>;
+  /** Hot reload: follows changed components and subscriptions. Never rejects; calls must not overlap. */
+  update(resources: LoadedResources): Promise<void>;
   /** Ends deliveries to the app and healthz; calls both ways and the APIs go on. Before `stop`, not after it. */
   hold(graceMs: number): Promise<void>;
   /** Resolves when the app falls ill by its health checks (or already is); never without them. */
@@ -74,6 +77,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
+  let { others } = resources;
   const foundation = { options, configuration, mesh, clock, app, components, log, metrics };
   const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
   const { blocks, invocation } = await makeBlocks(host);
@@ -83,7 +87,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     version: daprVersion,
     features: init.features,
     components: () => components.list(),
-    others: resources.others,
+    others: () => others,
     appUp: () => health.isReady("app"),
     parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
   });
@@ -101,12 +105,17 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   };
   const serving = new Serving({ mesh, receive, blocks, clock, log, onServing: initialized });
   const running = follow(app, serving, stopping.signal, initialized);
+  const update = createUpdate({ components, blocks, subscriptions, log, stopping: stopping.signal });
 
   return {
     httpPort: apis.httpPort,
     grpcPort: apis.grpcPort,
     health,
     running,
+    async update(changed) {
+      ({ others } = changed);
+      await update(changed);
+    },
     async hold(graceMs) {
       health.set("security-provider", false);
       await serving.hold(graceMs);
@@ -177,7 +186,9 @@ async function openFoundation(
   opened.defer(() => app.close());
   const resources = init.resources.components;
   const { deniedComponents: deny } = init.configuration;
-  const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
+  const reloadable = init.features.includes("HotReload");
+  const parts = { options, resources, deny, mesh, clock, log, metrics, env, reloadable };
+  const components = await openComponents(parts);
   opened.defer(() => components.close());
   health.set("components", true);
   const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {

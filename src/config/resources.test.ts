@@ -57,6 +57,7 @@ describe("loadResources", () => {
   it("has nothing without directories", async () => {
     expect(await loadResources([], shop)).toEqual({
       components: [],
+      held: [],
       subscriptions: [],
       httpEndpoints: [],
       others: [],
