@@ -17,8 +17,9 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { isBuiltin } from "node:module";
 import { join, relative } from "node:path";
-import { build as bundle } from "esbuild";
+import { build as bundle, type BuildOptions, type Plugin } from "esbuild";
 import { endToolsOnSignal, hasProgram, root, runCommand, runNode, say } from "./command.ts";
 import { measureStart } from "./measure-start.ts";
 
@@ -43,45 +44,84 @@ interface Stamp {
   readonly inputs: readonly string[];
 }
 
-/** Bundles everything into one script; resolves to the files it is made of, relative to the root. */
-async function makeBundle(output: string): Promise<string[]> {
+/** What all bundles have in common. */
+const bundleOptions = {
+  absWorkingDir: root,
+  bundle: true,
+  // What fails is printed once, by us.
+  logLevel: "silent",
+  platform: "node",
+  target: "node24",
+  format: "cjs",
+  // Names stay, for stack traces; the rest only costs memory. Lines stay short, because Node prints the whole
+  // line that threw.
+  minifyWhitespace: true,
+  minifySyntax: true,
+  lineLimit: 200,
+  legalComments: "none",
+  metafile: true,
+  // A native addon, and optional: msgpackr works without it.
+  external: ["msgpackr-extract"],
+  // The executable cannot import() files: import() of a built-in module becomes require.
+  supported: { "dynamic-import": false },
+  define: {
+    "import.meta.url": "weftUrl",
+    "import.meta.filename": "process.execPath",
+    "import.meta.dirname": "weftFolder",
+    "import.meta.main": "true",
+  },
+  banner: {
+    js:
+      "(function (exports, require, module, __filename, __dirname) {" +
+      'const weftUrl = require("node:url").pathToFileURL(process.execPath).href;' +
+      'const weftFolder = require("node:path").dirname(process.execPath);',
+  },
+  footer: { js: "})" },
+} as const satisfies BuildOptions;
+
+interface Bundle {
+  /** Files it is made of, relative to the root. */
+  readonly inputs: readonly string[];
+  /** Client packages that components import when they are opened; each becomes an asset of its own. */
+  readonly packages: readonly string[];
+}
+
+/** Bundles everything into one script, but for the client packages of components, which few sidecars use. */
+async function makeBundle(output: string): Promise<Bundle> {
+  const packages = new Set<string>();
   const { metafile } = await bundle({
+    ...bundleOptions,
     entryPoints: [join(root, "scripts", "sea", "entry.ts")],
     outfile: output,
-    absWorkingDir: root,
-    bundle: true,
-    // What fails is printed once, by us.
-    logLevel: "silent",
-    platform: "node",
-    target: "node24",
-    format: "cjs",
-    // Names stay, for stack traces; the rest only costs memory. Lines stay short, because Node prints the whole
-    // line that threw.
-    minifyWhitespace: true,
-    minifySyntax: true,
-    lineLimit: 200,
-    legalComments: "none",
     sourcemap: "external",
-    metafile: true,
-    // A native addon, and optional: msgpackr works without it.
-    external: ["msgpackr-extract"],
-    // The executable cannot import() files: import() of a built-in module becomes require.
-    supported: { "dynamic-import": false },
-    define: {
-      "import.meta.url": "weftUrl",
-      "import.meta.filename": "process.execPath",
-      "import.meta.dirname": "weftFolder",
-      "import.meta.main": "true",
-    },
-    banner: {
-      js:
-        "(function (exports, require, module, __filename, __dirname) {" +
-        'const weftUrl = require("node:url").pathToFileURL(process.execPath).href;' +
-        'const weftFolder = require("node:path").dirname(process.execPath);',
-    },
-    footer: { js: "})" },
+    plugins: [leaveOutPackages(packages)],
   });
-  return Object.keys(metafile.inputs);
+  return { inputs: Object.keys(metafile.inputs), packages: [...packages].sort() };
+}
+
+/** Notes and leaves out every package that a component file imports by import(). */
+function leaveOutPackages(packages: Set<string>): Plugin {
+  return {
+    name: "client packages",
+    setup(build) {
+      build.onResolve({ filter: /^[^.]/ }, ({ kind, path, importer }) => {
+        const ofComponent = relative(root, importer).startsWith(join("src", "components"));
+        if (kind !== "dynamic-import" || !ofComponent || isBuiltin(path)) return undefined;
+        packages.add(path);
+        return { path, external: true };
+      });
+    },
+  };
+}
+
+/** One client package as a script whose `module.exports` is the package's; resolves to the files it is made of. */
+async function makePackage(name: string, output: string): Promise<string[]> {
+  const { metafile } = await bundle({
+    ...bundleOptions,
+    stdin: { contents: `module.exports = require(${JSON.stringify(name)})`, resolveDir: root },
+    outfile: output,
+  });
+  return Object.keys(metafile.inputs).filter((path) => path !== "<stdin>");
 }
 
 /** Compiled code of the bundle, after it has run as a sidecar and served a few calls. */
@@ -91,7 +131,9 @@ async function makeCodeCache(bundleFile: string, output: string): Promise<void> 
   await must("warm-up run of the bundle", runCommand(process.execPath, args, { emptyEnv: true }));
 }
 
-async function makeBlob(work: string): Promise<string> {
+/** `packages` are names of client packages, their scripts by `packageFile`. */
+async function makeBlob(work: string, packages: readonly string[]): Promise<string> {
+  const packageAssets = packages.map((name) => [`packages/${name}`, packageFile(work, name)]);
   const config = {
     main: join(root, "scripts", "sea", "main.cjs"),
     output: join(work, "weft.blob"),
@@ -99,12 +141,20 @@ async function makeBlob(work: string): Promise<string> {
     useCodeCache: false,
     execArgv: nodeFlags,
     execArgvExtension: "none",
-    assets: { "weft.js": join(work, "weft.js"), "weft.cache": join(work, "weft.cache") },
+    assets: {
+      "weft.js": join(work, "weft.js"),
+      "weft.cache": join(work, "weft.cache"),
+      ...Object.fromEntries(packageAssets),
+    },
   };
   const file = join(work, "sea.json");
   writeFileSync(file, JSON.stringify(config));
   await must("sea blob", runCommand(process.execPath, ["--experimental-sea-config", file]));
   return config.output;
+}
+
+function packageFile(work: string, name: string): string {
+  return join(work, `${name.replace(/[^\w.-]/g, "_")}.js`);
 }
 
 /** The pinned Node with the blob inside, as a file that is complete or absent. */
@@ -163,19 +213,24 @@ async function buildAll(): Promise<void> {
   mkdirSync(work, { recursive: true });
   try {
     const bundleFile = join(work, "weft.js");
-    const bundled = await makeBundle(bundleFile);
+    const { inputs: bundled, packages } = await makeBundle(bundleFile);
     say(`bundle   ${megabytes(statSync(bundleFile).size)} from ${bundled.length} files`);
+    const packaged: string[] = [];
+    for (const name of packages) packaged.push(...(await makePackage(name, packageFile(work, name))));
+    const sizes = packages.map((name) => statSync(packageFile(work, name)).size);
+    const together = megabytes(sizes.reduce((sum, size) => sum + size, 0));
+    say(`clients  ${together} in ${packages.length} packages, loaded when a component needs them`);
     const cacheFile = join(work, "weft.cache");
     await makeCodeCache(bundleFile, cacheFile);
     say(`code     ${megabytes(statSync(cacheFile).size)} compiled ahead`);
     const weftd = join(dist, "weftd");
-    await makeExecutable(work, await makeBlob(work), weftd);
+    await makeExecutable(work, await makeBlob(work, packages), weftd);
     const weft = join(dist, "weft");
     rmSync(weft, { force: true });
     linkSync(weftd, weft);
     renameSync(`${bundleFile}.map`, join(dist, "weft.js.map"));
     const own = ["build.ts", "sea/main.cjs", "sea/warm-up.cjs"].map((name) => `scripts/${name}`);
-    const inputs = [...bundled, ...own, "package-lock.json"].sort();
+    const inputs = [...new Set([...bundled, ...packaged, ...own, "package-lock.json"])].sort();
     writeFileSync(stampFile, JSON.stringify({ hash: hashOf(inputs), inputs } satisfies Stamp));
     for (const file of [weftd, weft]) {
       const start = await measureStart(file, ["--version"]);

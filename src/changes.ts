@@ -13,16 +13,24 @@ const changeGraceMs = 5_000;
 export type ChangesInit = {
   readonly components: RunningComponents;
   readonly blocks: readonly Block[];
-  readonly subscriptions: LoadedResources["subscriptions"];
+  /** What the sidecar was started with. */
+  readonly resources: LoadedResources;
   readonly log: Log;
   /** Aborted when the sidecar stops: nothing begins then. */
   readonly stopping: AbortSignal;
 };
 
-/** Never rejects; calls must not overlap. */
-export function createUpdate(init: ChangesInit): (resources: LoadedResources) => Promise<void> {
+export type Changes = {
+  /** Never rejects; calls must not overlap. */
+  update(resources: LoadedResources): Promise<void>;
+  /** What was taken in last. */
+  resources(): LoadedResources;
+};
+
+export function createChanges(init: ChangesInit): Changes {
   const { components, blocks, log, stopping } = init;
-  let subscriptions = subscriptionsText(init.subscriptions);
+  let current = init.resources;
+  let subscriptions = subscriptionsText(current.subscriptions);
 
   const tell = async (step: (block: Block) => Promise<void> | undefined): Promise<void> => {
     if (stopping.aborted) return;
@@ -31,8 +39,9 @@ export function createUpdate(init: ChangesInit): (resources: LoadedResources) =>
     }
   };
 
-  return async (resources) => {
+  const update = async (resources: LoadedResources): Promise<void> => {
     if (stopping.aborted) return;
+    current = resources;
     await components.apply(resources.components, {
       async check(category, component) {
         for (const block of blocks) await block.checkComponent?.(category, component);
@@ -44,6 +53,7 @@ export function createUpdate(init: ChangesInit): (resources: LoadedResources) =>
     subscriptions = text;
     await tell((block) => block.subscriptionsChanged?.(resources.subscriptions, changeGraceMs));
   };
+  return { update, resources: () => current };
 }
 
 /** Places in files do not count. */

@@ -118,8 +118,8 @@ class HotReload {
 }
 
 /** What a running sidecar cannot change in place. */
-function fixedParts({ httpEndpoints, others }: LoadedResources): unknown {
-  return [httpEndpoints, others.filter(({ kind }) => kind === "Resiliency")];
+function fixedParts({ httpEndpoints, resiliencies }: LoadedResources): unknown {
+  return [httpEndpoints, resiliencies];
 }
 
 /** Data as text, without places in files and what was said about them. */

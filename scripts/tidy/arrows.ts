@@ -35,21 +35,40 @@ export const zones: readonly Zone[] = [
     may: [...shared, "proto/gen/", "src/components/open.ts"],
     why: "api is what blocks share; it knows no block",
   },
+  {
+    prefix: "src/middleware/",
+    may: [...shared, "src/api/"],
+    why: "pipelines run middlewares for both directions; they know neither sockets nor components",
+  },
   { prefix: "src/resiliency/", may: [...shared, "src/api/"], why: "policies wrap calls of any part" },
   {
     prefix: "src/app/",
-    may: [...shared, ...wire, "src/resiliency/"],
+    may: [...shared, ...wire, "src/resiliency/", "src/middleware/"],
     why: "app is the way out to the app only",
   },
   {
     prefix: "src/ingress/",
-    may: [...shared, ...wire, "src/blocks/block.ts"],
+    may: [...shared, ...wire, "src/blocks/block.ts", "src/middleware/"],
     why: "ingress is sockets and framing; it meets blocks through their tables",
   },
   {
+    prefix: "src/components/connect/",
+    may: [mesh, "src/lib/", "src/telemetry/", "src/components/component.ts"],
+    why: "connections serve components of any block and know none",
+  },
+  {
     prefix: "src/components/*/",
-    may: [mesh, "src/lib/", "src/config/", "src/blocks/*/port.ts", "src/components/component.ts"],
-    why: "a component sees only the port it fills, lib, config types and the public mesh",
+    may: [
+      mesh,
+      "src/lib/",
+      "src/config/",
+      "src/blocks/*/port.ts",
+      "src/middleware/port.ts",
+      "src/middleware/reply.ts",
+      "src/components/component.ts",
+      "src/components/connect/",
+    ],
+    why: "a component sees only the port it fills, its connection, lib, config types and the public mesh",
   },
   {
     prefix: "src/components/",
@@ -96,6 +115,11 @@ const packageRules: readonly {
     what: /^(fastify|@fastify\/.*|express|koa|hono|restify|@hapi\/hapi|find-my-way)$/,
     only: ["src/ingress/"],
     why: "server frameworks stay in ingress",
+  },
+  {
+    what: /^@marcbachmann\/cel-js$/,
+    only: ["src/lib/cel.ts"],
+    why: "CEL is spoken in src/lib/cel.ts only",
   },
   {
     what: /^(node:)?timers(\/promises)?$/,

@@ -7,15 +7,19 @@
 import Pool from "undici/lib/dispatcher/pool.js";
 import type { buildConnector, Dispatcher } from "undici";
 import type { BodyStream, Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
+import { upgradeName } from "../api/upgrade.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
 import { asksForGzip, isGzip, unpackGzip, unpackStream, withoutEncoding } from "./gzip.ts";
-import { forwardResponseHeaders } from "./headers.ts";
+import { forwardResponseHeaders, headerValue } from "./headers.ts";
 import { type Answer, Exchange, Unanswered } from "./http-exchange.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
+import type { Tunnel } from "./websocket.ts";
 
 /** Largest answer that is unpacked in one go, bytes: what was whole before may be a thousand times as large after. */
 const maxUnpackedBytes = 64 * 1024 * 1024;
 const connectTimeoutMs = 10_000;
+/** The app is on this host: its certificate names whatever it likes, as with daprd. HTTP/2 goes first where offered. */
+const appConnection = { timeout: connectTimeoutMs, rejectUnauthorized: false, preferH2: true };
 
 export type HttpAppOptions = {
   readonly scheme: "http" | "https";
@@ -30,6 +34,11 @@ export type HttpAppOptions = {
   readonly origin?: string;
   /** Opens connections to servers outside; the app itself needs none. */
   readonly connect?: buildConnector.connector;
+  /**
+   * HTTP/2: `prior-knowledge` for an app on h2c, `offered` to a TLS server that may choose it; HTTP/1.1 when not given.
+   * Values of a repeated header then travel in one line.
+   */
+  readonly http2?: "prior-knowledge" | "offered";
 };
 
 type Outgoing = {
@@ -50,6 +59,7 @@ export class HttpApp {
   readonly #options: HttpAppOptions;
   readonly #origin: string;
   readonly #pool: Dispatcher;
+  readonly #tunnels = new Set<Tunnel>();
 
   constructor(options: HttpAppOptions) {
     this.#options = options;
@@ -62,8 +72,9 @@ export class HttpApp {
       bodyTimeout: 0,
       keepAliveTimeout: 60_000,
       maxHeaderSize: options.maxHeaderBytes,
-      // The app is on this host: its certificate names whatever it likes, as with daprd.
-      connect: options.connect ?? { timeout: connectTimeoutMs, rejectUnauthorized: false },
+      allowH2: options.http2 !== undefined,
+      ...(options.http2 === "prior-knowledge" ? { useH2c: true } : {}),
+      connect: options.connect ?? appConnection,
     });
   }
 
@@ -72,8 +83,10 @@ export class HttpApp {
    * signal also counts while it is read. `onDone` is called when the app has sent all of it, or failed.
    */
   async invoke(request: MeshRequest, signal: AbortSignal, onDone?: () => void): Promise<MeshResponse> {
-    const { verb, headers: given } = request;
+    const { verb, headers: given, body: content } = request;
     const path = request.query === "" ? request.path : `${request.path}?${request.query}`;
+    if (!(content instanceof Uint8Array) && headerValue(given, upgradeName) !== undefined)
+      return this.#openTunnel(path, request.headers, content, signal, onDone);
     const gzip = asksForGzip(verb, given);
     const asked = gzip ? [...given, "Accept-Encoding", "gzip"] : given;
     const taking = onDone === undefined ? { signal, streams: true } : { signal, streams: true, onDone };
@@ -96,6 +109,11 @@ export class HttpApp {
     return (await this.#send(request, { signal, streams: false })) as Answer & { readonly body: Buffer };
   }
 
+  /** Ends what has no end of its own: WebSockets. */
+  endTunnels(): void {
+    for (const tunnel of this.#tunnels) tunnel.end();
+  }
+
   close(): Promise<void> {
     return this.#pool.destroy();
   }
@@ -105,11 +123,39 @@ export class HttpApp {
     return this.#pool.close();
   }
 
+  async #openTunnel(
+    path: string,
+    given: readonly string[],
+    body: BodyStream,
+    signal: AbortSignal,
+    onDone: (() => void) | undefined,
+  ): Promise<MeshResponse> {
+    const { apiToken, http2 } = this.#options;
+    if (http2 === "prior-knowledge") throw new Error("an app on h2c takes no WebSocket");
+    const headers = apiToken === undefined ? given : withToken(given, apiToken);
+    const { openTunnel } = await import("./websocket.ts");
+    const onOpen = (tunnel: Tunnel): void => void this.#tunnels.add(tunnel);
+    const onClose = (tunnel: Tunnel): void => {
+      this.#tunnels.delete(tunnel);
+      onDone?.();
+    };
+    try {
+      const options = { ...this.#options, signal, onOpen, onClose };
+      const answer = await openTunnel(path, withoutName(headers, upgradeName), body, options);
+      if (answer.status !== 101) onDone?.();
+      return answer;
+    } catch (cause) {
+      if (signal.aborted) throw cause;
+      throw this.#failure({ verb: "GET", path, headers, body: undefined }, cause);
+    }
+  }
+
   async #send(request: Outgoing, taking: Taking): Promise<Answer> {
-    const { apiToken } = this.#options;
+    const { apiToken, http2 } = this.#options;
     const { verb, path } = request;
     const given = request.headers as string[];
     let headers = apiToken === undefined ? given : withToken(given, apiToken);
+    if (http2 !== undefined) headers = lowerNames(headers);
     let body = request.body;
     if (body?.length === 0) body = undefined;
     else if (body !== undefined && !(body instanceof Uint8Array) && body.length !== undefined)
@@ -167,10 +213,20 @@ function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
+/** undici joins the values of one name in HTTP/2, and tells names apart by their case. */
+function lowerNames(headers: readonly string[]): string[] {
+  return headers.map((item, i) => (i % 2 === 0 ? item.toLowerCase() : item));
+}
+
 function withToken(headers: readonly string[], token: string): string[] {
+  return [...withoutName(headers, "dapr-api-token"), "dapr-api-token", token];
+}
+
+/** `name` in lower case. */
+function withoutName(headers: readonly string[], name: string): string[] {
   const kept: string[] = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
-    if (headers[i]!.toLowerCase() !== "dapr-api-token") kept.push(headers[i]!, headers[i + 1]!);
+    if (headers[i]!.toLowerCase() !== name) kept.push(headers[i]!, headers[i + 1]!);
   }
-  return [...kept, "dapr-api-token", token];
+  return kept;
 }

@@ -21,6 +21,10 @@ export type MetadataField = {
   readonly min?: number;
   readonly max?: number;
   readonly oneOf?: readonly string[];
+  /** Booleans: only 1, t, true, 0, f, false are taken, other text is refused. */
+  readonly strict?: boolean;
+  /** Durations: what a number without unit counts; seconds when not given. */
+  readonly bareUnit?: "ms" | "s";
 };
 
 export type MetadataSchema = Readonly<Record<string, MetadataField>>;

@@ -74,7 +74,7 @@ function readValue(name: string, field: MetadataField, text: string): string | n
     case "string":
       return text;
     case "boolean":
-      return truthy.has(text.toLowerCase());
+      return field.strict === true ? readStrictBoolean(name, field, text) : truthy.has(text.toLowerCase());
     case "duration":
       return readDuration(name, field, text);
     case "integer":
@@ -108,11 +108,20 @@ function shown(field: MetadataField, text: string): string {
   return field.secret === true ? "its value" : JSON.stringify(text);
 }
 
+/** Exactly the spellings that Go's strconv takes. */
+function readStrictBoolean(name: string, field: MetadataField, text: string): boolean {
+  if (/^(1|t|T|TRUE|true|True)$/.test(text)) return true;
+  if (/^(0|f|F|FALSE|false|False)$/.test(text)) return false;
+  throw metadataProblem(name, `: ${shown(field, text)} is neither true nor false`);
+}
+
 function readDuration(name: string, field: MetadataField, text: string): number {
+  const { bareUnit = "s" } = field;
+  if (bareUnit === "ms" && /^[-+]?\d{1,15}$/.test(text)) return Number(text);
   try {
     return parseDurationOrSeconds(text);
   } catch (cause) {
-    const fix = "write e.g. 30s, 1h30m, or seconds";
+    const fix = `write e.g. 30s, 1h30m, or ${bareUnit === "ms" ? "milliseconds" : "seconds"}`;
     throw metadataProblem(name, `: ${shown(field, text)} is no duration; ${fix}`, cause);
   }
 }

@@ -10,12 +10,19 @@ import { parseHeader } from "./kinds/header.ts";
 import type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
 import { parseComponent } from "./kinds/parse-component.ts";
 import { parseHttpEndpoint } from "./kinds/parse-http-endpoint.ts";
+import { parseResiliency } from "./kinds/parse-resiliency.ts";
 import { parseSubscription } from "./kinds/parse-subscription.ts";
+import type { ResiliencyResource } from "./kinds/resiliency.ts";
 import type { SubscriptionResource } from "./kinds/subscription.ts";
 import type { Problem } from "./problem.ts";
 import { describe, ProblemList, Section } from "./section.ts";
 
-export type Resource = ComponentResource | SubscriptionResource | HttpEndpointResource | GenericResource;
+export type Resource =
+  | ComponentResource
+  | SubscriptionResource
+  | HttpEndpointResource
+  | ResiliencyResource
+  | GenericResource;
 
 /** What one file holds, in document order. */
 export interface ParsedResources {
@@ -44,9 +51,11 @@ export function parseResources(text: string, file: string): ParsedResources {
   if (control !== null)
     return { resources, problems: [controlProblem(text, control.index, file)], broken: true };
   let broken = false;
+  let first = true;
   for (const document of parseYaml(text)) {
     const list = new ProblemList(file);
-    const resource = parseDocument(document, list);
+    const resource = parseDocument(document, list, first);
+    if (document.root !== undefined || document.error !== undefined) first = false;
     if (resource !== undefined) resources.push(resource);
     else broken ||= document.error !== undefined || !isForeign(document.root);
     problems.push(...list.all);
@@ -65,7 +74,12 @@ function controlProblem(text: string, index: number, file: string): Problem {
   return { severity: "error", file, line: before.length, column: before.at(-1)!.length + 1, message };
 }
 
-function parseDocument({ root, error, warnings }: YamlDocument, problems: ProblemList): Resource | undefined {
+/** `first`: no document with content stands before it in its file. */
+function parseDocument(
+  { root, error, warnings }: YamlDocument,
+  problems: ProblemList,
+  first: boolean,
+): Resource | undefined {
   if (error !== undefined) {
     problems.error(error, error.message);
     return undefined;
@@ -88,6 +102,12 @@ function parseDocument({ root, error, warnings }: YamlDocument, problems: Proble
     return parseSubscription(section, header, apiVersion === "dapr.io/v1alpha1" ? "v1alpha1" : "v2alpha1");
   }
   if (kind === "HTTPEndpoint") return parseHttpEndpoint(section, header);
+  if (kind === "Resiliency") {
+    if (first) return parseResiliency(root, header, problems);
+    const fix = "only the first document of a file is read as one; move it to a file of its own";
+    problems.error(root, `Resiliency ${header.name} is ignored: ${fix}`);
+    return undefined;
+  }
   return { kind, apiVersion, ...header, spec: section.json("spec") };
 }
 

@@ -60,6 +60,7 @@ describe("loadResources", () => {
       held: [],
       subscriptions: [],
       httpEndpoints: [],
+      resiliencies: [],
       others: [],
       problems: [],
     });

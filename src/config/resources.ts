@@ -10,6 +10,7 @@ import type { Environment } from "./flags.ts";
 import { type ComponentResource, componentLabel } from "./kinds/component.ts";
 import type { GenericResource } from "./kinds/generic.ts";
 import type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
+import type { ResiliencyResource } from "./kinds/resiliency.ts";
 import type { SubscriptionResource } from "./kinds/subscription.ts";
 import type { ParsedResources, Resource } from "./parse-resources.ts";
 import { formatPlace, type Problem } from "./problem.ts";
@@ -18,6 +19,7 @@ import { SettingError } from "./setting-error.ts";
 export type { ComponentResource } from "./kinds/component.ts";
 export type { GenericResource } from "./kinds/generic.ts";
 export type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
+export type { ResiliencyResource } from "./kinds/resiliency.ts";
 export type { SubscriptionResource, SubscriptionRule } from "./kinds/subscription.ts";
 export { formatProblem, type Problem } from "./problem.ts";
 
@@ -34,6 +36,8 @@ export interface LoadedResources {
   readonly subscriptions: readonly SubscriptionResource[];
   /** None when two have one name. */
   readonly httpEndpoints: readonly HttpEndpointResource[];
+  /** In load order, those with errors included: what is later wins over what is earlier. */
+  readonly resiliencies: readonly ResiliencyResource[];
   /** Kinds that are recognised and not used yet. */
   readonly others: readonly GenericResource[];
   /** To log as warnings, see `formatProblem`. */
@@ -140,6 +144,7 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
   const components = new Map<string, ComponentResource>();
   const subscriptions = new Map<string, SubscriptionResource>();
   const endpoints: HttpEndpointResource[] = [];
+  const resiliencies: ResiliencyResource[] = [];
   const others: GenericResource[] = [];
   const duplicates: string[] = [];
   const namespace = audience.env["NAMESPACE"];
@@ -162,6 +167,8 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
       subscriptions.set(resource.name, resource);
     } else if (isHttpEndpoint(resource)) {
       endpoints.push(resource);
+    } else if (isResiliency(resource)) {
+      resiliencies.push(resource);
     } else {
       others.push(resource);
     }
@@ -172,6 +179,7 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
     components: Object.freeze([...components.values()]),
     subscriptions: Object.freeze([...subscriptions.values()]),
     httpEndpoints: Object.freeze(repeated.length > 0 ? [] : endpoints),
+    resiliencies: Object.freeze(resiliencies),
     others: Object.freeze(others),
     problems: Object.freeze([...files.flatMap((file) => file.problems), ...repeated]),
     held: Object.freeze([]),
@@ -188,6 +196,10 @@ function isSubscription(resource: Resource): resource is SubscriptionResource {
 
 function isHttpEndpoint(resource: Resource): resource is HttpEndpointResource {
   return resource.kind === "HTTPEndpoint";
+}
+
+function isResiliency(resource: Resource): resource is ResiliencyResource {
+  return resource.kind === "Resiliency";
 }
 
 /** Dapr loads no endpoint at all when two share a name, and only warns. */

@@ -83,7 +83,7 @@ function isBodiless(status: number, verb: string): boolean {
 }
 
 /** Header lines of a reply as a flat list of names and values. */
-function flatHeaders(reply: HttpReply): string[] {
+export function flatHeaders(reply: HttpReply): string[] {
   const headers: string[] = reply.rawHeaders === undefined ? [] : [...reply.rawHeaders];
   for (const name in reply.headers) {
     const value = reply.headers[name]!;
@@ -122,7 +122,7 @@ const firstBytes = 64 * 1024;
  * Writes piece by piece as fast as the client reads. A body that fails resets the connection: it is not whole, and must
  * not look so.
  */
-async function writeBody(
+export async function writeBody(
   body: BodyStream,
   out: Writable,
   flushHead: () => void,

@@ -20,6 +20,7 @@ const sourceTextJson = JSON as unknown as SourceTextJson;
 const MAX_DEPTH = 2_000;
 const MARKUP = /[<>&\u2028\u2029]/;
 const EACH_MARKUP = /[<>&\u2028\u2029]/g;
+const MARKUP_ESCAPE = /^\\u(?:003[ce]|0026|202[89])$/;
 const BLANK = /[ \t\r\n]/;
 const EACH_BLANK = /[ \t\r\n]+/g;
 /** The engine's way to write half of a surrogate pair. */
@@ -64,6 +65,18 @@ export function goJsonInOrder(value: unknown): string {
  */
 export function compactGoJson(text: string): string {
   return escapeMarkup(BLANK.test(text) ? removeBlanks(text) : text);
+}
+
+/**
+ * JSON text as `goJson` writes it, but with `<`, `>`, `&`, U+2028 and U+2029 as they are, for stores whose JSON is
+ * written so. Gives the same bytes when there is nothing to do, and a copy of them in any case.
+ */
+export function withoutMarkupEscapes(json: Buffer): Buffer {
+  if (!json.includes("\\u")) return Buffer.from(json);
+  const plain = (escape: string): string =>
+    MARKUP_ESCAPE.test(escape) ? String.fromCharCode(Number.parseInt(escape.slice(2), 16)) : escape;
+  // Escapes are matched one after the other, so that the second half of an escaped backslash begins none.
+  return Buffer.from(json.toString().replace(/\\(?:u[0-9a-f]{4}|.)/gs, plain));
 }
 
 function removeBlanks(text: string): string {

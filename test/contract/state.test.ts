@@ -1,28 +1,31 @@
-/** Every state component under the contract suite; state.nats against a real nats-server. */
-import { randomUUID } from "node:crypto";
-import { type Clock, type Mesh, joinMesh } from "../../mesh/index.ts";
-import type { ComponentContext, MetadataSchema, MetadataValues } from "../../src/components/component.ts";
+/** Every state component under the contract suite, on real servers. */
+import { joinMesh } from "../../mesh/index.ts";
+import type { StateStore } from "../../src/blocks/state/port.ts";
 import * as inMemory from "../../src/components/state/in-memory.ts";
 import * as nats from "../../src/components/state/nats.ts";
+import * as postgresql from "../../src/components/state/postgresql.ts";
+import * as redis from "../../src/components/state/redis.ts";
+import * as sqlite from "../../src/components/state/sqlite.ts";
 import { startNats } from "../kit/nats.ts";
+import { startPostgres } from "../kit/servers/postgres.ts";
+import { startRedis } from "../kit/servers/redis.ts";
+import { tempDir } from "../kit/temp-dir.ts";
 import { manualClock } from "./manual-clock.ts";
-import { silentLog } from "./silent-log.ts";
+import { openStore } from "./open-store.ts";
 import { stateContract } from "./state.ts";
+import { stateTraits } from "./state-traits.ts";
 
-stateContract("state.in-memory", { foreignEtag: randomUUID() }, async () => {
+stateContract("state.in-memory", stateTraits["state.in-memory"], async () => {
   const clock = manualClock();
-  const unused = undefined as unknown as Mesh;
-  const store = await inMemory.open(
-    context<typeof inMemory.metadataSchema>({ maxEntries: 100_000 }, unused, clock),
-  );
+  const store = await openStore(inMemory, { properties: { maxEntries: "100000" }, clock });
   return { store, close: () => store.close(), advance: (ms) => clock.advance(ms) };
 });
 
-stateContract("state.nats", { foreignEtag: "987654321", malformedEtag: "not-a-number" }, async () => {
+stateContract("state.nats", stateTraits["state.nats"], async () => {
   const server = await startNats();
   const mesh = joinMesh({ namespace: "default", app: "contract", natsUrls: [server.url] });
   await mesh.ready();
-  const store = await nats.open(context<typeof nats.metadataSchema>({ storage: "file" }, mesh, mesh.clock));
+  const store = await openStore(nats, { mesh });
   return {
     store,
     async close() {
@@ -33,23 +36,41 @@ stateContract("state.nats", { foreignEtag: "987654321", malformedEtag: "not-a-nu
   };
 });
 
-function context<S extends MetadataSchema>(
-  metadata: MetadataValues<S>,
-  mesh: Mesh,
-  clock: Clock,
-): ComponentContext<S> {
+stateContract("state.sqlite in a file", stateTraits["state.sqlite"], async () => {
+  const clock = manualClock();
+  const folder = tempDir("sqlite");
+  const store = await openStore(sqlite, { properties: { connectionString: folder.join("state.db") }, clock });
   return {
-    name: "store",
-    type: "state.tested",
-    version: "v1",
-    appId: "contract",
-    namespace: "default",
-    metadata,
-    properties: {},
-    mesh,
-    clock,
-    log: silentLog,
-    env: {},
-    signal: new AbortController().signal,
+    store,
+    advance: (ms) => clock.advance(ms),
+    async close() {
+      await store.close();
+      await folder[Symbol.asyncDispose]();
+    },
   };
+});
+
+stateContract("state.sqlite in memory", stateTraits["state.sqlite"], async () => {
+  const clock = manualClock();
+  const store = await openStore(sqlite, { properties: { connectionString: ":memory:" }, clock });
+  return { store, advance: (ms) => clock.advance(ms), close: () => store.close() };
+});
+
+stateContract("state.redis", stateTraits["state.redis"], async () => {
+  const server = await startRedis();
+  const store = await openStore(redis, { properties: { redisHost: server.address } });
+  return { store, server, close: () => closeBoth(store, server) };
+});
+
+for (const version of ["v1", "v2"] as const) {
+  stateContract(`state.postgresql ${version}`, stateTraits[`state.postgresql ${version}`], async () => {
+    const server = await startPostgres();
+    const store = await openStore(postgresql, { properties: { connectionString: server.url }, version });
+    return { store, server, close: () => closeBoth(store, server) };
+  });
+}
+
+async function closeBoth(store: StateStore, server: AsyncDisposable): Promise<void> {
+  await store.close();
+  await server[Symbol.asyncDispose]();
 }

@@ -2,65 +2,52 @@
  * What every state store must do, as one suite over the port (src/blocks/state/port.ts). A store joins by one call
  * of `stateContract` in state.test.ts. Keys are fresh for each test, so stores may keep data between them.
  */
-import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { EtagInvalid, EtagMismatch } from "../../src/blocks/state/port.ts";
 import {
-  EtagInvalid,
-  EtagMismatch,
-  type StateDelete,
-  type StateReadOptions,
-  type StateRecord,
-  type StateSet,
-  type StateStore,
-} from "../../src/blocks/state/port.ts";
-import { eventually } from "../kit/eventually.ts";
-
-export type StateFixture = {
-  readonly store: StateStore;
-  close(): Promise<void>;
-  /** Moves the store's clock; absent for stores that live by real time. */
-  advance?(ms: number): void;
-};
-
-export type StateContractOptions = {
-  /** Text that no ETag of the store can be, when the store tells such text apart. */
-  readonly malformedEtag?: string;
-  /** Well-formed ETag that is not current for any key. */
-  readonly foreignEtag: string;
-};
-
-type Suite = { readonly fixture: () => StateFixture; readonly options: StateContractOptions };
-
-const signal = new AbortController().signal;
-const reading: StateReadOptions = { consistency: "", metadata: {}, signal };
-const strong: StateReadOptions = { ...reading, consistency: "strong" };
+  type StateFixture,
+  type Suite,
+  deletion,
+  expectExists,
+  expectMismatch,
+  expired,
+  freshKey,
+  hasTransactions,
+  increment,
+  put,
+  read,
+  saving,
+  signal,
+  strong,
+  text,
+} from "./state-steps.ts";
+import { bulk, outage, refusedTransactions, transactions } from "./state-together.ts";
+import { type StateTraits, savedJson } from "./state-traits.ts";
 
 /** Runs the suite; `open` is called once and must give a store of its own. */
-export function stateContract(
-  name: string,
-  options: StateContractOptions,
-  open: () => Promise<StateFixture>,
-): void {
+export function stateContract(name: string, traits: StateTraits, open: () => Promise<StateFixture>): void {
   describe(`state store ${name}`, () => {
     let opened: StateFixture | undefined;
     beforeAll(async () => {
       opened = await open();
-    }, 30_000);
+    }, 120_000);
     afterAll(async () => {
       await opened?.close();
     });
-    const suite: Suite = { fixture: () => opened!, options };
+    const suite: Suite = { fixture: () => opened!, traits };
     values(suite);
     keys(suite);
-    etags(suite);
+    if (traits.foreignEtag !== undefined) etags(suite, traits.foreignEtag);
     deletes(suite);
     lives(suite);
-    transactions(suite);
+    if (traits.transactions === "refused") refusedTransactions(suite);
+    else if (traits.transactions !== "none") transactions(suite);
     bulk(suite);
+    outage(suite);
   });
 }
 
-function values({ fixture }: Suite): void {
+function values({ fixture, traits }: Suite): void {
   const every = Uint8Array.from({ length: 256 }, (_, byte) => byte);
   const cases: [string, Uint8Array][] = [
     ["no bytes", new Uint8Array(0)],
@@ -77,6 +64,16 @@ function values({ fixture }: Suite): void {
     expect(record!.expiresAtMs).toBeUndefined();
   });
 
+  it("gives back the JSON of an HTTP save in its form", async () => {
+    const key = freshKey();
+    await fixture().store.set(saving(key, savedJson, { json: true }), signal);
+    expect(text(await read(fixture(), key))).toBe(traits.jsonReadsAs ?? savedJson);
+    for (const json of ['"text with \\"quotes\\" and \\n"', "null", "true", "12.5", "[]", "{}"]) {
+      await fixture().store.set(saving(key, json, { json: true }), signal);
+      expect(text(await read(fixture(), key))).toBe(json);
+    }
+  });
+
   it("keeps its own copy of the bytes", async () => {
     const key = freshKey();
     const value = Buffer.from("before");
@@ -86,7 +83,8 @@ function values({ fixture }: Suite): void {
   });
 
   it("says that a key is absent", async () => {
-    expect(await read(fixture(), freshKey())).toBeUndefined();
+    if (traits.absentFails === true) await expect(fixture().store.get(freshKey(), strong)).rejects.toThrow();
+    else expect(await fixture().store.get(freshKey(), strong)).toBeUndefined();
   });
 
   it("overwrites without ETag, and the ETag changes each time", async () => {
@@ -98,11 +96,11 @@ function values({ fixture }: Suite): void {
       expect(text(record)).toBe(value);
       seen.add(record!.etag);
     }
-    expect(seen.size).toBe(3);
+    expect(seen.size).toBe(traits.foreignEtag === undefined ? 1 : 3);
   });
 }
 
-function keys({ fixture }: Suite): void {
+function keys({ fixture, traits }: Suite): void {
   const odd = " .*>%||=/\\\u0001\t\r\n\"'ü漢😀\u007f{}~$@";
   const long = Array.from({ length: 300 }, (_, index) => odd[index % odd.length]).join("");
   const cases: [string, string][] = [
@@ -122,6 +120,10 @@ function keys({ fixture }: Suite): void {
   it.each(cases)("takes any key: %s", async (_, key) => {
     const stored = `${freshKey()}||${key}`;
     const neighbour = `${stored}x`;
+    if (traits.maxKeyChars !== undefined && neighbour.length > traits.maxKeyChars) {
+      await expect(put(fixture(), stored, Buffer.from("mine"))).rejects.toThrow(Error);
+      return;
+    }
     await put(fixture(), stored, Buffer.from("mine"));
     await put(fixture(), neighbour, Buffer.from("other"));
     expect(text(await read(fixture(), stored))).toBe("mine");
@@ -140,41 +142,60 @@ function keys({ fixture }: Suite): void {
   });
 }
 
-function etags({ fixture, options }: Suite): void {
+function etags({ fixture, traits }: Suite, foreignEtag: string): void {
   it("writes with the current ETag and refuses any other", async () => {
     const key = freshKey();
     await put(fixture(), key, Buffer.from("1"));
     const first = (await read(fixture(), key))!.etag;
     await fixture().store.set(saving(key, "2", { etag: first }), signal);
     await expectMismatch(fixture().store.set(saving(key, "3", { etag: first }), signal));
-    await expectMismatch(fixture().store.set(saving(key, "3", { etag: options.foreignEtag }), signal));
+    await expectMismatch(fixture().store.set(saving(key, "3", { etag: foreignEtag }), signal));
     expect(text(await read(fixture(), key))).toBe("2");
   });
 
   it("does not create with an ETag", async () => {
     const key = freshKey();
-    await expectMismatch(fixture().store.set(saving(key, "1", { etag: options.foreignEtag }), signal));
+    if (traits.etagCreates === true) {
+      await fixture().store.set(saving(key, "1", { etag: foreignEtag }), signal);
+      expect(text(await read(fixture(), key))).toBe("1");
+      return;
+    }
+    await expectMismatch(fixture().store.set(saving(key, "1", { etag: foreignEtag }), signal));
     expect(await read(fixture(), key)).toBeUndefined();
   });
 
   it("refuses text that is no ETag of its own", async () => {
     const key = freshKey();
     await put(fixture(), key, Buffer.from("1"));
-    const etag = options.malformedEtag ?? "not an etag";
-    const kind = options.malformedEtag === undefined ? EtagMismatch : EtagInvalid;
+    const etag = traits.malformedEtag ?? "not an etag";
+    const kind = traits.malformedEtag === undefined ? EtagMismatch : EtagInvalid;
+    const deleteKind = traits.malformedDelete === "mismatch" ? EtagMismatch : kind;
     await expect(fixture().store.set(saving(key, "2", { etag }), signal)).rejects.toBeInstanceOf(kind);
-    await expect(fixture().store.delete(deletion(key, { etag }), signal)).rejects.toBeInstanceOf(kind);
-    await expect(fixture().store.transact!([saving(key, "2", { etag })], {}, signal)).rejects.toBeInstanceOf(
-      kind,
-    );
+    await expect(fixture().store.delete(deletion(key, { etag }), signal)).rejects.toBeInstanceOf(deleteKind);
+    if (hasTransactions(traits)) {
+      const refused = fixture().store.transact!([saving(key, "2", { etag })], {}, signal);
+      await expect(refused).rejects.toBeInstanceOf(kind);
+    }
     expect(text(await read(fixture(), key))).toBe("1");
   });
 
   it("creates once", async () => {
     const key = freshKey();
     await fixture().store.set(saving(key, "1", { createOnly: true }), signal);
-    await expectMismatch(fixture().store.set(saving(key, "2", { createOnly: true }), signal));
+    await expectExists(traits, fixture().store.set(saving(key, "2", { createOnly: true }), signal));
     expect(text(await read(fixture(), key))).toBe("1");
+  });
+
+  it("creates over a key that was saved without first-write only where the store has a mark for it", async () => {
+    const key = freshKey();
+    await put(fixture(), key, Buffer.from("1"));
+    const create = fixture().store.set(saving(key, "2", { createOnly: true }), signal);
+    if (traits.createMark !== true) await expectExists(traits, create);
+    else {
+      await create;
+      await expect(put(fixture(), key, Buffer.from("3"))).rejects.toThrow("failed to set key");
+    }
+    expect(text(await read(fixture(), key))).toBe(traits.createMark === true ? "2" : "1");
   });
 
   it("creates again after a delete", async () => {
@@ -204,7 +225,8 @@ function etags({ fixture, options }: Suite): void {
   });
 }
 
-function deletes({ fixture, options }: Suite): void {
+function deletes({ fixture, traits }: Suite): void {
+  const { foreignEtag } = traits;
   it("deletes an absent key without ETag", async () => {
     const key = freshKey();
     await fixture().store.delete(deletion(key), signal);
@@ -212,13 +234,15 @@ function deletes({ fixture, options }: Suite): void {
     expect(await read(fixture(), key)).toBeUndefined();
   });
 
+  if (foreignEtag === undefined) return;
+
   it("deletes with the current ETag and refuses any other", async () => {
     const key = freshKey();
     await put(fixture(), key, Buffer.from("1"));
     const { etag } = (await read(fixture(), key))!;
     await put(fixture(), key, Buffer.from("2"));
     await expectMismatch(fixture().store.delete(deletion(key, { etag }), signal));
-    await expectMismatch(fixture().store.delete(deletion(key, { etag: options.foreignEtag }), signal));
+    await expectMismatch(fixture().store.delete(deletion(key, { etag: foreignEtag }), signal));
     const current = (await read(fixture(), key))!.etag;
     await fixture().store.delete(deletion(key, { etag: current }), signal);
     expect(await read(fixture(), key)).toBeUndefined();
@@ -226,7 +250,11 @@ function deletes({ fixture, options }: Suite): void {
 
   it("refuses to delete an absent key with an ETag", async () => {
     const key = freshKey();
-    await expectMismatch(fixture().store.delete(deletion(key, { etag: options.foreignEtag }), signal));
+    if (traits.deletesAbsentWithEtag === true) {
+      await fixture().store.delete(deletion(key, { etag: foreignEtag }), signal);
+      return;
+    }
+    await expectMismatch(fixture().store.delete(deletion(key, { etag: foreignEtag }), signal));
     await put(fixture(), key, Buffer.from("1"));
     const { etag } = (await read(fixture(), key))!;
     await fixture().store.delete(deletion(key, { etag }), signal);
@@ -237,21 +265,24 @@ function deletes({ fixture, options }: Suite): void {
     const key = freshKey();
     await fixture().store.delete(deletion(key, { createOnly: true }), signal);
     await put(fixture(), key, Buffer.from("1"));
-    await expectMismatch(fixture().store.delete(deletion(key, { createOnly: true }), signal));
-    expect(text(await read(fixture(), key))).toBe("1");
+    const guarded = fixture().store.delete(deletion(key, { createOnly: true }), signal);
+    if (traits.createOnlyDeletes === true) await guarded;
+    else await expectMismatch(guarded);
+    expect(text(await read(fixture(), key))).toBe(traits.createOnlyDeletes === true ? undefined : "1");
   });
 }
 
-function lives({ fixture }: Suite): void {
+function lives({ fixture, traits }: Suite): void {
   it("tells when a record expires, and then it is gone and may be created", async () => {
     const key = freshKey();
     await fixture().store.set(saving(key, "1", { ttlSeconds: 1 }), signal);
     const record = await read(fixture(), key);
     expect(text(record)).toBe("1");
-    expect(record!.expiresAtMs).toBeGreaterThan(0);
-    await expectMismatch(fixture().store.set(saving(key, "2", { createOnly: true }), signal));
+    if (traits.hidesExpiry === true) expect(record!.expiresAtMs).toBeUndefined();
+    else expect(record!.expiresAtMs).toBeGreaterThan(0);
     await expired(fixture(), key);
-    await expectMismatch(fixture().store.set(saving(key, "2", { etag: record!.etag }), signal));
+    if (traits.etagCreates !== true)
+      await expectMismatch(fixture().store.set(saving(key, "2", { etag: record!.etag }), signal));
     await fixture().store.set(saving(key, "3", { createOnly: true }), signal);
     expect(text(await read(fixture(), key))).toBe("3");
   });
@@ -261,6 +292,7 @@ function lives({ fixture }: Suite): void {
     const canary = freshKey();
     await fixture().store.set(saving(key, "1", { ttlSeconds }), signal);
     await fixture().store.set(saving(canary, "1", { ttlSeconds: 1 }), signal);
+    if (traits.endsAtZero === true && ttlSeconds !== undefined) return expired(fixture(), key);
     expect((await read(fixture(), key))!.expiresAtMs).toBeUndefined();
     await expired(fixture(), canary);
     expect(text(await read(fixture(), key))).toBe("1");
@@ -271,12 +303,19 @@ function lives({ fixture }: Suite): void {
     const canary = freshKey();
     await fixture().store.set(saving(key, "1", { ttlSeconds: 1 }), signal);
     await fixture().store.set(saving(key, "2"), signal);
+    if (traits.keepsTtl === true) {
+      await expired(fixture(), key);
+      await fixture().store.set(saving(key, "1", { ttlSeconds: 1 }), signal);
+      await fixture().store.set(saving(key, "2", { ttlSeconds: -1 }), signal);
+    }
     await fixture().store.set(saving(canary, "1", { ttlSeconds: 1 }), signal);
     await expired(fixture(), canary);
     const record = await read(fixture(), key);
     expect(text(record)).toBe("2");
     expect(record!.expiresAtMs).toBeUndefined();
   });
+
+  if (traits.hidesExpiry === true) return;
 
   it("counts the time to live from the last write", async () => {
     const key = freshKey();
@@ -287,196 +326,4 @@ function lives({ fixture }: Suite): void {
     expect(after - before).toBeGreaterThanOrEqual(3_599_000);
     expect(after - before).toBeLessThan(3_700_000);
   });
-}
-
-function transactions({ fixture }: Suite): void {
-  const transact = (...writes: (StateSet | StateDelete)[]): Promise<void> =>
-    fixture().store.transact!(writes, {}, signal);
-
-  it("does all of a transaction", async () => {
-    const [a, b, gone] = [freshKey(), freshKey(), freshKey()];
-    await put(fixture(), gone, Buffer.from("old"));
-    await transact(saving(a, "1"), deletion(gone), saving(b, "2", { ttlSeconds: 3600 }));
-    expect(text(await read(fixture(), a))).toBe("1");
-    expect(text(await read(fixture(), b))).toBe("2");
-    expect((await read(fixture(), b))!.expiresAtMs).toBeGreaterThan(0);
-    expect(await read(fixture(), gone)).toBeUndefined();
-  });
-
-  it("does nothing of a transaction with an ETag that is not current", async () => {
-    const [a, b, c] = [freshKey(), freshKey(), freshKey()];
-    await put(fixture(), b, Buffer.from("old"));
-    const { etag } = (await read(fixture(), b))!;
-    await put(fixture(), b, Buffer.from("newer"));
-    await expectMismatch(transact(saving(a, "1"), saving(b, "2", { etag }), saving(c, "3")));
-    await expectMismatch(transact(saving(a, "1"), deletion(b, { etag })));
-    await expectMismatch(transact(saving(a, "1"), saving(b, "2", { createOnly: true })));
-    expect(await read(fixture(), a)).toBeUndefined();
-    expect(text(await read(fixture(), b))).toBe("newer");
-    expect(await read(fixture(), c)).toBeUndefined();
-  });
-
-  it("does a transaction whose ETags are current", async () => {
-    const [a, b, c] = [freshKey(), freshKey(), freshKey()];
-    await put(fixture(), a, Buffer.from("1"));
-    await put(fixture(), b, Buffer.from("1"));
-    const [first, second] = [(await read(fixture(), a))!.etag, (await read(fixture(), b))!.etag];
-    const created = saving(c, "2", { createOnly: true });
-    await transact(saving(a, "2", { etag: first }), deletion(b, { etag: second }), created);
-    expect(text(await read(fixture(), a))).toBe("2");
-    expect(await read(fixture(), b)).toBeUndefined();
-    expect(text(await read(fixture(), c))).toBe("2");
-  });
-
-  it("takes a transaction of one write", async () => {
-    const key = freshKey();
-    await transact(saving(key, "1", { createOnly: true }));
-    await expectMismatch(transact(saving(key, "2", { createOnly: true })));
-    await transact(deletion(key));
-    expect(await read(fixture(), key)).toBeUndefined();
-  });
-
-  it("stores the last of several writes to one key", async () => {
-    const [a, b] = [freshKey(), freshKey()];
-    await transact(saving(a, "1"), saving(b, "1"), saving(a, "2"), deletion(b), saving(a, "3"));
-    expect(text(await read(fixture(), a))).toBe("3");
-    expect(await read(fixture(), b)).toBeUndefined();
-    await transact(deletion(a), saving(a, "4"), saving(b, "5"));
-    expect(text(await read(fixture(), a))).toBe("4");
-  });
-
-  it("checks every ETag of a key against the state before the transaction", async () => {
-    const key = freshKey();
-    await put(fixture(), key, Buffer.from("1"));
-    const { etag } = (await read(fixture(), key))!;
-    await transact(saving(key, "2", { etag }), saving(key, "3"));
-    expect(text(await read(fixture(), key))).toBe("3");
-    await expectMismatch(transact(saving(key, "4", { etag }), saving(key, "5")));
-    const current = (await read(fixture(), key))!.etag;
-    await expectMismatch(transact(saving(key, "4", { etag: current }), saving(key, "5", { etag })));
-    await transact(saving(key, "6"), saving(key, "7", { etag: current }));
-    expect(text(await read(fixture(), key))).toBe("7");
-  });
-
-  it("keeps a sum under concurrent transfers", async () => {
-    const [a, b] = [freshKey(), freshKey()];
-    await transact(saving(a, "50"), saving(b, "50"));
-    await Promise.all(Array.from({ length: 8 }, () => transfer(fixture(), a, b)));
-    expect(text(await read(fixture(), a))).toBe("42");
-    expect(text(await read(fixture(), b))).toBe("58");
-  });
-
-  it("takes a hundred writes at once", async () => {
-    const names = Array.from({ length: 100 }, freshKey);
-    await transact(...names.map((key, index) => saving(key, String(index))));
-    expect(text(await read(fixture(), names[99]!))).toBe("99");
-  });
-}
-
-function bulk({ fixture }: Suite): void {
-  it("reads many keys in the order asked for, repeated and absent ones too", async () => {
-    const [a, b, absent, gone] = [freshKey(), freshKey(), freshKey(), freshKey()];
-    await put(fixture(), b, Buffer.from("b"));
-    await put(fixture(), a, Buffer.from("a"));
-    await put(fixture(), gone, Buffer.from("gone"));
-    await fixture().store.delete(deletion(gone), signal);
-    const found = await readMany(fixture(), [a, absent, b, gone, a]);
-    const texts = found.map((record) => (record instanceof Error ? "error" : record && text(record)));
-    expect(texts).toEqual(["a", undefined, "b", undefined, "a"]);
-    const [first] = found;
-    expect(first).toEqual(await read(fixture(), a));
-    expect(await readMany(fixture(), [])).toEqual([]);
-  });
-
-  it("reads 1,500 keys at once", async () => {
-    const key = freshKey();
-    await put(fixture(), key, Buffer.from("here"));
-    const asked = Array.from({ length: 1500 }, (_, index) => (index === 1400 ? key : `${key}-${index}`));
-    const found = await readMany(fixture(), asked);
-    expect(found).toHaveLength(1500);
-    expect(found.flatMap((record, index) => (record === undefined ? [] : [index]))).toEqual([1400]);
-  });
-}
-
-function freshKey(): string {
-  return `test-${randomUUID()}`;
-}
-
-function saving(key: string, value: string, more: Partial<StateSet> = {}): StateSet {
-  return {
-    kind: "set",
-    key,
-    value: Buffer.from(value),
-    json: false,
-    etag: undefined,
-    createOnly: false,
-    ttlSeconds: undefined,
-    metadata: {},
-    ...more,
-  };
-}
-
-function deletion(key: string, more: Partial<StateDelete> = {}): StateDelete {
-  return { kind: "delete", key, etag: undefined, createOnly: false, metadata: {}, ...more };
-}
-
-async function put({ store }: StateFixture, key: string, value: Uint8Array): Promise<void> {
-  await store.set({ ...saving(key, ""), value }, signal);
-}
-
-async function read({ store }: StateFixture, key: string): Promise<StateRecord | undefined> {
-  return store.get(key, strong);
-}
-
-/** As the block does: store by store, one call or many. */
-async function readMany(
-  { store }: StateFixture,
-  keys: string[],
-): Promise<(StateRecord | undefined | Error)[]> {
-  return store.getMany?.(keys, reading) ?? Promise.all(keys.map((key) => store.get(key, reading)));
-}
-
-function text(record: StateRecord | undefined): string | undefined {
-  return record === undefined ? undefined : Buffer.from(record.value).toString();
-}
-
-async function expectMismatch(write: Promise<void>): Promise<void> {
-  await expect(write).rejects.toBeInstanceOf(EtagMismatch);
-}
-
-/** Waits until a record with a time to live of one second is gone. */
-async function expired(fixture: StateFixture, key: string): Promise<void> {
-  fixture.advance?.(1_000);
-  await eventually(async () => (await read(fixture, key)) === undefined, {
-    timeoutMs: 5_000,
-    what: "expiry",
-  });
-}
-
-async function increment(fixture: StateFixture, key: string): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
-    const record = (await read(fixture, key))!;
-    try {
-      await fixture.store.set(saving(key, String(Number(text(record)) + 1), { etag: record.etag }), signal);
-      return;
-    } catch (error) {
-      if (!(error instanceof EtagMismatch)) throw error;
-    }
-  }
-  throw new Error("no luck in 200 tries");
-}
-
-async function transfer(fixture: StateFixture, from: string, to: string): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
-    const [source, target] = [(await read(fixture, from))!, (await read(fixture, to))!];
-    const less = saving(from, String(Number(text(source)) - 1), { etag: source.etag });
-    const more = saving(to, String(Number(text(target)) + 1), { etag: target.etag });
-    try {
-      await fixture.store.transact!([less, more], {}, signal);
-      return;
-    } catch (error) {
-      if (!(error instanceof EtagMismatch)) throw error;
-    }
-  }
-  throw new Error("no luck in 200 tries");
 }

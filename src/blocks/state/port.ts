@@ -30,6 +30,8 @@ export type StateSet = {
   readonly createOnly: boolean;
   /** Whole seconds; any integer. Undefined and values <= 0 follow the store's rule, usually "no expiry". */
   readonly ttlSeconds: number | undefined;
+  /** True when the client asked for strong consistency: on disk or on replicas, where the store can promise it. */
+  readonly strong?: boolean;
   readonly metadata: Readonly<Record<string, string>>;
 };
 
@@ -40,6 +42,8 @@ export type StateDelete = {
   readonly etag: string | undefined;
   /** first-write without ETag: mismatch when the key exists. */
   readonly createOnly: boolean;
+  /** True when the client asked for strong consistency: on disk or on replicas, where the store can promise it. */
+  readonly strong?: boolean;
   readonly metadata: Readonly<Record<string, string>>;
 };
 
@@ -68,6 +72,8 @@ function causeText(cause: unknown): string {
 
 /** All methods may run at once, may be retried by the caller after an error, and reject with a readable Error. */
 export type StateStore = {
+  /** What the metadata API lists, when it depends on version or server; else the component file's list is. */
+  readonly capabilities?: readonly string[];
   /** Most writes one `transact` takes. Absent = no limit of its own. */
   readonly maxTransactionWrites?: number;
   /** May wait for the store. Without effect, so it may be repeated. */

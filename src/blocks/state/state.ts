@@ -174,6 +174,7 @@ export class NamedStore {
       json: item.json,
       etag: item.etag === "" ? undefined : item.etag,
       createOnly: item.etag === "" && item.concurrency === "first-write",
+      strong: item.consistency === "strong",
       ttlSeconds: ttlSeconds(item.metadata),
       metadata: item.metadata,
     };
@@ -186,6 +187,7 @@ export class NamedStore {
       key: this.#prefix + item.key,
       etag: item.etag === "" ? undefined : item.etag,
       createOnly: item.etag === "" && item.concurrency === "first-write",
+      strong: item.consistency === "strong",
       metadata: item.metadata,
     };
   }

@@ -1,0 +1,75 @@
+/** Metadata of all components that connect to Redis, under the names that Dapr's users know. */
+import type { MetadataSchema } from "../component.ts";
+
+/** Booleans are strict and durations without unit are milliseconds, as everywhere with Redis. */
+export const redisFields = {
+  redisHost: {
+    kind: "string",
+    description: "host or host:port; several by comma for a cluster or for sentinels.",
+    required: true,
+  },
+  redisPort: { kind: "integer", description: "Port when redisHost names none.", min: 1, max: 65_535 },
+  redisUsername: { kind: "string", description: "User of the ACL.", secret: true },
+  redisPassword: { kind: "string", description: "Password.", secret: true },
+  redisDB: { kind: "integer", description: "Number of the database.", default: "0", min: 0 },
+  redisType: {
+    kind: "string",
+    description: "node (also with failover) or cluster.",
+    default: "node",
+    oneOf: ["node", "cluster"],
+  },
+  failover: { kind: "boolean", strict: true, description: "redisHost names sentinels.", default: "false" },
+  sentinelMasterName: { kind: "string", description: "Name of the master that the sentinels watch." },
+  sentinelUsername: { kind: "string", description: "User at the sentinels.", secret: true },
+  sentinelPassword: { kind: "string", description: "Password at the sentinels.", secret: true },
+  enableTLS: { kind: "boolean", strict: true, description: "Connect by TLS.", default: "false" },
+  insecureSkipTLSVerify: {
+    kind: "boolean",
+    strict: true,
+    description: "Take any certificate of the server.",
+    default: "false",
+  },
+  clientCert: { kind: "string", description: "Client certificate, PEM.", secret: true },
+  clientKey: { kind: "string", description: "Its private key, PEM.", secret: true },
+  redisMaxRetries: {
+    kind: "integer",
+    description: "How often a read is repeated after a broken connection; -1 = not at all.",
+    default: "3",
+    aliases: ["maxRetries"],
+    min: -1,
+  },
+  redisMinRetryInterval: {
+    kind: "duration",
+    bareUnit: "ms",
+    description: "Shortest wait before such a repetition.",
+    default: "8ms",
+    aliases: ["minRetryBackoff"],
+  },
+  redisMaxRetryInterval: {
+    kind: "duration",
+    bareUnit: "ms",
+    description: "Longest wait before such a repetition, and between attempts to connect.",
+    default: "2s",
+    aliases: ["maxRetryBackoff"],
+  },
+  dialTimeout: { kind: "duration", bareUnit: "ms", description: "Longest time to connect.", default: "5s" },
+  readTimeout: {
+    kind: "duration",
+    bareUnit: "ms",
+    description: "Longest wait for an answer.",
+    default: "3s",
+  },
+  writeTimeout: { kind: "duration", bareUnit: "ms", description: "Accepted; readTimeout bounds both." },
+  poolSize: { kind: "integer", description: "Accepted; one connection carries all commands." },
+  poolTimeout: { kind: "duration", bareUnit: "ms", description: "Accepted without effect." },
+  maxConnAge: { kind: "duration", bareUnit: "ms", description: "Accepted without effect." },
+  minIdleConns: { kind: "integer", description: "Accepted without effect." },
+  idleCheckFrequency: { kind: "duration", bareUnit: "ms", description: "Accepted without effect." },
+  idleTimeout: { kind: "duration", bareUnit: "ms", description: "Accepted without effect." },
+  useEntraID: {
+    kind: "boolean",
+    strict: true,
+    description: "Tokens of Microsoft Entra; not supported.",
+    default: "false",
+  },
+} as const satisfies MetadataSchema;

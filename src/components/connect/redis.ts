@@ -1,0 +1,210 @@
+/**
+ * A connection to Redis: one server, a cluster, or what sentinels name, behind one way to send a command. It comes
+ * back by itself after an outage; no command waits longer than its time.
+ */
+import type { RedisClusterOptions } from "redis";
+import type { Clock } from "../../../mesh/index.ts";
+import type { Log } from "../../telemetry/log.ts";
+import type { MetadataValues } from "../component.ts";
+import { withDeadline } from "./deadline.ts";
+import type { redisFields } from "./redis-fields.ts";
+
+export type RedisMetadata = MetadataValues<typeof redisFields>;
+
+/** Text and bytes of a reply come as Buffers. */
+export type RedisReply = Buffer | number | null | RedisReply[];
+
+export type Redis = {
+  /** `key` chooses the node of a cluster. A read is repeated when its connection broke. */
+  command(
+    key: string,
+    kind: "read" | "write",
+    args: readonly (string | Buffer)[],
+    signal?: AbortSignal,
+  ): Promise<RedisReply>;
+  readonly isCluster: boolean;
+  close(): Promise<void>;
+};
+
+export type RedisInit = {
+  readonly metadata: RedisMetadata;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Ends the first attempts to connect. */
+  readonly signal: AbortSignal;
+};
+
+type Address = { readonly host: string; readonly port: number };
+
+/** What the three kinds of client of the library have in common. */
+type Client = {
+  connect(): Promise<unknown>;
+  destroy(): unknown;
+  on(event: "error", listener: (error: Error) => void): unknown;
+};
+
+type Send = (key: string, isRead: boolean, args: readonly (string | Buffer)[]) => Promise<RedisReply>;
+
+/** Commands that may wait for a connection or an answer at once. */
+const maxWaiting = 10_000;
+/** A server that answers nothing for so long, pings included, is left. */
+const silenceMs = 10_000;
+const pingMs = 4_000;
+const attemptsAtStart = 3;
+
+/** Connects. Rejects when it cannot, with the reason of the last attempt. */
+export async function connectRedis(init: RedisInit): Promise<Redis> {
+  const { metadata, clock, log, signal } = init;
+  if (metadata.useEntraID) throw new Error('metadata field "useEntraID" is not supported; use redisPassword');
+  const addresses = readAddresses(metadata);
+  let started = false;
+  const { client, send } = await makeClient(metadata, addresses, () => started);
+  let lastError: Error | undefined;
+  client.on("error", (error) => {
+    // Once per outage would need a state of its own; the text says when it began.
+    if (started && error.message !== lastError?.message)
+      log.warn(`redis: ${error.message}; connecting again`);
+    lastError = error;
+  });
+  const where = addresses.map(({ host, port }) => `${host}:${port}`).join(",");
+  try {
+    await withDeadline(client.connect(), `connecting to redis at ${where}`, 60_000, clock, signal);
+    await withDeadline(send("", true, ["PING"]), "PING", metadata.readTimeout, clock, signal);
+  } catch (error) {
+    destroy(client);
+    const cause = lastError ?? (error as Error);
+    throw new Error(`redis: error connecting to redis at ${where}: ${cause.message}`, { cause: error });
+  }
+  started = true;
+  return {
+    isCluster: metadata.redisType === "cluster",
+    command: (key, kind, args, callSignal) =>
+      repeated(init, kind, () => send(key, kind === "read", args), callSignal),
+    close: async () => destroy(client),
+  };
+}
+
+function destroy(client: Client): void {
+  try {
+    client.destroy();
+  } catch {
+    // It was closed already.
+  }
+}
+
+/** A write is sent once: after a broken connection nobody knows whether it was done. */
+async function repeated(
+  { metadata, clock }: RedisInit,
+  kind: "read" | "write",
+  send: () => Promise<RedisReply>,
+  signal: AbortSignal | undefined,
+): Promise<RedisReply> {
+  const repetitions = kind === "read" ? Math.max(0, metadata.redisMaxRetries) : 0;
+  for (let done = 0; ; done++) {
+    try {
+      return await withDeadline(send(), "redis", metadata.readTimeout, clock, signal);
+    } catch (error) {
+      if (done >= repetitions || !isBroken(error)) throw error;
+      const { redisMinRetryInterval: minMs, redisMaxRetryInterval: maxMs } = metadata;
+      await clock.sleep(Math.max(0, Math.min(minMs * 2 ** done, maxMs)), signal);
+    }
+  }
+}
+
+function isBroken(error: unknown): boolean {
+  return error instanceof Error && /^(Socket|Disconnects|ConnectionTimeout)/.test(error.constructor.name);
+}
+
+async function makeClient(
+  metadata: RedisMetadata,
+  addresses: readonly Address[],
+  isStarted: () => boolean,
+): Promise<{ client: Client; send: Send }> {
+  const redis = await import("redis");
+  const options = clientOptions(metadata, isStarted);
+  const commandOptions = { typeMapping: { [redis.RESP_TYPES.BLOB_STRING]: Buffer } };
+  if (metadata.redisType === "cluster") {
+    const rootNodes = addresses.map((address) => ({ ...options, socket: { ...options.socket, ...address } }));
+    const client = redis.createCluster({ rootNodes, defaults: options, RESP: 2, commandOptions });
+    const send: Send = (key, isRead, args) =>
+      client.sendCommand(key === "" ? undefined : key, isRead, [...args], commandOptions);
+    return { client, send };
+  }
+  if (metadata.failover || metadata.sentinelMasterName !== undefined) {
+    const { sentinelUsername: username, sentinelPassword: password } = metadata;
+    const client = redis.createSentinel({
+      name: metadata.sentinelMasterName ?? "mymaster",
+      sentinelRootNodes: [...addresses],
+      nodeClientOptions: options,
+      sentinelClientOptions: {
+        socket: options.socket,
+        ...(username === undefined ? {} : { username }),
+        ...(password === undefined ? {} : { password }),
+      },
+      RESP: 2,
+      commandOptions,
+    });
+    return { client, send: (_key, isRead, args) => client.sendCommand(isRead, [...args], commandOptions) };
+  }
+  const socket = { ...options.socket, ...addresses[0]! };
+  const client = redis.createClient({ ...options, socket, RESP: 2, commandOptions });
+  return { client, send: (_key, _isRead, args) => client.sendCommand(args, commandOptions) };
+}
+
+type ClusterNodeOptions = NonNullable<RedisClusterOptions["defaults"]>;
+type NodeOptions = ClusterNodeOptions & { readonly socket: NonNullable<ClusterNodeOptions["socket"]> };
+
+function clientOptions(metadata: RedisMetadata, isStarted: () => boolean): NodeOptions {
+  const { redisUsername, redisPassword, redisDB, redisType } = metadata;
+  const maxWaitMs = Math.max(50, metadata.redisMaxRetryInterval);
+  return {
+    ...(redisUsername === undefined ? {} : { username: redisUsername }),
+    ...(redisPassword === undefined ? {} : { password: redisPassword }),
+    ...(redisDB === 0 || redisType === "cluster" ? {} : { database: redisDB }),
+    commandsQueueMaxLength: maxWaiting,
+    pingInterval: pingMs,
+    maintNotifications: "disabled",
+    socket: {
+      connectTimeout: metadata.dialTimeout,
+      socketTimeout: silenceMs,
+      reconnectStrategy: (retries: number, cause: Error) =>
+        !isStarted() && retries >= attemptsAtStart
+          ? cause
+          : Math.min(50 * 2 ** Math.min(retries, 10), maxWaitMs),
+      ...tlsOptions(metadata),
+    },
+  };
+}
+
+function tlsOptions(metadata: RedisMetadata): object {
+  if (!metadata.enableTLS) return {};
+  const { clientCert, clientKey, insecureSkipTLSVerify } = metadata;
+  if ((clientCert === undefined) !== (clientKey === undefined))
+    throw new Error('metadata fields "clientCert" and "clientKey" belong together; give both or none');
+  return {
+    tls: true,
+    rejectUnauthorized: !insecureSkipTLSVerify,
+    ...(clientCert === undefined ? {} : { cert: clientCert, key: clientKey }),
+  };
+}
+
+function readAddresses({ redisHost, redisPort, redisType, failover }: RedisMetadata): Address[] {
+  const parts = redisHost.split(",").map((part) => part.trim());
+  const addresses = parts.filter((part) => part !== "").map((part) => readAddress(part, redisPort));
+  if (addresses.length > 1 && redisType === "node" && !failover)
+    throw new Error(
+      'metadata field "redisHost" names several servers; set redisType: cluster, or failover: true',
+    );
+  return addresses;
+}
+
+function readAddress(text: string, redisPort: number | undefined): Address {
+  const match = /^(\[[^\]]+\]|[^:]+)(?::(\d+))?$/.exec(text);
+  if (match === null) throw new Error(`metadata field "redisHost": '${text}' is neither host nor host:port`);
+  const own = match[2] === undefined ? undefined : Number(match[2]);
+  if (own !== undefined && redisPort !== undefined && own !== redisPort)
+    throw new Error(
+      `metadata fields "redisHost" (${text}) and "redisPort" (${redisPort}) name different ports`,
+    );
+  return { host: match[1]!.replace(/^\[|\]$/g, ""), port: own ?? redisPort ?? 6379 };
+}

@@ -1,0 +1,114 @@
+// State stores on real servers, through a sidecar: the same rules over HTTP and gRPC, whatever the store.
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
+import {
+  type GrpcClient,
+  type Nats,
+  type Sidecar,
+  grpcClient,
+  startNats,
+  startSidecar,
+  tempDir,
+} from "../../kit/index.ts";
+import { type Postgres, startPostgres } from "../../kit/servers/postgres.ts";
+import { startRedis } from "../../kit/servers/redis.ts";
+import type { Server } from "../../kit/servers/server.ts";
+import { stateComponent } from "./resources.ts";
+
+const names = ["lite", "red", "pg1", "pg2"];
+let nats: Nats;
+let redis: Server;
+let postgres: Postgres;
+let sidecar: Sidecar;
+let grpc: GrpcClient;
+const folder = tempDir("sqlite");
+
+beforeAll(async () => {
+  [nats, redis, postgres] = await Promise.all([startNats(), startRedis(), startPostgres()]);
+  const pg = { connectionString: postgres.url };
+  const resources = {
+    "lite.yaml": stateComponent("lite", "state.sqlite3", { connectionString: folder.join("s.db") }),
+    "red.yaml": stateComponent("red", "state.redis", { redisHost: redis.address }),
+    "pg1.yaml": stateComponent("pg1", "state.postgres", pg),
+    "pg2.yaml": stateComponent("pg2", "state.postgresql", { ...pg, tablePrefix: "v2_" }).replace(
+      "version: v1",
+      "version: v2",
+    ),
+  };
+  sidecar = await startSidecar({ appId: "shop", nats, resources });
+  grpc = grpcClient(sidecar.grpcPort);
+});
+
+afterAll(async () => {
+  grpc?.[Symbol.dispose]();
+  await sidecar?.[Symbol.asyncDispose]();
+  for (const server of [nats, redis, postgres]) await server?.[Symbol.asyncDispose]();
+  await folder[Symbol.asyncDispose]();
+});
+
+test("the metadata API lists what each store can do", async () => {
+  const { components } = (await sidecar.get("/v1.0/metadata")).json<{
+    components: { name: string; type: string; version: string; capabilities: string[] }[];
+  }>();
+  const common = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+  const known = Object.fromEntries(components.map((it) => [it.name, it.capabilities]));
+  expect(known).toEqual({
+    lite: [...common, "ACTOR"],
+    red: [...common, "ACTOR"],
+    pg1: [...common, "QUERY_API", "ACTOR"],
+    pg2: [...common, "ACTOR"],
+  });
+});
+
+describe.each(names)("store %s", (store) => {
+  const path = `/v1.0/state/${store}`;
+
+  test("an ETag guards over both protocols", async () => {
+    await sidecar.post(path, [{ key: "k", value: { total: 1 } }]);
+    const read = await sidecar.get(`${path}/k`);
+    expect(read.json()).toEqual({ total: 1 });
+    const etag = read.headers["etag"] as string;
+    const overGrpc = await grpc.call(Dapr.method.getState, { storeName: store, key: "k" });
+    expect(overGrpc.message.etag).toBe(etag);
+    expect((await sidecar.post(path, [{ key: "k", value: 2, etag }])).status).toBe(204);
+    expect((await sidecar.post(path, [{ key: "k", value: 3, etag }])).status).toBe(409);
+    const states = [{ key: "k", value: Buffer.from("3"), etag: { value: etag } }];
+    await expect(grpc.call(Dapr.method.saveState, { storeName: store, states })).rejects.toMatchObject({
+      code: 10,
+    });
+    expect((await sidecar.get(`${path}/k`)).text).toBe("2");
+  });
+
+  test("a transaction is all or nothing, and names the key that failed", async () => {
+    await sidecar.post(path, [{ key: "a", value: 1 }]);
+    const etag = (await sidecar.get(`${path}/a`)).headers["etag"];
+    await sidecar.post(path, [{ key: "a", value: 2 }]);
+    const upsert = (key: string, more = {}) => ({ operation: "upsert", request: { key, value: 9, ...more } });
+    const refused = await sidecar.post(`${path}/transaction`, {
+      operations: [upsert("b"), upsert("a", { etag })],
+    });
+    expect(refused.status).toBe(500);
+    expect(refused.json<{ message: string }>().message).toContain("key 'a' was changed or deleted");
+    expect((await sidecar.get(`${path}/b`)).status).toBe(204);
+    const done = await sidecar.post(`${path}/transaction`, {
+      operations: [upsert("b"), { operation: "delete", request: { key: "a" } }],
+    });
+    expect(done.status).toBe(204);
+    const bulk = await sidecar.post(`${path}/bulk`, { keys: ["a", "b"] });
+    expect(bulk.json()).toMatchObject([{ key: "a" }, { key: "b", data: 9 }]);
+  });
+
+  test("bytes over gRPC come back untouched", async () => {
+    const value = Uint8Array.of(0, 255, 10, 34);
+    await grpc.call(Dapr.method.saveState, { storeName: store, states: [{ key: "bytes", value }] });
+    const { message } = await grpc.call(Dapr.method.getState, { storeName: store, key: "bytes" });
+    expect([...message.data]).toEqual([...value]);
+  });
+
+  test("a time to live that is none is refused", async () => {
+    const item = { key: "ttl", value: 1, metadata: { ttlInSeconds: "soon" } };
+    const answer = await sidecar.post(path, [item]);
+    expect(answer.status).toBe(500);
+    expect(answer.text).toContain("incorrect value for metadata 'ttlInSeconds'");
+  });
+});
