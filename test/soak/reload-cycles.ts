@@ -62,7 +62,7 @@ export async function reloadCycles(nats: Nats, cycles: number): Promise<ReloadRe
   };
 }
 
-async function oneCycle(sidecar: Sidecar): Promise<void> {
+export async function oneCycle(sidecar: Sidecar): Promise<void> {
   const put = (files: Readonly<Record<string, string>>): void => {
     for (const [name, text] of Object.entries(files)) writeFileSync(join(sidecar.resourcesPath, name), text);
   };

@@ -46,31 +46,6 @@ export function createStreams(parts: StreamParts): Streams {
   const live = new Set<EventStream>();
   let stopping = false;
 
-  /** The subscription at the component that has the name when it is there. */
-  async function attach(stream: EventStream): Promise<Subscription> {
-    for (;;) {
-      const broker = parts.brokers.get(stream.spec.pubsub);
-      const subscription = await openStream(parts, broker, stream.spec, stream.deliver);
-      if (parts.brokers.get(stream.spec.pubsub) === broker) return subscription;
-      await subscription.stop(leftGraceMs);
-    }
-  }
-
-  async function move(stream: EventStream, graceMs: number): Promise<void> {
-    const before = stream.subscription;
-    // One that is just being opened looks at the name again by itself.
-    if (before === undefined) return;
-    stream.subscription = undefined;
-    try {
-      await before.stop(graceMs);
-      const now = await attach(stream);
-      if (live.has(stream)) stream.subscription = now;
-      else await now.stop(leftGraceMs);
-    } catch (error) {
-      stream.end(asError(error));
-    }
-  }
-
   async function* serve(
     requests: AsyncIterable<SubscribeTopicEventsRequestAlpha1>,
     call: GrpcCall,
@@ -84,7 +59,7 @@ export function createStreams(parts: StreamParts): Streams {
     call.signal.addEventListener("abort", onAbort, { once: true });
     live.add(stream);
     try {
-      stream.subscription = await attach(stream);
+      stream.subscription = await attach(parts, stream);
       // The stop had no subscription to wait for.
       if (stopping) throw streamsEnded();
       void readVerdicts(reader, stream);
@@ -111,9 +86,41 @@ export function createStreams(parts: StreamParts): Streams {
     },
     async brokerChanged(pubsub, graceMs) {
       const streams = [...live].filter((stream) => stream.spec.pubsub === pubsub);
-      await Promise.all(streams.map((stream) => move(stream, graceMs)));
+      const isLive = (stream: EventStream): boolean => live.has(stream);
+      await Promise.all(streams.map((stream) => move(parts, stream, graceMs, isLive)));
     },
   };
+}
+
+/** The subscription at the component that has the name when it is there. */
+async function attach(parts: StreamParts, stream: EventStream): Promise<Subscription> {
+  for (;;) {
+    const broker = parts.brokers.get(stream.spec.pubsub);
+    const subscription = await openStream(parts, broker, stream.spec, stream.deliver);
+    if (parts.brokers.get(stream.spec.pubsub) === broker) return subscription;
+    await subscription.stop(leftGraceMs);
+  }
+}
+
+/** From the component that had the name to the one that has it now. */
+async function move(
+  parts: StreamParts,
+  stream: EventStream,
+  graceMs: number,
+  isLive: (stream: EventStream) => boolean,
+): Promise<void> {
+  const before = stream.subscription;
+  // One that is just being opened looks at the name again by itself.
+  if (before === undefined) return;
+  stream.subscription = undefined;
+  try {
+    await before.stop(graceMs);
+    const now = await attach(parts, stream);
+    if (isLive(stream)) stream.subscription = now;
+    else await now.stop(leftGraceMs);
+  } catch (error) {
+    stream.end(asError(error));
+  }
 }
 
 function readInitial(request: SubscribeTopicEventsRequestAlpha1 | undefined): TopicSubscription {

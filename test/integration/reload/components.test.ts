@@ -115,7 +115,7 @@ test("a new component that fails ends nothing, and is tried again when its file 
   await hasComponents(sidecar, ["a", "b"]);
 });
 
-test("a component that waits for a secret store is opened when the store comes, and anew when the secret changes", async () => {
+test("a component waits for its secret store, and is opened anew when the secret changes", async () => {
   await using folder = tempDir("vault");
   const [one, two] = [folder.join("one.json"), folder.join("two.json")];
   writeFileSync(one, '{"prefix":"none"}');
