@@ -1,6 +1,9 @@
 /** Hands events of input bindings to an app that speaks HTTP: a probe by OPTIONS, then one POST an event. */
 import { httpHeaders } from "../../app/callback-metadata.ts";
 import type { AppChannel } from "../../app/channel.ts";
+import { setTrace } from "../../telemetry/tracing/headers.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
+import { httpStatusText } from "../../telemetry/tracing/status.ts";
 import type { BindingApp } from "./input.ts";
 import type { BindingMetadata } from "./port.ts";
 
@@ -15,11 +18,12 @@ export function openHttpApp(app: AppChannel): BindingApp {
       const { status } = await app.http(request, signal);
       return (status >= 200 && status <= 299) || status === 405;
     },
-    async deliver(_name, route, event, signal) {
-      const headers = [...headersOf(event.metadata), "Content-Type", "application/json"];
+    async deliver(_name, route, event, span, signal) {
+      const headers = [...headersOf(event.metadata, span), "Content-Type", "application/json"];
       const request = { verb: "POST", path: pathOf(route), headers, body: event.data };
       const response = await app.http(request, signal);
       if (response.status >= 200 && response.status <= 299) return response.body;
+      span?.fail(httpStatusText(response.status));
       throw new Error(
         `the app answered status ${response.status}: ${response.body.toString("utf8", 0, shownBytes)}`,
       );
@@ -27,10 +31,9 @@ export function openHttpApp(app: AppChannel): BindingApp {
   };
 }
 
-function headersOf(metadata: BindingMetadata): string[] {
+function headersOf(metadata: BindingMetadata, span: Span | undefined): string[] {
   const headers = httpHeaders(metadata);
-  const parent = metadata["traceparent"];
-  if (parent !== undefined && parent !== "") headers.push("traceparent", parent);
+  if (span !== undefined) setTrace(headers, span);
   return headers;
 }
 

@@ -4,6 +4,8 @@
  */
 import type { ComponentChange, OpenComponent } from "../../components/open.ts";
 import type { Log } from "../../telemetry/log.ts";
+import { readBinaryHeader } from "../../telemetry/tracing/headers.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
 import type { BlockHost } from "../block.ts";
 import { directionOf, type Outputs } from "./bindings.ts";
 import { openHttpApp } from "./http-app.ts";
@@ -14,7 +16,13 @@ export type BindingApp = {
   /** Whether the app takes events of this binding. Rejects when it cannot be asked. */
   wants(name: string, route: string, signal: AbortSignal): Promise<boolean>;
   /** Resolves with the app's answer. Rejects when the event was not handled. */
-  deliver(name: string, route: string, event: BindingEvent, signal: AbortSignal): Promise<Uint8Array>;
+  deliver(
+    name: string,
+    route: string,
+    event: BindingEvent,
+    span: Span | undefined,
+    signal: AbortSignal,
+  ): Promise<Uint8Array>;
 };
 
 export type Inputs = {
@@ -139,21 +147,27 @@ async function read(
   component: OpenComponent<Binding>,
   app: BindingApp,
   route: string,
-  { clock }: BlockHost,
+  host: BlockHost,
   log: Log,
   record: Record,
 ): Promise<void> {
   const { name } = component.resource;
+  const { clock } = host;
   try {
     const reading = await component.port.read!(async (event, signal) => {
       if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
       const startMs = clock.monotonicMs();
+      const span = eventSpan(host, name, route, event);
       let success = false;
       try {
-        const answer = await app.deliver(name, route, event, signal);
+        const answer = await app.deliver(name, route, event, span, signal);
         success = true;
         return answer;
+      } catch (error) {
+        if (span?.error === undefined) span?.fail(textOf(error));
+        throw error;
       } finally {
+        span?.end();
         record(name, success, clock.monotonicMs() - startMs);
       }
     });
@@ -162,6 +176,25 @@ async function read(
   } catch (error) {
     log.error(`error reading from input binding ${name}: ${textOf(error)}`);
   }
+}
+
+/** Under the trace that the event's metadata names; undefined when tracing is off. */
+function eventSpan(
+  { tracer, app }: BlockHost,
+  name: string,
+  route: string,
+  { metadata }: BindingEvent,
+): Span | undefined {
+  if (tracer === undefined) return undefined;
+  const binary = metadata["grpc-trace-bin"];
+  const parent = binary === undefined ? metadata["traceparent"] : readBinaryHeader(binary).traceparent;
+  const span = tracer.start(`bindings/${name}`, "client", parent);
+  span.set("db.name", name);
+  span.set("db.system", "bindings");
+  span.set("rpc.service", "Dapr");
+  const grpc = "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent";
+  span.set("db.connection_string", app.protocol === "grpc" ? grpc : `POST /${route.replace(/^\//, "")}`);
+  return span;
 }
 
 function isInput(component: OpenComponent<Binding>): boolean {

@@ -12,6 +12,7 @@ import { handleLoss, prepare } from "./delivery.ts";
 import type { AppEvent } from "./event.ts";
 import type { BrokerMessage, MessageHandler } from "./port.ts";
 import { asError } from "./publish.ts";
+import { deliverySpan, endDelivery } from "./trace.ts";
 
 /** What a bulk subscription asks for; both at least 1. */
 export type BulkLimits = { readonly maxMessages: number; readonly maxAwaitMs: number };
@@ -166,6 +167,14 @@ class Batches {
     items: readonly BulkItem[],
     signal: AbortSignal,
   ): Promise<(id: string) => Answer> {
+    const spans = items.map(({ event }) => deliverySpan(this.#parts.tracer, event));
+    const answerOf = await this.#ask(path, items, signal);
+    for (const [i, span] of spans.entries())
+      if (span !== undefined) endDelivery(span, answerOf(items[i]!.entryId));
+    return answerOf;
+  }
+
+  async #ask(path: string, items: readonly BulkItem[], signal: AbortSignal): Promise<(id: string) => Answer> {
     const { broker, subscription, raw } = this.#line;
     const { topic } = subscription;
     const events = { id: randomUUID(), pubsub: broker.name, topic, raw: raw === true, items };

@@ -5,8 +5,12 @@ import { eachAtMost } from "../../lib/each-at-most.ts";
 import { bulkRefused } from "./errors.ts";
 import type { PublishMessage } from "./port.ts";
 import { asError } from "./publish.ts";
+import type { Metrics } from "../../telemetry/metrics.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
+import type { BlockHost } from "../block.ts";
+import type { Tracer } from "../../telemetry/tracing/tracer.ts";
 import type { PublishTarget, Publisher } from "./publish.ts";
-import type { TraceContext } from "./trace.ts";
+import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
 
 type Metadata = Readonly<Record<string, string>>;
 
@@ -22,6 +26,8 @@ export type BulkRequest = {
   readonly entries: readonly BulkEntry[];
   readonly metadata: Metadata;
   readonly trace: TraceContext;
+  /** Of the request; its entries have spans below it. Undefined when tracing is off. */
+  readonly span: Span | undefined;
 };
 
 export type FailedEntry = { readonly entryId: string; readonly error: string };
@@ -42,7 +48,14 @@ export type BulkPublisher = {
 /** Entries on their way to the broker at once. */
 const maxParallel = 100;
 
-export function createBulkPublisher(publisher: Publisher, appId: string): BulkPublisher {
+export function createBulkPublisher(
+  publisher: Publisher,
+  appId: string,
+  host: Pick<BlockHost, "tracer" | "metrics" | "clock">,
+  namespace: string,
+): BulkPublisher {
+  const { tracer, clock } = host;
+  const record = createRecord(host.metrics, namespace);
   return {
     appId,
     checkIds(target, entries) {
@@ -57,16 +70,24 @@ export function createBulkPublisher(publisher: Publisher, appId: string): BulkPu
       });
     },
     async publish(target, request, signal) {
-      const messages = request.entries.map((entry) => wrapEntry(publisher, target, entry, request));
+      const spans = request.entries.map(() => entrySpan(tracer, request.span));
+      const messages = request.entries.map((entry, i) =>
+        wrapEntry(publisher, target, entry, { ...request, span: spans[i] }),
+      );
       publisher.allow(target);
       const failed: FailedEntry[] = [];
+      const startMs = clock.monotonicMs();
       await eachAtMost(messages, maxParallel, async (message, index) => {
         try {
-          await publisher.send(target.broker, message, signal);
+          await target.broker.port.publish(message, signal);
         } catch (error) {
           failed.push({ entryId: request.entries[index]!.entryId, error: asError(error).message });
+          spans[index]?.fail(asError(error).message);
+        } finally {
+          spans[index]?.end();
         }
       });
+      record(target, failed.length === 0, clock.monotonicMs() - startMs);
       return failed.length === 0 ? undefined : failed;
     },
   };
@@ -80,7 +101,36 @@ function wrapEntry(
 ): PublishMessage {
   const { data, contentType } = entry;
   const metadata = entry.metadata === undefined ? {} : { ...request.metadata, ...entry.metadata };
-  return publisher.wrap(target, { data, contentType, metadata, trace: request.trace });
+  const { span } = request;
+  const trace =
+    span?.valid === true
+      ? { traceparent: span.traceparent, tracestate: request.trace.tracestate }
+      : request.trace;
+  return publisher.wrap(target, { data, contentType, metadata, trace });
+}
+
+function createRecord(
+  metrics: Metrics,
+  namespace: string,
+): (target: PublishTarget, success: boolean, latencyMs: number) => void {
+  const labels = ["component", "namespace", "success", "topic"];
+  const name = "component_pubsub_egress_bulk";
+  const count = metrics.count(`${name}_count`, "Bulk publishes.", labels);
+  const latency = metrics.latency(
+    `${name}_latencies`,
+    "Time the broker took for a bulk publish, ms.",
+    labels,
+  );
+  return ({ broker, topic }, success, latencyMs) => {
+    count(broker.name, namespace, String(success), topic);
+    latency(latencyMs, broker.name, namespace, String(success), topic);
+  };
+}
+
+function entrySpan(tracer: Tracer | undefined, request: Span | undefined): Span | undefined {
+  return tracer === undefined || request === undefined
+    ? undefined
+    : tracer.child(request.name, "producer", request);
 }
 
 /** Where a bulk publish goes, as its refusals say it. */

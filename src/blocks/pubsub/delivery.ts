@@ -5,6 +5,7 @@
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
+import type { Tracer } from "../../telemetry/tracing/tracer.ts";
 import { drop, retry } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
@@ -14,6 +15,7 @@ import type { BrokerMessage, MessageHandler, PublishMessage } from "./port.ts";
 import { asError } from "./publish.ts";
 import type { Publisher } from "./publish.ts";
 import type { TopicSubscription } from "./subscription.ts";
+import { deliverySpan, endDelivery } from "./trace.ts";
 
 export type DeliveryParts = {
   readonly namespace: string;
@@ -21,6 +23,8 @@ export type DeliveryParts = {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Undefined when tracing is off. */
+  readonly tracer: Tracer | undefined;
 };
 
 /** Longest time that a copy to a dead-letter topic may take, ms. */
@@ -33,10 +37,24 @@ export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver
     const topic = line.broker.shown(message.topic);
     const startMs = parts.clock.monotonicMs();
     const ready = prepare(parts, line, message);
-    const answer = "kind" in ready ? ready : await deliver(ready.event, ready.path, signal);
+    const answer = "kind" in ready ? ready : await traced(parts, deliver, ready, signal);
     record(answer, line.broker.name, topic, parts.clock.monotonicMs() - startMs);
     if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
   };
+}
+
+/** One delivery with its span around it. */
+async function traced(
+  { tracer }: DeliveryParts,
+  deliver: Deliver,
+  { event, path }: { readonly event: AppEvent; readonly path: string },
+  signal: AbortSignal,
+): Promise<Answer> {
+  const span = deliverySpan(tracer, event);
+  if (span === undefined) return deliver(event, path, signal);
+  const answer = await deliver({ ...event, span }, path, signal);
+  endDelivery(span, answer);
+  return answer;
 }
 
 /** A subscription with all that its messages need on their way. */

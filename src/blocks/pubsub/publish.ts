@@ -18,7 +18,7 @@ import {
 } from "./errors.ts";
 import { readRawPayload } from "./raw-payload.ts";
 import type { PublishMessage } from "./port.ts";
-import type { TraceContext } from "./trace.ts";
+import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
 
 type Metadata = Readonly<Record<string, string>>;
 
