@@ -51,10 +51,10 @@ export async function openFoundation(
   const app = openApp(options, clock, log, metrics, pipelines.app);
   opened.defer(() => app.close());
   const resources = init.resources.components;
-  const { deniedComponents: deny } = init.configuration;
+  const { deniedComponents: deny, wasmStrictSandbox: strictWasm } = init.configuration;
   const reloadable = init.features.includes("HotReload");
-  const parts = { options, resources, deny, mesh, clock, log, metrics, env, reloadable };
-  const components = await openComponents(parts);
+  const own = { options, resources, deny, strictWasm, reloadable };
+  const components = await openComponents({ ...own, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
   pipelines.warnSkipped();
   health.set("components", true);

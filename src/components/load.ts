@@ -34,6 +34,8 @@ export type LoadInit = {
   readonly env: NodeJS.ProcessEnv;
   /** Component types; all of this build when not given. */
   readonly entries?: readonly ComponentEntry[];
+  /** `spec.wasm.strictSandbox` of the Configuration. */
+  readonly strictWasm?: boolean;
   /** A secret store by component name. */
   readonly secretStore: (name: string) => SecretStore | undefined;
 };
@@ -82,6 +84,7 @@ async function openFile(
     metadata: values,
     properties,
     env: init.env,
+    strictWasm: init.strictWasm ?? false,
     mesh: init.mesh,
     clock: init.clock,
     log: init.log.scope("dapr.contrib", { component: componentLabel(resource) }),

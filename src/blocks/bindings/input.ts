@@ -3,12 +3,14 @@
  * ending. How an event reaches the app stands in http-app.ts and grpc-app.ts.
  */
 import type { ComponentChange, OpenComponent } from "../../components/open.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
+import { anyFailure, callUnder, type Failure } from "../../resiliency/policy.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { readBinaryHeader } from "../../telemetry/tracing/headers.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
 import type { BlockHost } from "../block.ts";
 import { directionOf, type Outputs } from "./bindings.ts";
-import { openHttpApp } from "./http-app.ts";
+import { openHttpApp, Refused } from "./http-app.ts";
 import type { Binding, BindingEvent, BindingReading } from "./port.ts";
 
 /** One protocol's way to ask an app about a binding and to hand it events. */
@@ -24,6 +26,11 @@ export type BindingApp = {
     signal: AbortSignal,
   ): Promise<Uint8Array>;
 };
+
+function judge(error: unknown): Failure {
+  if (error instanceof Refused) return error.failure;
+  return error instanceof GrpcStatusError ? { kind: "grpc", code: error.code } : anyFailure;
+}
 
 export type Inputs = {
   /** Begins, or begins again after `end`. Problems are logged. */
@@ -152,7 +159,8 @@ async function read(
   record: Record,
 ): Promise<void> {
   const { name } = component.resource;
-  const { clock } = host;
+  const { clock, policies } = host;
+  const policy = policies.component(name, "Binding", "inbound");
   try {
     const reading = await component.port.read!(async (event, signal) => {
       if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
@@ -160,7 +168,8 @@ async function read(
       const span = eventSpan(host, name, route, event);
       let success = false;
       try {
-        const answer = await app.deliver(name, route, event, span, signal);
+        const attempt = (now: AbortSignal): Promise<Uint8Array> => app.deliver(name, route, event, span, now);
+        const answer = await callUnder(policy, signal, attempt, judge);
         success = true;
         return answer;
       } catch (error) {

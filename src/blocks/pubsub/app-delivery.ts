@@ -17,7 +17,7 @@ import { chooseSubscriptions, compileSubscription } from "./subscription.ts";
 import type { TopicSubscription } from "./subscription.ts";
 
 export type AppDeliveryParts = {
-  readonly host: Pick<BlockHost, "options" | "app" | "clock">;
+  readonly host: Pick<BlockHost, "options" | "app" | "clock" | "policies" | "random">;
   readonly log: Log;
   readonly brokers: Brokers;
   readonly open: OpenSubscription;
@@ -46,7 +46,7 @@ type Period = {
 
 export function createAppDelivery(parts: AppDeliveryParts): AppDelivery {
   const { host, log, brokers, open } = parts;
-  const { app, clock } = host;
+  const { app, clock, policies, random } = host;
   const { appId } = host.options;
   let { declarative } = parts;
   /** The app's own, once it was asked. */
@@ -57,7 +57,7 @@ export function createAppDelivery(parts: AppDeliveryParts): AppDelivery {
 
   async function ask(signal: AbortSignal): Promise<void> {
     if (programmatic !== undefined || host.options.app.skipSubscribe || !brokers.any()) return;
-    const specs = await askForSubscriptions({ app, appId, clock, log }, signal);
+    const specs = await askForSubscriptions({ app, appId, clock, policies, random, log }, signal);
     programmatic ??= await Promise.all(specs.map(compileSubscription));
   }
 
