@@ -53,3 +53,16 @@ it("is idle when the last call has ended, well or not", async () => {
   await expect(calls[1]).rejects.toThrow("no");
   await waiting;
 });
+
+it("goes over to another port, but is closed itself", async () => {
+  const [first, second] = [new Port(), new Port()];
+  const { port, redirect } = countCalls(first);
+  redirect(second);
+  const call = port.call();
+  second.end(0);
+  expect(await call).toBe("call 0");
+  await port.close();
+  expect([first.closed, second.closed]).toEqual([true, false]);
+  redirect({} as Port);
+  expect(() => port.call()).toThrow("the component was replaced by one without call");
+});

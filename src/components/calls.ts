@@ -8,13 +8,15 @@ export type CountedPort<P> = {
   readonly port: P;
   /** Resolves when no call runs; calls that begin later are not waited for. */
   idle(): Promise<void>;
+  /** From now on calls go to the port that took its place: those who still hold this one may try again later. */
+  redirect(next: P): void;
 };
 
 type Method = (...args: unknown[]) => unknown;
 
 /** `close` is not counted. What the port does not have stays absent, since blocks ask for it. */
 export function countCalls<P>(port: P): CountedPort<P> {
-  const target = port as Record<string, unknown>;
+  let target = port as Record<string, unknown>;
   const counted: Record<string, unknown> = {};
   let running = 0;
   let waiting: (() => void)[] = [];
@@ -24,20 +26,23 @@ export function countCalls<P>(port: P): CountedPort<P> {
     for (const resolve of waiting) resolve();
     waiting = [];
   };
-  const wrap = (method: Method): Method =>
+  const wrap = (name: string): Method =>
     function (...args: unknown[]): unknown {
-      const result = method.apply(target, args);
+      const method = target[name];
+      if (typeof method !== "function") throw new Error(`the component was replaced by one without ${name}`);
+      const result: unknown = (method as Method).apply(target, args);
       if (!isPromise(result)) return result;
       running += 1;
       result.then(ended, ended);
       return result;
     };
-  for (const name of memberNames(target)) {
-    const member = target[name];
+  const own = target;
+  for (const name of memberNames(own)) {
+    const member = own[name];
     if (typeof member === "function" && name !== "close") {
-      counted[name] = wrap(member as Method);
+      counted[name] = wrap(name);
     } else if (typeof member === "function") {
-      counted[name] = (...args: unknown[]) => (member as Method).apply(target, args);
+      counted[name] = (...args: unknown[]) => (member as Method).apply(own, args);
     } else {
       Object.defineProperty(counted, name, { enumerable: true, get: () => target[name] });
     }
@@ -45,6 +50,9 @@ export function countCalls<P>(port: P): CountedPort<P> {
   return {
     port: counted as P,
     idle: () => (running === 0 ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve))),
+    redirect: (next) => {
+      target = next as Record<string, unknown>;
+    },
   };
 }
 

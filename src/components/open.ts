@@ -100,6 +100,8 @@ type Held = {
   readonly definition: string;
   readonly secrets: string | undefined;
   idle(): Promise<void>;
+  /** Who still holds its port, as a policy between two tries does, comes to the one that took its place. */
+  redirect(next: unknown): void;
 };
 
 class Components implements RunningComponents {
@@ -239,17 +241,18 @@ class Components implements RunningComponents {
     if (before === undefined) return;
     if (now === undefined)
       this.#init.log.info(`Component removed: ${componentLabel(before.component.resource)}`);
-    const leaving = this.#leave(before).finally(() => this.#leaving.delete(leaving));
+    const leaving = this.#leave(before, now).finally(() => this.#leaving.delete(leaving));
     this.#leaving.add(leaving);
   }
 
-  async #leave({ component, idle }: Held): Promise<void> {
+  async #leave({ component, idle, redirect }: Held, now: Held | undefined): Promise<void> {
     const { clock, log } = this.#init;
     const label = componentLabel(component.resource);
     const limit = Promise.withResolvers<"overrun">();
     const timer = clock.setTimeout(() => limit.resolve("overrun"), drainMs);
     const how = await Promise.race([idle(), limit.promise]);
     timer.cancel();
+    if (now !== undefined && sameCategory(component, now.component)) redirect(now.component.port);
     if (how === "overrun")
       log.warn(`${label}: calls still run ${drainMs} ms after it was removed; it is closed`);
     try {
@@ -296,10 +299,10 @@ class Components implements RunningComponents {
     }
     this.#counts.init(resource.type);
     const definition = definitionOf(resource);
-    if (!reloadable) return { component, definition, secrets: "", idle: () => Promise.resolve() };
+    if (!reloadable) return { component, definition, secrets: "", ...uncounted };
     const secrets = await secretsOf(resource, options.namespace, this.secrets);
-    const { port, idle } = countCalls(component.port);
-    return { component: { ...component, port }, definition, secrets, idle };
+    const { port, idle, redirect } = countCalls(component.port);
+    return { component: { ...component, port }, definition, secrets, idle, redirect };
   }
 
   /** Logs and counts a failure that is ignored, or else told with the words of `unless`. */
@@ -351,6 +354,12 @@ function changesOf(before: OpenComponent | undefined, now: OpenComponent | undef
       now: categories[1] === category ? now : undefined,
     }));
 }
+
+function sameCategory(one: OpenComponent, other: OpenComponent): boolean {
+  return categoryOf(one.resource.type) === categoryOf(other.resource.type);
+}
+
+const uncounted = { idle: () => Promise.resolve(), redirect: () => {} };
 
 /** Rejects as the port does. */
 async function closePort(component: OpenComponent): Promise<void> {

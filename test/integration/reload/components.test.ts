@@ -2,7 +2,15 @@
 import { renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { eventually, type Nats, type Sidecar, startNats, startSidecar, tempDir } from "../../kit/index.ts";
+import {
+  eventually,
+  type Nats,
+  type Sidecar,
+  startApp,
+  startNats,
+  startSidecar,
+  tempDir,
+} from "../../kit/index.ts";
 import { component, componentsOf, hasComponents, loggedSince, put, remove } from "./place.ts";
 
 let nats: Nats;
@@ -167,6 +175,25 @@ test("a call under way on a component that is replaced ends on the old one", asy
   expect(await call).toMatchObject({ status: 200, text: "late" });
   server.closeAllConnections();
   server.close();
+});
+
+test("a call that a policy tries again after its component was replaced goes to the new one", async () => {
+  await using ill = await startApp({ fallback: () => ({ status: 500 }) });
+  await using well = await startApp({ fallback: () => ({ body: "reached" }) });
+  const bound = (url: string): string => component("out", "bindings.http", { url });
+  const policy = `apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: { name: r }
+spec:
+  policies: { retries: { patient: { policy: constant, duration: 1s, maxRetries: 30 } } }
+  targets: { components: { out: { outbound: { retry: patient } } } }
+`;
+  const resources = { "a.yaml": bound(`${ill.url}/x`), "r.yaml": policy };
+  await using sidecar = await startSidecar({ appId: "shop", nats, resources });
+  const call = sidecar.post("/v1.0/bindings/out", { operation: "get" });
+  await ill.received("/x", 1);
+  put(sidecar, "a.yaml", bound(well.url));
+  expect(await call).toMatchObject({ status: 200, text: "reached" });
 });
 
 test("nothing is followed when the Configuration turns HotReload off", async () => {

@@ -36,6 +36,22 @@ test("a changed Configuration, and not one that cannot be used", async () => {
   expect([lives(sidecar), sidecar.pid]).toEqual([2, pid]);
 });
 
+test("a changed Resiliency", async () => {
+  const policy = (duration: string): string => `apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: { name: r }
+spec: { policies: { timeouts: { general: ${duration} } }, targets: {} }
+`;
+  await using sidecar = await startSidecar({ appId: "shop", nats, resources: { "r.yaml": policy("5s") } });
+  put(sidecar, "r.yaml", `# a comment changes nothing\n${policy("5s")}`);
+  put(sidecar, "a.yaml", component("a", "state.in-memory"));
+  await hasComponents(sidecar, ["a"]);
+  expect(lives(sidecar)).toBe(1);
+  put(sidecar, "r.yaml", policy("6s"));
+  await sidecar.logged(/HTTPEndpoint or Resiliency resource has changed/);
+  await eventually(() => expect(lives(sidecar)).toBe(2));
+});
+
 test("a changed HTTPEndpoint, but not while another file is broken", async () => {
   await using app = await startApp({ fallback: (request) => ({ body: request.path }) });
   const endpoint = (base: string): string =>
