@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { SecretStore } from "../../../src/blocks/secrets/port.ts";
 import { checkout, nodeBinary, startNats, startSidecar, tempDir, type TempDir } from "../../kit/index.ts";
 import { secretStoreContract } from "../../contract/secretstore.ts";
 import { silentLog } from "../../contract/silent-log.ts";
@@ -12,6 +13,8 @@ const fenceOf = (language: string): string =>
   new RegExp(`^\`\`\`${language}\n([\\s\\S]*?)^\`\`\`$`, "m").exec(page)?.[1] ?? "";
 const componentPath =
   /^In `(src\/components\/\w+\/)`, the file `([\w-]+\.ts)`/m.exec(page)?.slice(1).join("") ?? "";
+
+type SecretStoreFile = { open(context: unknown): Promise<SecretStore> };
 
 let folder: TempDir;
 const run = (...args: string[]): string => {
@@ -71,11 +74,8 @@ secretStoreContract(
     const path = folder.join("contract");
     mkdirSync(path, { recursive: true });
     for (const [name, secret] of Object.entries(secrets)) writeFileSync(join(path, name), secret[name] ?? "");
-    const file = (await import(
-      folder.join(componentPath)
-    )) as typeof import("../../../src/components/secrets/local-file.ts");
-    const context = { metadata: { path, trim: false }, log: silentLog };
-    const store = await file.open(context as unknown as Parameters<typeof file.open>[0]);
+    const file = (await import(folder.join(componentPath))) as SecretStoreFile;
+    const store = await file.open({ metadata: { path, trim: false }, log: silentLog });
     return { store, close: () => store.close() };
   },
 );
