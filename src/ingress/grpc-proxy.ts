@@ -40,9 +40,16 @@ export class ProxyIngress {
     const request = new RequestBody(call, this.#options.maxMessageBytes);
     await request.gather();
     if (call.ended) return;
-    const { path, rawHeaders: headers, signal } = call;
+    const { path, rawHeaders: headers, signal, span } = call;
     const timeLeftMs = (): number | undefined => call.timeLeftMs();
-    const answer = await this.#options.proxy({ path, headers, body: request.content, signal, timeLeftMs });
+    const answer = await this.#options.proxy({
+      path,
+      headers,
+      body: request.content,
+      signal,
+      span,
+      timeLeftMs,
+    });
     const { body } = answer;
     if (body instanceof Uint8Array) this.#passWhole(call, answer, body);
     else await this.#passStream(call, answer.headers, body);
@@ -103,7 +110,7 @@ class RequestBody {
       else this.#complete();
     });
     stream.once("close", () => {
-      this.#queue.fail(new GrpcStatusError(GrpcCode.Canceled, "context canceled"));
+      if (!this.#queue.ended) this.#queue.fail(new GrpcStatusError(GrpcCode.Canceled, "context canceled"));
       this.#wake();
     });
   }

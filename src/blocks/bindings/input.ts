@@ -2,26 +2,44 @@
  * Input: which bindings the app wants, and their life from the app's being ready to its being ill or the sidecar
  * ending. How an event reaches the app stands in http-app.ts and grpc-app.ts.
  */
-import type { OpenComponent } from "../../components/open.ts";
+import type { ComponentChange, OpenComponent } from "../../components/open.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
+import { anyFailure, callUnder, type Failure } from "../../resiliency/policy.ts";
 import type { Log } from "../../telemetry/log.ts";
+import { readBinaryHeader } from "../../telemetry/tracing/headers.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
 import type { BlockHost } from "../block.ts";
 import { directionOf, type Outputs } from "./bindings.ts";
-import { openHttpApp } from "./http-app.ts";
+import { openHttpApp, Refused } from "./http-app.ts";
 import type { Binding, BindingEvent, BindingReading } from "./port.ts";
+import { textOf } from "../../lib/thrown.ts";
 
 /** One protocol's way to ask an app about a binding and to hand it events. */
 export type BindingApp = {
   /** Whether the app takes events of this binding. Rejects when it cannot be asked. */
   wants(name: string, route: string, signal: AbortSignal): Promise<boolean>;
   /** Resolves with the app's answer. Rejects when the event was not handled. */
-  deliver(name: string, route: string, event: BindingEvent, signal: AbortSignal): Promise<Uint8Array>;
+  deliver(
+    name: string,
+    route: string,
+    event: BindingEvent,
+    span: Span | undefined,
+    signal: AbortSignal,
+  ): Promise<Uint8Array>;
 };
+
+function judge(error: unknown): Failure {
+  if (error instanceof Refused) return error.failure;
+  return error instanceof GrpcStatusError ? { kind: "grpc", code: error.code } : anyFailure;
+}
 
 export type Inputs = {
   /** Begins, or begins again after `end`. Problems are logged. */
   start(): Promise<void>;
   /** Ends within `graceMs`, also while `start` runs. */
   end(graceMs: number): Promise<void>;
+  /** Ends what one component delivers and begins what the other does; nothing while the app is not there. */
+  changed(change: ComponentChange, graceMs: number): Promise<void>;
 };
 
 export function createInputs(host: BlockHost, outputs: Outputs): Inputs {
@@ -33,14 +51,23 @@ export function createInputs(host: BlockHost, outputs: Outputs): Inputs {
   return {
     async start() {
       if (host.app.protocol === "none") return;
-      const components = host.components.all<Binding>("bindings").filter(isInput);
-      if (components.length === 0) return;
       const run = new Run();
       current = run;
+      const components = host.components.all<Binding>("bindings").filter(isInput);
+      if (components.length === 0) return;
       app ??= openApp(host, outputs, log);
       await begin(run, components, await app, host, log, record);
     },
     end: (graceMs) => current?.end(graceMs) ?? Promise.resolve(),
+    async changed({ category, before, now }, graceMs) {
+      const run = current;
+      if (category !== "bindings" || run === undefined || run.signal.aborted) return;
+      if (before !== undefined) await run.drop(before, graceMs);
+      const component = now as OpenComponent<Binding> | undefined;
+      if (component === undefined || !isInput(component)) return;
+      app ??= openApp(host, outputs, log);
+      await begin(run, [component], await app, host, log, record);
+    },
   };
 }
 
@@ -49,20 +76,28 @@ type Record = (name: string, success: boolean, latencyMs: number) => void;
 /** One period in which the app takes events. */
 class Run {
   readonly #ending = new AbortController();
-  readonly #readings: BindingReading[] = [];
+  readonly #readings = new Map<OpenComponent, BindingReading>();
 
   get signal(): AbortSignal {
     return this.#ending.signal;
   }
 
-  async keep(reading: BindingReading): Promise<void> {
+  async keep(component: OpenComponent, reading: BindingReading): Promise<void> {
     if (this.signal.aborted) await reading.stop(0);
-    else this.#readings.push(reading);
+    else this.#readings.set(component, reading);
+  }
+
+  async drop(component: OpenComponent, graceMs: number): Promise<void> {
+    const reading = this.#readings.get(component);
+    this.#readings.delete(component);
+    await reading?.stop(graceMs);
   }
 
   async end(graceMs: number): Promise<void> {
     this.#ending.abort(new Error("delivery of binding events ends"));
-    await Promise.allSettled(this.#readings.splice(0).map((reading) => reading.stop(graceMs)));
+    const readings = [...this.#readings.values()];
+    this.#readings.clear();
+    await Promise.allSettled(readings.map((reading) => reading.stop(graceMs)));
   }
 }
 
@@ -79,6 +114,8 @@ async function begin(
     if (run.signal.aborted) return;
     const { name } = component.resource;
     const route = routeOf(component);
+    // Another may have taken its place while the app was asked about those before it.
+    if (host.components.get("bindings", name) !== component) continue;
     try {
       const wanted = directionOf(component).explicit || (await asked(app, name, route, host, run.signal));
       if (!wanted) {
@@ -118,28 +155,71 @@ async function read(
   component: OpenComponent<Binding>,
   app: BindingApp,
   route: string,
-  { clock }: BlockHost,
+  host: BlockHost,
   log: Log,
   record: Record,
 ): Promise<void> {
   const { name } = component.resource;
+  const { clock, policies } = host;
+  const policy = policies.component(name, "Binding", "inbound");
   try {
     const reading = await component.port.read!(async (event, signal) => {
       if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
       const startMs = clock.monotonicMs();
       let success = false;
       try {
-        const answer = await app.deliver(name, route, event, signal);
+        const attempt = (now: AbortSignal): Promise<Uint8Array> =>
+          deliverTraced(host, app, name, route, event, now);
+        const answer = await callUnder(policy, signal, attempt, judge);
         success = true;
         return answer;
       } finally {
         record(name, success, clock.monotonicMs() - startMs);
       }
     });
-    await run.keep(reading);
+    await run.keep(component, reading);
     log.info(`binding ${name} delivers to the app`);
   } catch (error) {
     log.error(`error reading from input binding ${name}: ${textOf(error)}`);
+  }
+}
+
+/** Under the trace that the event's metadata names; undefined when tracing is off. */
+function eventSpan(
+  { tracer, app }: BlockHost,
+  name: string,
+  route: string,
+  { metadata }: BindingEvent,
+): Span | undefined {
+  if (tracer === undefined) return undefined;
+  const binary = metadata["grpc-trace-bin"];
+  const parent = binary === undefined ? metadata["traceparent"] : readBinaryHeader(binary).traceparent;
+  const span = tracer.start(`bindings/${name}`, "client", parent);
+  span.set("db.name", name);
+  span.set("db.system", "bindings");
+  span.set("rpc.service", "Dapr");
+  const grpc = "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent";
+  span.set("db.connection_string", app.protocol === "grpc" ? grpc : `POST /${route.replace(/^\//, "")}`);
+  return span;
+}
+
+/** One try to hand an event over, with a span of its own. */
+async function deliverTraced(
+  host: BlockHost,
+  app: BindingApp,
+  name: string,
+  route: string,
+  event: BindingEvent,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const span = eventSpan(host, name, route, event);
+  try {
+    return await app.deliver(name, route, event, span, signal);
+  } catch (error) {
+    if (span?.error === undefined) span?.fail(textOf(error));
+    throw error;
+  } finally {
+    span?.end();
   }
 }
 
@@ -171,8 +251,4 @@ function createRecord({ metrics, options }: BlockHost): Record {
     count(name, options.namespace, String(success));
     latency(latencyMs, name, options.namespace, String(success));
   };
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

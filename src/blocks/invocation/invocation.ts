@@ -8,7 +8,7 @@ import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from ".
 import type { BlockHost } from "../block.ts";
 import { upgradeName } from "../../api/upgrade.ts";
 import { headerValue } from "../../app/headers.ts";
-import { AccessControl } from "./access-control.ts";
+import type { AccessControl } from "./access-control.ts";
 import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
 import type { ExternalTarget } from "../../app/external.ts";
@@ -19,20 +19,21 @@ import { type InvokeCall, invokeUnder } from "./policy.ts";
 import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import type { Peers } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
-import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
+import { describeAnswer, serverSpan, traced, withBinaryTrace } from "./trace.ts";
+import { textOf } from "../../lib/thrown.ts";
+import { illReason, notUp, type Whereabouts } from "./unready.ts";
 
 export class Invocation {
-  /** Who may call the app; also asked for calls that other ways bring in. */
-  readonly access: AccessControl;
   readonly #host: BlockHost;
   readonly #external: External;
   readonly #forwarded: readonly string[];
   readonly #peers: Peers;
+  readonly #access: AccessControl;
 
-  constructor(host: BlockHost, peers: Peers) {
+  constructor(host: BlockHost, peers: Peers, access: AccessControl) {
     this.#host = host;
+    this.#access = access;
     this.#peers = peers;
-    this.access = new AccessControl(host.configuration.accessControl, host.metrics);
     this.#external = new External(host.httpEndpoints, host.options, host.clock, host.appPipeline);
     this.#forwarded = forwardingHeaders(host.options.hostIp ?? hostAddress());
   }
@@ -68,24 +69,33 @@ export class Invocation {
     return headers;
   }
 
+  /** An app that answers with an error counts as one of the API, as with Dapr. */
+  countRefusal(): void {
+    this.#host.metrics.errorCode("ERR_DIRECT_INVOKE");
+  }
+
   /** Answers a call that arrived over the mesh. An Error becomes the caller's `err` text. */
   async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
     this.#peers.traffic.received(caller.app);
-    const { app, options } = this.#host;
+    const { app, options, tracer } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
     else refuseUpgrade(request);
     this.#admit(request, caller);
+    const span = tracer === undefined ? undefined : serverSpan(tracer, options.appId, request);
     try {
-      const response = await app.invoke(
-        { ...request, headers: this.#peers.nameCaller(this.#forApp(request), caller) },
-        signal,
-      );
+      const headers = this.#peers.nameCaller(this.#forApp(request), caller);
+      if (span !== undefined) traced(headers, span, app.protocol);
+      const response = await app.invoke({ ...request, headers }, signal);
       this.#peers.traffic.answerSent(caller.app, statusLabel(response));
+      if (span?.recording === true) describeAnswer(span, response);
       return response;
     } catch (error) {
       this.#host.log.debug(`call of ${caller.app} to ${options.appId} failed: ${String(error)}`);
+      span?.fail(textOf(error));
       throw new Error(`error invoking app channel: ${textOf(error)}`, { cause: error });
+    } finally {
+      span?.end();
     }
   }
 
@@ -93,7 +103,7 @@ export class Invocation {
   #admit(request: MeshRequest, caller: Caller): void {
     const grpc = this.#host.app.protocol === "grpc";
     const own = grpc ? readGrpcCaller(request.headers)?.method : undefined;
-    this.access.check(caller, own ?? request.path.replace(/^\//, ""), grpc ? undefined : request.verb);
+    this.#access.check(caller, own ?? request.path.replace(/^\//, ""), grpc ? undefined : request.verb);
   }
 
   /** Ends connections to servers outside. */
@@ -134,7 +144,9 @@ export class Invocation {
     try {
       if (app.protocol === "http") checkVerb(request.verb);
       else refuseUpgrade(request);
-      return await app.invoke({ ...request, headers: this.#forApp(request) }, signal);
+      const headers = this.#forApp(request);
+      const local = app.protocol === "grpc" ? withBinaryTrace(headers) : headers;
+      return await app.invoke({ ...request, headers: local }, signal);
     } catch (error) {
       throw invokeFailed(target.id, textOf(error), error);
     }
@@ -172,7 +184,7 @@ export class Invocation {
         if (refused !== undefined) throw invokeFailed(target.id, refused.message, error);
         // Only a request that nobody received may be sent again, and only if it can be: as with Dapr.
         if (!isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
-        const where = await this.#whereabouts(target);
+        const where = await this.#peers.whereabouts(target);
         if (where.state === "ill") throw invokeFailed(target.id, illReason(), error);
         waits ??= this.#builtInWaits(target);
         const again = repeatable && (where.state !== "unknown" || this.#peers.gathering);
@@ -203,11 +215,6 @@ export class Invocation {
     const { policies, clock, random } = this.#host;
     if (policies.targetsApp(target.app)) return undefined;
     return new Waits(policies.builtIn("DaprBuiltInServiceRetries"), clock, random);
-  }
-
-  /** Presence tells an app whose instances are coming, going or ill from one that does not exist. */
-  async #whereabouts(target: AppTarget): Promise<Whereabouts> {
-    return whereabouts(await this.#host.mesh.presence(target).catch(() => []));
   }
 
   #failure(target: AppTarget, error: unknown, retries: number): Error {
@@ -268,8 +275,4 @@ function hostAddress(): string {
 
 function statusLabel(response: MeshResponse): string {
   return String(response.grpc?.code ?? response.status);
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

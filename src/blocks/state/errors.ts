@@ -12,6 +12,7 @@ import {
   resourceInfo,
 } from "../../api/errors.ts";
 import { EtagInvalid, EtagMismatch } from "./port.ts";
+import { textOf } from "../../lib/thrown.ts";
 
 /** No state store is loaded at all. */
 export function storesNotConfigured(store: string, appId: string): ApiError {
@@ -178,7 +179,8 @@ export function joinFailures(failures: readonly Error[]): Error {
     : new EtagMismatch(text);
 }
 
-function isEtagError(error: unknown): boolean {
+/** The store refused a write by its ETag. */
+export function isEtagError(error: unknown): boolean {
   return error instanceof EtagMismatch || error instanceof EtagInvalid;
 }
 
@@ -202,8 +204,4 @@ function simple(
   cause?: unknown,
 ): ApiError {
   return new ApiError({ code, httpStatus, grpcCode, message, cause, grpcDetails: [errorInfo(code)] });
-}
-
-function textOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }
