@@ -1,11 +1,13 @@
 /**
  * What blocks stand on, in the order of start: NATS, metrics and traces, policies, the way to the app, components.
  */
+import { existsSync } from "node:fs";
 import { joinMesh, type Clock, type JoinedMesh, type Mesh } from "../mesh/index.ts";
 import type { Health } from "./api/health.ts";
 import type { AppChannel } from "./app/channel.ts";
 import { openApp } from "./app/open.ts";
 import type { BlockHost } from "./blocks/block.ts";
+import { type ComponentEntry, componentEntries } from "./components/index.gen.ts";
 import { openComponents } from "./components/open.ts";
 import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import { formatProblem } from "./config/resources.ts";
@@ -14,6 +16,7 @@ import { openObservation } from "./observation.ts";
 import { makePipelines, type Pipelines } from "./pipelines.ts";
 import { noPolicies, type Policies } from "./resiliency/policies.ts";
 import type { SidecarInit } from "./runtime.ts";
+import type { Log } from "./telemetry/log.ts";
 import type { Metrics } from "./telemetry/metrics.ts";
 import type { Tracer } from "./telemetry/tracing/tracer.ts";
 import { version } from "./version.ts";
@@ -58,7 +61,8 @@ export async function openFoundation(
   const { deniedComponents: deny, wasmStrictSandbox: strictWasm } = init.configuration;
   const reloadable = init.features.includes("HotReload");
   const own = { options, resources, deny, strictWasm, reloadable };
-  const components = await openComponents({ ...own, mesh, clock, log, metrics, env });
+  const entries = await withPlugins(env, clock, log);
+  const components = await openComponents({ ...own, mesh, clock, log, metrics, env, entries });
   opened.defer(() => components.close());
   pipelines.warnSkipped();
   health.set("components", true);
@@ -69,6 +73,18 @@ export async function openFoundation(
   });
   for (const problem of problems) log.warn(formatProblem(problem));
   return { mesh, metrics, tracer, app, components, httpEndpoints, pipelines, policies };
+}
+
+/** Component types, those of plug-ins among them. The code for these is loaded only where their folder is. */
+async function withPlugins(
+  env: NodeJS.ProcessEnv,
+  clock: Clock,
+  log: Log,
+): Promise<readonly ComponentEntry[]> {
+  const folder = env["DAPR_COMPONENTS_SOCKETS_FOLDER"] || "/tmp/dapr-components-sockets";
+  if (!existsSync(folder)) return componentEntries;
+  const { findPlugins } = await import("./components/pluggable/find.ts");
+  return [...(await findPlugins(folder, clock, log.scope("dapr.runtime"))), ...componentEntries];
 }
 
 /** Loaded only where there is a Resiliency resource. */

@@ -57,6 +57,21 @@ export const zones: readonly Zone[] = [
     why: "connections serve components of any block and know none",
   },
   {
+    prefix: "src/components/pluggable/",
+    may: [
+      ...shared,
+      ...wire,
+      "src/app/grpc.ts",
+      "src/blocks/state/port.ts",
+      "src/blocks/pubsub/port.ts",
+      "src/blocks/bindings/port.ts",
+      "src/blocks/secrets/port.ts",
+      "src/components/component.ts",
+      "src/components/index.gen.ts",
+    ],
+    why: "plug-ins fill the ports of four blocks over the gRPC client that the app is called with",
+  },
+  {
     prefix: "src/components/*/",
     may: [
       mesh,

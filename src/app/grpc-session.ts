@@ -37,6 +37,8 @@ export type GrpcAddress = {
   readonly port: number;
   /** TLS 1.2 or later; the certificate is not verified, as with Dapr. */
   readonly tls: boolean;
+  /** Unix socket to dial in place of host and port. */
+  readonly socketPath?: string;
 };
 
 export class GrpcSessions {
@@ -47,6 +49,8 @@ export class GrpcSessions {
   readonly #sessions = new Map<ClientHttp2Session, number>();
   readonly #unsent = new UnsentBytes();
   #dialling: Promise<void> | undefined;
+  /** Counts how often a connection was made while there was none. */
+  #generation = 0;
   #closed = false;
 
   constructor(address: GrpcAddress, clock: Clock, log: Log) {
@@ -57,6 +61,13 @@ export class GrpcSessions {
 
   get size(): number {
     return this.#sessions.size;
+  }
+
+  /** Another number after every loss of all connections; 0 while there is none. */
+  get generation(): number {
+    for (const session of this.#sessions.keys())
+      if (!session.closed && !session.destroyed) return this.#generation;
+    return 0;
   }
 
   /** A session that takes one more stream; undefined when one must be dialled first. */
@@ -116,6 +127,7 @@ export class GrpcSessions {
       session.destroy();
       throw unavailable("the channel to the app is closed");
     }
+    if (this.generation === 0) this.#generation++;
     this.#sessions.set(session, 0);
   }
 
@@ -141,7 +153,7 @@ export class GrpcSessions {
   }
 
   #connect(): Promise<Socket> {
-    const { host, port, tls } = this.#address;
+    const { host, port, tls, socketPath } = this.#address;
     const secure = {
       host,
       port,
@@ -150,7 +162,9 @@ export class GrpcSessions {
       ALPNProtocols: ["h2"],
     } as const;
     return new Promise((resolve, reject) => {
-      const socket = tls ? connectTls(secure) : connectTcp({ host, port });
+      const socket = tls
+        ? connectTls(secure)
+        : connectTcp(socketPath === undefined ? { host, port } : { path: socketPath });
       socket.setNoDelay(true);
       socket.setKeepAlive(true, keepAliveMs);
       const limit = this.#clock.setTimeout(() => {

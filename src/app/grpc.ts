@@ -49,6 +49,8 @@ export type GrpcAppClient = {
     signal: AbortSignal,
     transport?: readonly string[],
   ): Promise<ClientHttp2Stream>;
+  /** Another number after every loss of all connections; 0 while there is none. */
+  generation(): number;
   /** Ends everything at once. */
   close(): void;
 };
@@ -101,6 +103,7 @@ export function createGrpcAppClient(options: GrpcAppClientOptions): GrpcAppClien
         return begin(headers, signal, signal);
       }
     },
+    generation: () => sessions.generation,
     close: () => sessions.close(),
   };
 }

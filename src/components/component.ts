@@ -71,6 +71,8 @@ export type ComponentFile<P = unknown> = {
   /** First one is the default for an empty version. */
   readonly versions: readonly string[];
   readonly metadataSchema: MetadataSchema;
+  /** The schema does not say all: other fields are the business of a program outside. */
+  readonly openMetadata?: boolean;
   /** As the metadata API lists them. Where they hang on the metadata, the port has a property of that name too. */
   readonly capabilities: readonly string[];
   readonly open: (context: never) => Promise<P>;

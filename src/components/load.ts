@@ -73,7 +73,7 @@ async function openFile(
   const { properties, waitingFor } = await resolveProperties(resource, init, signal);
   if (waitingFor !== undefined) return { waitingFor };
   const { values, warnings } = readMetadata(file.metadataSchema, category, properties);
-  for (const { field, message } of warnings)
+  for (const { field, message } of file.openMetadata === true ? [] : warnings)
     init.log.warn(`${placeOf(resource, field)}: ${componentLabel(resource)}: ${message}`);
   const context: ComponentContext = {
     name: resource.name,

@@ -1,0 +1,39 @@
+/** What a plug-in's failure of a state call means: ETag errors and errors with a status of their own. */
+import { fromBinary } from "@bufbuild/protobuf";
+import { anyUnpack } from "@bufbuild/protobuf/wkt";
+import { ApiError, errorInfo, GrpcCode } from "../../api/errors.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
+import { EtagInvalid, EtagMismatch } from "../../blocks/state/port.ts";
+import { BadRequestSchema, ErrorInfoSchema } from "../../../proto/gen/google/rpc/error_details_pb.ts";
+import { StatusSchema } from "../../../proto/gen/google/rpc/status_pb.ts";
+
+/** The failure in the words of the port; anything else as it was. */
+export function stateError(error: unknown): unknown {
+  if (!(error instanceof GrpcStatusError) || error.details === undefined) return error;
+  const { details } = fromBinary(StatusSchema, error.details);
+  for (const detail of details) {
+    const violations = anyUnpack(detail, BadRequestSchema)?.fieldViolations ?? [];
+    if (violations.length === 1 && violations[0]!.field === "etag") {
+      const text = violations[0]!.description;
+      if (error.code === GrpcCode.FailedPrecondition) return new EtagMismatch(text);
+      if (error.code === GrpcCode.InvalidArgument) return new EtagInvalid(text);
+    }
+    const info = anyUnpack(detail, ErrorInfoSchema);
+    const status = Number(info?.metadata["http_code"]);
+    if (info?.metadata["kit_error"] !== "true" || !(status >= 400 && status <= 599)) continue;
+    return new ApiError({
+      code: info.metadata["tag"] ?? "ERROR",
+      httpStatus: status,
+      grpcCode: error.code as GrpcCode,
+      message: error.message,
+      httpMessage: `api error: code = ${codeName(error.code)} desc = ${error.message}`,
+      grpcDetails: [errorInfo(info.reason, info.metadata)],
+      cause: error,
+    });
+  }
+  return error;
+}
+
+function codeName(code: number): string {
+  return Object.entries(GrpcCode).find(([, value]) => value === code)?.[0] ?? String(code);
+}
