@@ -1,6 +1,7 @@
 /** The building blocks of a sidecar, one line each. */
 import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
+import { cryptoBlock } from "./crypto/index.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
 import { secretsBlock } from "./secrets/index.ts";
@@ -12,6 +13,13 @@ export async function makeBlocks(
 ): Promise<{ blocks: readonly Block[]; invocation: InvocationBlock }> {
   const invocation = invocationBlock(host);
   const pubsub = await pubsubBlock(host);
-  const blocks = [invocation, pubsub, stateBlock(host), bindingsBlock(host), secretsBlock(host)];
+  const blocks = [
+    invocation,
+    pubsub,
+    stateBlock(host),
+    bindingsBlock(host),
+    secretsBlock(host),
+    cryptoBlock(host),
+  ];
   return { invocation, blocks };
 }
