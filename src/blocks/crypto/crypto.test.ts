@@ -84,7 +84,8 @@ async function release(
   return { out: Buffer.concat(all), error };
 }
 
-const sample = (length: number): Buffer => Buffer.from({ length }, (_, i) => (i * 7 + (i >> 8)) % 256);
+const sample = (length: number): Buffer =>
+  Buffer.from(Array.from({ length }, (_, i) => (i * 7 + (i >> 8)) % 256));
 const headerEnd = (document: Buffer): number => {
   let end = 0;
   for (let line = 0; line < 3; line++) end = document.indexOf("\n", end) + 1;

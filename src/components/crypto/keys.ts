@@ -101,6 +101,8 @@ export function unwrapWith(key: Key, { bytes, algorithm }: WrapRequest): Buffer 
       if (privateKey === undefined) throw new Misfit("key type mismatch");
       return privateDecrypt({ key: privateKey, ...oaep }, bytes);
     }
+    // OpenSSL unwraps nothing to nothing.
+    if (bytes.length < minWrappedBytes) throw new Error("too short");
     const decipher = createDecipheriv("id-aes256-wrap", symmetric(key, algorithm), aesWrapStart);
     return Buffer.concat([decipher.update(bytes), decipher.final()]);
   } catch (cause) {
@@ -111,6 +113,9 @@ export function unwrapWith(key: Key, { bytes, algorithm }: WrapRequest): Buffer 
 const oaep = { padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: "sha256" } as const;
 /** The initial value of RFC 3394. */
 const aesWrapStart = Buffer.alloc(8, 0xa6);
+
+/** Of RFC 3394. */
+const minWrappedBytes = 24;
 
 /** The key is not of the kind, or the algorithm not one that is done here; the message is for the client. */
 class Misfit extends Error {}
