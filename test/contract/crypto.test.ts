@@ -43,7 +43,7 @@ cryptoContract("crypto.dapr.localstorage", async (keys) => {
 });
 
 const setOf = (keys: Keys): string =>
-  JSON.stringify({ keys: Object.entries(keys).map(([kid, key]) => ({ ...key, kid })) });
+  JSON.stringify({ keys: Object.entries(keys).map(([kid, key]) => Object.assign({ kid }, key)) });
 
 for (const form of ["JSON", "base64"]) {
   cryptoContract(`crypto.dapr.jwks in ${form}`, async (keys) => {
