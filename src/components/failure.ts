@@ -47,7 +47,9 @@ export class ComponentFailure extends Error {
   static init(resource: ComponentResource, thrown: unknown): ComponentFailure {
     if (thrown instanceof ComponentFailure) return thrown;
     const field = thrown instanceof MetadataError ? thrown.field : undefined;
-    const text = `${textOf(thrown)} (${placeOf(resource, field)})`;
+    const said = textOf(thrown);
+    // Blocks that refuse a component name the place themselves.
+    const text = said.includes(`${resource.origin.file}:`) ? said : `${said} (${placeOf(resource, field)})`;
     return ComponentFailure.#nested(resource, "INIT_COMPONENT_FAILURE", text, ["init"], thrown);
   }
 

@@ -31,6 +31,8 @@ const checkEveryMs = 2_000;
 const keepAliveMs = 120_000;
 /** A client that still sends its body after the answer may go on this long before it is cut off, ms. */
 const lingerMs = 2_000;
+/** How often connections that got idle during the stop are closed, ms. */
+const closeIdleEveryMs = 50;
 /** Slack over the read buffer that Go's server grants, bytes. */
 const headerSlackBytes = 4_096;
 /** Above this node itself resets an HTTP/2 request; between it and the limit the client gets its 431. */
@@ -64,6 +66,7 @@ export class HttpSockets {
   /** Connections that go on under another parser (request-line.ts). */
   readonly #takenOver = new WeakSet<Duplex>();
   readonly #http2: Http2Server | undefined;
+  #closing = false;
 
   constructor(options: HttpSocketsOptions) {
     this.#options = options;
@@ -81,10 +84,14 @@ export class HttpSockets {
 
   /** Stops accepting, waits for requests in flight up to `graceMs`, then closes the rest. */
   async close(graceMs: number): Promise<void> {
+    this.#closing = true;
     const closed = this.#servers.map(
       (server) => new Promise<void>((resolve) => server.close(() => resolve())),
     );
-    for (const server of this.#servers) server.closeIdleConnections();
+    const closeIdle = (): void => this.#servers.forEach((server) => server.closeIdleConnections());
+    closeIdle();
+    // A connection whose answer was on its way gets idle later, and would be kept for its next request.
+    const idle = this.#options.clock.setInterval(closeIdle, closeIdleEveryMs);
     for (const session of this.#sessions) session.close();
     for (const socket of this.#undecided) socket.destroy();
     for (const socket of this.#webSockets) socket.end();
@@ -95,6 +102,7 @@ export class HttpSockets {
     }, graceMs);
     await Promise.all(closed);
     limit.cancel();
+    idle.cancel();
   }
 
   #createHttp1(): Server {
@@ -157,6 +165,7 @@ export class HttpSockets {
   #answerHttp1(request: IncomingMessage, response: ServerResponse): void {
     const call = new NodeHttpCall(request, response, request.url ?? "/", this.#options.maxBodyBytes);
     const answered = this.#options.ingress.answer(call, async (reply, verb) => {
+      if (this.#closing && !response.headersSent) response.shouldKeepAlive = false;
       if (!call.bodyOpen) return sendHttp1(response, reply, verb);
       const sizeBytes = await sendHttp1(response, reply, verb, this.#lastAnswer(call, response));
       this.#linger(call, response);

@@ -67,10 +67,10 @@ class MendedSocket extends Duplex {
   }
 
   /** Idle connections end by the timer of the real socket, whose first parser still listens for it. */
-  setTimeout(timeoutMs: number): this {
+  readonly setTimeout = (timeoutMs: number): this => {
     (this.#socket as Partial<Socket>).setTimeout?.(timeoutMs);
     return this;
-  }
+  };
 
   override _read(): void {
     this.#socket.resume();
