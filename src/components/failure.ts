@@ -4,6 +4,7 @@
  */
 import { componentLabel, MetadataError, type ComponentResource } from "../config/kinds/component.ts";
 import { formatPlace } from "../config/problem.ts";
+import { textOf } from "../lib/thrown.ts";
 
 /** Why it failed, as the metric `runtime_component_init_fail_total` counts it. */
 export type FailureReason = "creation" | "init";
@@ -80,8 +81,4 @@ export class ComponentFailure extends Error {
 export function placeOf(resource: ComponentResource, field?: string): string {
   const item = resource.metadata.find(({ name }) => name.toLowerCase() === field?.toLowerCase());
   return formatPlace(item?.origin ?? resource.origin);
-}
-
-function textOf(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : String(thrown);
 }

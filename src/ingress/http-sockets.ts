@@ -20,7 +20,7 @@ import { sendHttp1, sendHttp2 } from "./http-reply.ts";
 import type { HttpIngress } from "./http-steps.ts";
 import { Http2Call } from "./http2-call.ts";
 import { listenOn, type ListenTarget } from "./listen.ts";
-import { withKnownVerb } from "./unknown-verb.ts";
+import { type ClientError, mended } from "./request-line.ts";
 import { isWebSocketUpgrade, WebSocketCall } from "./websocket.ts";
 
 /** Time for a client to send its header, ms (Dapr's). */
@@ -55,8 +55,6 @@ export type HttpSocketsOptions = {
 /** node's own listener: gives a connection to a new parser. */
 type ToParser = (this: Server, socket: Duplex) => void;
 
-type ClientError = NodeJS.ErrnoException & { readonly rawPacket?: Buffer };
-
 export class HttpSockets {
   readonly #options: HttpSocketsOptions;
   readonly #maxHeaderBytes: number;
@@ -65,7 +63,7 @@ export class HttpSockets {
   /** Connections that have not said yet what they speak. */
   readonly #undecided = new Set<Socket>();
   readonly #webSockets = new Set<Duplex>();
-  /** Connections that go on under another parser (unknown-verb.ts). */
+  /** Connections that go on under another parser (request-line.ts). */
   readonly #takenOver = new WeakSet<Duplex>();
   readonly #http2: Http2Server | undefined;
   #closing = false;
@@ -117,6 +115,8 @@ export class HttpSockets {
       joinDuplicateHeaders: true,
       shouldUpgradeCallback: (request) => this.#asksForH2c(request) || isWebSocketUpgrade(request),
     });
+    // The size limit bounds their number; node's own limit of 1,000 would be another.
+    server.maxHeadersCount = 0;
     const answer = (request: IncomingMessage, response: ServerResponse): void =>
       this.#answerHttp1(request, response);
     server.on("request", answer);
@@ -129,20 +129,20 @@ export class HttpSockets {
     });
     const [toHttp1] = server.listeners("connection") as ToParser[];
     server.on("clientError", (error: ClientError, socket: Duplex) =>
-      this.#onBadRequest(error, socket, (renamed) => toHttp1!.call(server, renamed)),
+      this.#onBadRequest(error, socket, (next) => toHttp1!.call(server, next)),
     );
     if (this.#http2 !== undefined) this.#sniff(server, this.#http2, toHttp1!);
     return server;
   }
 
-  /** A verb that node does not know is no bad request; everything else is. */
+  /** What Go's parser takes is no bad request. */
   #onBadRequest(error: ClientError, socket: Duplex, parse: (socket: Duplex) => void): void {
     // The parser that was left behind may still complain, e.g. about its time.
     if (this.#takenOver.has(socket)) return;
-    const renamed = error.code === "HPE_INVALID_METHOD" ? withKnownVerb(socket, error.rawPacket) : undefined;
-    if (renamed === undefined) return refuse(error, socket);
+    const next = mended(socket, error);
+    if (next === undefined) return refuse(error, socket);
     this.#takenOver.add(socket);
-    parse(renamed);
+    parse(next);
   }
 
   #asksForH2c(request: IncomingMessage): boolean {

@@ -12,6 +12,7 @@ import type { BlockHost } from "../block.ts";
 import { directionOf, type Outputs } from "./bindings.ts";
 import { openHttpApp, Refused } from "./http-app.ts";
 import type { Binding, BindingEvent, BindingReading } from "./port.ts";
+import { textOf } from "../../lib/thrown.ts";
 
 /** One protocol's way to ask an app about a binding and to hand it events. */
 export type BindingApp = {
@@ -250,8 +251,4 @@ function createRecord({ metrics, options }: BlockHost): Record {
     count(name, options.namespace, String(success));
     latency(latencyMs, name, options.namespace, String(success));
   };
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
