@@ -496,8 +496,8 @@ const resiliencies: readonly WrongFile[] = [
   },
   {
     what: "a policy that nobody defines",
-    resources: resiliency("  targets:\n    apps:\n      cart:\n        retry: nowhere\n"),
-    line: /^f\.yaml:9: retry nowhere of app cart is no policy of any Resiliency; it is ignored/,
+    resources: resiliency("  targets:\n    apps:\n      till:\n        retry: nowhere\n"),
+    line: /^f\.yaml:9: retry nowhere of app till is no policy of any Resiliency; it is ignored/,
   },
   {
     what: "a misspelt kind of policy",
