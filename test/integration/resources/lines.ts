@@ -64,7 +64,7 @@ async function load(flags: readonly string[], lines: string[]): Promise<void> {
       const random = (): number => 0.5;
       const { clock } = mesh;
       const { resiliencies, subscriptions } = loaded;
-      const policies = await compilePolicies({
+      const policies = compilePolicies({
         resources: resiliencies,
         clock,
         random,
