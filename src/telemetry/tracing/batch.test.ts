@@ -1,7 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { manualClock } from "../../../test/contract/manual-clock.ts";
-import { SpanBatch } from "./batch.ts";
+import { SpanBatch, type SpanExporter } from "./batch.ts";
 import type { Span } from "./span.ts";
+
+class Names {
+  readonly names: string[] = [];
+
+  add(span: Span): void {
+    this.names.push(span.name);
+  }
+}
 
 function setup(answers: readonly (Error | "ok" | Promise<void>)[] = []) {
   const clock = manualClock();
@@ -11,15 +19,16 @@ function setup(answers: readonly (Error | "ok" | Promise<void>)[] = []) {
   let closed = false;
   const exporter = {
     name: "test",
-    async export(spans: readonly Span[]): Promise<void> {
+    begin: () => new Names(),
+    async export(spans: Names): Promise<void> {
       const answer = answers[exported.length] ?? "ok";
-      exported.push(spans.map((span) => span.name));
+      exported.push(spans.names);
       if (answer instanceof Error) throw answer;
       if (answer !== "ok") await answer;
     },
     close: () => void (closed = true),
   };
-  const batch = new SpanBatch(exporter, {
+  const batch = new SpanBatch(exporter as SpanExporter, {
     limits: { maxQueue: 4, maxBatch: 2, delayMs: 100 },
     clock,
     dropped: (count, name, reason) => void lost.push(`${count} ${name} ${reason}`),

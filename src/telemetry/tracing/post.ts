@@ -7,7 +7,7 @@ const shownBytes = 300;
 
 export type Poster = {
   /** Resolves when the collector answered 2xx. Rejects with Error naming the address. */
-  post(body: Buffer): Promise<void>;
+  post(body: readonly Uint8Array[]): Promise<void>;
   close(): void;
 };
 
@@ -23,7 +23,10 @@ export function createPoster(url: URL, headers: Readonly<Record<string, string>>
         const options = {
           method: "POST",
           agent,
-          headers: { ...headers, "Content-Length": String(body.length) },
+          headers: {
+            ...headers,
+            "Content-Length": String(body.reduce((sum, piece) => sum + piece.length, 0)),
+          },
           // Of silence: a collector that answers slowly but does answer is waited for.
           timeout: timeoutMs,
         };
@@ -42,7 +45,8 @@ export function createPoster(url: URL, headers: Readonly<Record<string, string>>
         });
         call.once("timeout", () => call.destroy(new Error(`no answer within ${timeoutMs} ms`)));
         call.once("error", (error) => reject(failed(textOf(error))));
-        call.end(body);
+        for (const piece of body) call.write(piece);
+        call.end();
       }),
     close: () => agent.destroy(),
   };
