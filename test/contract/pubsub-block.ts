@@ -14,6 +14,7 @@ import type {
   SubscribeRequest,
 } from "../../src/blocks/pubsub/port.ts";
 import type { OpenComponent } from "../../src/components/open.ts";
+import { noPolicies, type Policies } from "../../src/resiliency/policies.ts";
 import type { SubscriptionResource } from "../../src/config/resources.ts";
 import { Router } from "../../src/ingress/router.ts";
 import { readBinaryTrace } from "../../src/telemetry/tracing/trace-context.ts";
@@ -70,6 +71,7 @@ export type PubSubBlockOptions = {
   readonly app?: (request: AppHttpRequest) => Partial<AppHttpResponse> | Error;
   /** Any other app. */
   readonly channel?: Partial<AppChannel>;
+  readonly policies?: Policies;
 };
 
 export type TestedPubSub = {
@@ -113,6 +115,8 @@ export async function testPubSubBlock(options: PubSubBlockOptions = {}): Promise
   const open = component(broker, options);
   const host = {
     clock,
+    random: () => 0.5,
+    policies: options.policies ?? noPolicies,
     app: options.channel ?? appChannel(options.app, asked),
     options: { appId: "app", namespace: "prod", app: { skipSubscribe: false } },
     subscriptions: (options.subscriptions ?? []).map(resource),

@@ -4,11 +4,23 @@ import type { AppChannel } from "../../app/channel.ts";
 import { setTrace } from "../../telemetry/tracing/headers.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
 import { httpStatusText } from "../../telemetry/tracing/status.ts";
+import type { Failure } from "../../resiliency/policy.ts";
 import type { BindingApp } from "./input.ts";
 import type { BindingMetadata } from "./port.ts";
 
 /** Bytes of an app's refusal that are told to the component and the log. */
 const shownBytes = 300;
+
+/** The app did not take an event: what its HTTP status means to a policy. */
+export class Refused extends Error {
+  readonly failure: Failure;
+
+  constructor(status: number, text: string) {
+    super(text);
+    this.name = "Refused";
+    this.failure = { kind: "http", code: status };
+  }
+}
 
 export function openHttpApp(app: AppChannel): BindingApp {
   return {
@@ -23,10 +35,9 @@ export function openHttpApp(app: AppChannel): BindingApp {
       const request = { verb: "POST", path: pathOf(route), headers, body: event.data };
       const response = await app.http(request, signal);
       if (response.status >= 200 && response.status <= 299) return response.body;
-      span?.fail(httpStatusText(response.status));
-      throw new Error(
-        `the app answered status ${response.status}: ${response.body.toString("utf8", 0, shownBytes)}`,
-      );
+      const { status, body } = response;
+      span?.fail(httpStatusText(status));
+      throw new Refused(status, `the app answered status ${status}: ${body.toString("utf8", 0, shownBytes)}`);
     },
   };
 }

@@ -3,12 +3,14 @@
  * ending. How an event reaches the app stands in http-app.ts and grpc-app.ts.
  */
 import type { OpenComponent } from "../../components/open.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
+import { anyFailure, callUnder, type Failure } from "../../resiliency/policy.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { readBinaryHeader } from "../../telemetry/tracing/headers.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
 import type { BlockHost } from "../block.ts";
 import { directionOf, type Outputs } from "./bindings.ts";
-import { openHttpApp } from "./http-app.ts";
+import { openHttpApp, Refused } from "./http-app.ts";
 import type { Binding, BindingEvent, BindingReading } from "./port.ts";
 
 /** One protocol's way to ask an app about a binding and to hand it events. */
@@ -24,6 +26,11 @@ export type BindingApp = {
     signal: AbortSignal,
   ): Promise<Uint8Array>;
 };
+
+function judge(error: unknown): Failure {
+  if (error instanceof Refused) return error.failure;
+  return error instanceof GrpcStatusError ? { kind: "grpc", code: error.code } : anyFailure;
+}
 
 export type Inputs = {
   /** Begins, or begins again after `end`. Problems are logged. */
@@ -131,22 +138,20 @@ async function read(
   record: Record,
 ): Promise<void> {
   const { name } = component.resource;
-  const { clock } = host;
+  const { clock, policies } = host;
+  const policy = policies.component(name, "Binding", "inbound");
   try {
     const reading = await component.port.read!(async (event, signal) => {
       if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
       const startMs = clock.monotonicMs();
-      const span = eventSpan(host, name, route, event);
       let success = false;
       try {
-        const answer = await app.deliver(name, route, event, span, signal);
+        const attempt = (now: AbortSignal): Promise<Uint8Array> =>
+          deliverTraced(host, app, name, route, event, now);
+        const answer = await callUnder(policy, signal, attempt, judge);
         success = true;
         return answer;
-      } catch (error) {
-        if (span?.error === undefined) span?.fail(textOf(error));
-        throw error;
       } finally {
-        span?.end();
         record(name, success, clock.monotonicMs() - startMs);
       }
     });
@@ -174,6 +179,26 @@ function eventSpan(
   const grpc = "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent";
   span.set("db.connection_string", app.protocol === "grpc" ? grpc : `POST /${route.replace(/^\//, "")}`);
   return span;
+}
+
+/** One try to hand an event over, with a span of its own. */
+async function deliverTraced(
+  host: BlockHost,
+  app: BindingApp,
+  name: string,
+  route: string,
+  event: BindingEvent,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const span = eventSpan(host, name, route, event);
+  try {
+    return await app.deliver(name, route, event, span, signal);
+  } catch (error) {
+    if (span?.error === undefined) span?.fail(textOf(error));
+    throw error;
+  } finally {
+    span?.end();
+  }
 }
 
 function isInput(component: OpenComponent<Binding>): boolean {

@@ -2,8 +2,12 @@
  * Publishing many events in one request. Each gets its own envelope; components take them one by one, many at once.
  */
 import { eachAtMost } from "../../lib/each-at-most.ts";
+import { callUnder } from "../../resiliency/policy.ts";
+import { PolicyStop } from "../../resiliency/stop.ts";
+import type { Broker } from "./broker.ts";
 import { bulkRefused } from "./errors.ts";
 import type { PublishMessage } from "./port.ts";
+import { judgePublish, type Via } from "./policy.ts";
 import { asError } from "./publish.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
@@ -42,6 +46,7 @@ export type BulkPublisher = {
     target: PublishTarget,
     request: BulkRequest,
     signal: AbortSignal,
+    via: Via,
   ): Promise<FailedEntry[] | undefined>;
 };
 
@@ -69,28 +74,61 @@ export function createBulkPublisher(
         cause: `error: ${cause}`,
       });
     },
-    async publish(target, request, signal) {
+    async publish(target, request, signal, via) {
       const spans = request.entries.map(() => entrySpan(tracer, request.span));
       const messages = request.entries.map((entry, i) =>
         wrapEntry(publisher, target, entry, { ...request, span: spans[i] }),
       );
       publisher.allow(target);
-      const failed: FailedEntry[] = [];
       const startMs = clock.monotonicMs();
-      await eachAtMost(messages, maxParallel, async (message, index) => {
-        try {
-          await target.broker.port.publish(message, signal);
-        } catch (error) {
-          failed.push({ entryId: request.entries[index]!.entryId, error: asError(error).message });
-          spans[index]?.fail(asError(error).message);
-        } finally {
-          spans[index]?.end();
-        }
+      const accepted = (index: number): void => spans[index]?.end();
+      const errors = await sendAll(target.broker, messages, signal, via, accepted);
+      const failed = [...errors].map(([index, error]): FailedEntry => {
+        spans[index]?.fail(error.message);
+        spans[index]?.end();
+        return { entryId: request.entries[index]!.entryId, error: error.message };
       });
       record(target, failed.length === 0, clock.monotonicMs() - startMs);
       return failed.length === 0 ? undefined : failed;
     },
   };
+}
+
+/**
+ * Errors of the messages that the broker did not take, by their place. Under a policy of the component only those are
+ * sent again; when it ends the call, all that are left have failed.
+ */
+async function sendAll(
+  broker: Broker,
+  messages: readonly PublishMessage[],
+  signal: AbortSignal,
+  via: Via,
+  accepted: (index: number) => void,
+): Promise<ReadonlyMap<number, Error>> {
+  let left: readonly number[] = messages.map((_, index) => index);
+  let failed = new Map<number, Error>();
+  const attempt = async (now: AbortSignal): Promise<void> => {
+    const found = new Map<number, Error>();
+    await eachAtMost(left, maxParallel, async (index) => {
+      try {
+        await broker.port.publish(messages[index]!, now);
+        if (!now.aborted || signal.aborted) accepted(index);
+      } catch (error) {
+        found.set(index, asError(error));
+      }
+    });
+    // What comes after the time of this attempt is of no use: the messages are on their way again.
+    if (now.aborted && !signal.aborted) return;
+    failed = found;
+    left = [...found.keys()];
+    for (const error of found.values()) throw error;
+  };
+  try {
+    await callUnder(broker.outbound, signal, attempt, judgePublish[via]);
+  } catch (error) {
+    if (error instanceof PolicyStop) return new Map(left.map((index) => [index, error]));
+  }
+  return failed;
 }
 
 function wrapEntry(

@@ -12,6 +12,7 @@ import type { Broker } from "./broker.ts";
 import { hasExpired, readEvent } from "./event.ts";
 import type { AppEvent } from "./event.ts";
 import type { BrokerMessage, MessageHandler, PublishMessage } from "./port.ts";
+import { deliverUnder } from "./policy.ts";
 import { asError } from "./publish.ts";
 import type { Publisher } from "./publish.ts";
 import type { TopicSubscription } from "./subscription.ts";
@@ -37,7 +38,10 @@ export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver
     const topic = line.broker.shown(message.topic);
     const startMs = parts.clock.monotonicMs();
     const ready = prepare(parts, line, message);
-    const answer = "kind" in ready ? ready : await traced(parts, deliver, ready, signal);
+    const answer =
+      "kind" in ready
+        ? ready
+        : await deliverUnder(line.broker.inbound, signal, (now) => traced(parts, deliver, ready, now));
     record(answer, line.broker.name, topic, parts.clock.monotonicMs() - startMs);
     if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
   };
@@ -128,7 +132,7 @@ async function deadLetter(
   };
   try {
     publisher.allow({ broker, topic, raw: true });
-    await publisher.send(broker, copy, limit.signal);
+    await publisher.send(broker, copy, limit.signal, "grpc");
   } catch (error) {
     throw new Error(`cannot dead-letter to topic ${topic}: ${asError(error).message}`, { cause: error });
   } finally {

@@ -37,8 +37,9 @@ export function deliverToGrpcApp(app: AppChannel): Deliver {
       const answer = await app.grpc({ path: method, metadata: metadataOf(event), message }, signal);
       return readStatus(fromBinary(TopicEventResponseSchema, answer.message).status);
     } catch (error) {
-      if (error instanceof GrpcStatusError && error.code === GrpcCode.Unimplemented) return dropLost;
-      return retry(asError(error));
+      if (!(error instanceof GrpcStatusError)) return retry(asError(error));
+      if (error.code === GrpcCode.Unimplemented) return dropLost;
+      return retry(error, { kind: "grpc", code: error.code });
     }
   };
 }

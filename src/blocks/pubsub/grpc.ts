@@ -18,7 +18,7 @@ export function grpcMethods(publisher: Publisher, bulk: BulkPublisher): GrpcMeth
       const trace = withoutState(traceOf(call.span));
       const metadata = target.raw ? withTrace(request.metadata, trace) : request.metadata;
       const event = { data: bufferOf(request.data), contentType: request.dataContentType, metadata, trace };
-      await publisher.publish(target, event, call.signal);
+      await publisher.publish(target, event, call.signal, "grpc");
       return {};
     }),
     unary(Dapr.method.bulkPublishEvent, (request, call) => publishBulk(publisher, bulk, request, call)),
@@ -42,7 +42,8 @@ async function publishBulk(
   }));
   bulk.checkIds(target, entries);
   const trace = withoutState(traceOf(call.span));
-  const failed = await bulk.publish(target, { entries, metadata, trace, span: call.span }, call.signal);
+  const wanted = { entries, metadata, trace, span: call.span };
+  const failed = await bulk.publish(target, wanted, call.signal, "grpc");
   // Clients of the gRPC API rely on a status; which entries failed is not part of it.
   if (failed !== undefined)
     throw publishFailed(target.broker.name, target.topic, new Error(failed[0]!.error));

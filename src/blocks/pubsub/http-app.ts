@@ -49,7 +49,11 @@ export function targetOf(route: string): string {
 export function readResponse(response: AppHttpResponse): Answer {
   if (response.status === 404) return drop;
   if (response.status < 200 || response.status > 299) {
-    return retry(`the app answered status ${response.status}: ${response.body.toString("utf8", 0, 300)}`);
+    const { status, body } = response;
+    return retry(`the app answered status ${status}: ${body.toString("utf8", 0, 300)}`, {
+      kind: "http",
+      code: status,
+    });
   }
   const status = statusOf(response.body);
   if (status === "" || status === "SUCCESS") return success;

@@ -18,7 +18,7 @@ export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute
     const entries = decodeBulk(target, bulk.appId, await call.body());
     bulk.checkIds(target, entries);
     const request = { entries, metadata, trace: traceOf(call.span), span: call.span };
-    const failed = await bulk.publish(target, request, call.signal);
+    const failed = await bulk.publish(target, request, call.signal, "http");
     return failed === undefined ? noContent : bulkFailedReply(target, failed);
   };
   return [
@@ -52,7 +52,7 @@ export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute
           metadata,
           trace: traceOf(call.span),
         };
-        await publisher.publish(target, event, call.signal);
+        await publisher.publish(target, event, call.signal, "http");
         return noContent;
       },
     },

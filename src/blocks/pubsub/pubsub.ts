@@ -20,7 +20,7 @@ export async function createPubSubBlock(host: BlockHost): Promise<Block> {
   const { appId, namespace } = host.options;
   const { clock, metrics, tracer } = host;
   const log = host.log.scope("dapr.runtime.pubsub");
-  const brokers = createBrokers(host.components, appId, namespace);
+  const brokers = createBrokers(host.components, appId, namespace, host.policies);
   const wrapEvent = createWrapEvent(appId, clock);
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
   const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics, tracer }));
