@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { manualClock } from "../../../test/contract/manual-clock.ts";
-import { SpanBatch, type SpanExporter } from "./batch.ts";
+import { SpanBatch } from "./batch.ts";
 import type { Span } from "./span.ts";
 
 class Names {
@@ -28,7 +28,7 @@ function setup(answers: readonly (Error | "ok" | Promise<void>)[] = []) {
     },
     close: () => void (closed = true),
   };
-  const batch = new SpanBatch(exporter as SpanExporter, {
+  const batch = new SpanBatch(exporter, {
     limits: { maxQueue: 4, maxBatch: 2, delayMs: 100 },
     clock,
     dropped: (count, name, reason) => void lost.push(`${count} ${name} ${reason}`),

@@ -58,13 +58,13 @@ async function loadExporters({ settings, appId, env }: TracingParts): Promise<Sp
       otel.protocol === "http"
         ? await import("./export-otlp-http.ts")
         : await import("./export-otlp-grpc.ts");
-    exporters.push(createExporter(otel, resource, scope) as SpanExporter);
+    exporters.push(createExporter(otel, resource, scope));
   }
   if (zipkinEndpoint !== "") {
     if (!/^https?:\/\//i.test(zipkinEndpoint) || !URL.canParse(zipkinEndpoint))
       throw badEndpoint("zipkin", zipkinEndpoint, "a URL such as http://localhost:9411/api/v2/spans");
     const { createExporter } = await import("./export-zipkin.ts");
-    exporters.push(createExporter(zipkinEndpoint, resource, scope) as SpanExporter);
+    exporters.push(createExporter(zipkinEndpoint, resource, scope));
   }
   return exporters;
 }
