@@ -19,7 +19,10 @@ export function createExporter(
   return {
     name: "otlp-http",
     begin: () => new OtlpBatch(form),
-    export: (spans) => poster.post(spans.pieces()),
+    async export(spans) {
+      await poster.post(spans.pieces());
+      spans.release();
+    },
     close: () => poster.close(),
   };
 }

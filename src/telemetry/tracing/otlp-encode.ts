@@ -18,6 +18,8 @@ const kinds: Readonly<Record<SpanKind, number>> = {
 };
 const errorStatus = 2;
 const firstBytes = 64 * 1024;
+/** Larger memory is given back. */
+const maxSpareBytes = 2 * 1024 * 1024;
 /** Keys whose bytes are remembered; callers can make up further ones. */
 const maxKnownKeys = 256;
 
@@ -42,6 +44,8 @@ export class OtlpForm {
   readonly resource: Uint8Array;
   readonly scope: Uint8Array;
   readonly #keys = new Map<string, string>();
+  /** Memory of a batch that has left: fresh memory of this size costs more than what is written to it. */
+  spare: Buffer | undefined;
 
   constructor(resource: Attributes, scope: string) {
     const writer = new OtlpBatch(this);
@@ -68,11 +72,18 @@ export class OtlpForm {
 /** The spans of one request. */
 export class OtlpBatch {
   readonly #form: OtlpForm;
-  #bytes = Buffer.allocUnsafeSlow(firstBytes);
+  #bytes: Buffer;
   #at = 0;
 
   constructor(form: OtlpForm) {
     this.#form = form;
+    this.#bytes = form.spare ?? Buffer.allocUnsafeSlow(firstBytes);
+    form.spare = undefined;
+  }
+
+  /** It has left, and is not used again. */
+  release(): void {
+    if (this.#bytes.length <= maxSpareBytes) this.#form.spare = this.#bytes;
   }
 
   add(span: Span): void {

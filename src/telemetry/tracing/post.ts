@@ -1,5 +1,5 @@
 /** One POST of an exporter, on connections that are kept. */
-import { Agent as HttpAgent, request as requestHttp } from "node:http";
+import { Agent as HttpAgent, type ClientRequest, request as requestHttp } from "node:http";
 import { Agent as HttpsAgent, request as requestHttps } from "node:https";
 
 /** Of a collector's refusal, for the log. */
@@ -39,7 +39,7 @@ export function createPoster(url: URL, headers: Readonly<Record<string, string>>
           });
           answer.once("error", (error) => reject(failed(error.message)));
           answer.once("end", () => {
-            if (status >= 200 && status <= 299) resolve();
+            if (status >= 200 && status <= 299) afterBody(call, resolve);
             else reject(failed(`status ${status} ${text.slice(0, shownBytes)}`));
           });
         });
@@ -55,4 +55,10 @@ export function createPoster(url: URL, headers: Readonly<Record<string, string>>
 /** node has no message of its own when several addresses of a host were tried. */
 function textOf(error: NodeJS.ErrnoException): string {
   return error.message === "" ? (error.code ?? "failed") : error.message;
+}
+
+/** A collector may answer before it has taken all; until then the body's memory is in use. */
+function afterBody(call: ClientRequest, done: () => void): void {
+  if (call.writableFinished) done();
+  else call.once("finish", done);
 }
