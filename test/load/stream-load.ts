@@ -1,4 +1,4 @@
-/** Large bodies: through two sidecars, and beside them what bare node:http and a bare NATS client do in the same run. */
+/** Large bodies: through two sidecars, through bare node:http, and from one bare NATS client to another. */
 import { once } from "node:events";
 import { request, type IncomingMessage } from "node:http";
 import { Worker } from "node:worker_threads";
