@@ -6,8 +6,9 @@ import type { GroupPartitionsAssigner, GroupPartitionsAssignments } from "@platf
 
 /** Partitions of each topic go round among the members that asked for the topic. */
 export const assignPartitions: GroupPartitionsAssigner = (_current, members, ownTopics, metadata) => {
+  const own = [...ownTopics];
   // What is handed over are the topics of the leader alone.
-  const topics = new Set([...members.values()].flatMap((member) => member.topics ?? [...ownTopics]));
+  const topics = new Set([...members.values()].flatMap((member) => member.topics ?? own));
   const all: GroupPartitionsAssignments[] = [...members.keys()]
     .sort()
     .map((memberId) => ({ memberId, assignments: new Map() }));
