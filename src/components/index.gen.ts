@@ -15,6 +15,7 @@ export const componentEntries: readonly ComponentEntry[] = [
   { type: "secretstores.local.env", load: () => import("./secrets/local-env.ts") },
   { type: "secretstores.local.file", load: () => import("./secrets/local-file.ts") },
   { type: "state.in-memory", load: () => import("./state/in-memory.ts") },
+  { type: "state.mysql", load: () => import("./state/mysql.ts") },
   { type: "state.nats", load: () => import("./state/nats.ts") },
   { type: "state.postgres", load: () => import("./state/postgresql.ts") },
   { type: "state.postgresql", load: () => import("./state/postgresql.ts") },

@@ -94,6 +94,13 @@ export const stateTraits = {
     createOnlyDeletes: true,
     testedWith: "PostgreSQL 15",
   },
+  "state.mysql": {
+    foreignEtag: randomUUID(),
+    etagForm: "UUID",
+    createOnlyDeletes: true,
+    maxKeyChars: 255,
+    testedWith: "MariaDB 10.11",
+  },
 } as const satisfies Record<string, StateTraits>;
 
 /** How all stores get `{"b":"<é>","a":[1,2.5,null]}` from an HTTP save. */

@@ -2,11 +2,13 @@
 import { joinMesh } from "../../mesh/index.ts";
 import type { StateStore } from "../../src/blocks/state/port.ts";
 import * as inMemory from "../../src/components/state/in-memory.ts";
+import * as mysql from "../../src/components/state/mysql.ts";
 import * as nats from "../../src/components/state/nats.ts";
 import * as postgresql from "../../src/components/state/postgresql.ts";
 import * as redis from "../../src/components/state/redis.ts";
 import * as sqlite from "../../src/components/state/sqlite.ts";
 import { startNats } from "../kit/nats.ts";
+import { startMariaDb } from "../kit/servers/mariadb.ts";
 import { startPostgres } from "../kit/servers/postgres.ts";
 import { startRedis } from "../kit/servers/redis.ts";
 import { tempDir } from "../kit/temp-dir.ts";
@@ -69,6 +71,12 @@ for (const version of ["v1", "v2"] as const) {
     return { store, server, close: () => closeBoth(store, server) };
   });
 }
+
+stateContract("state.mysql", stateTraits["state.mysql"], async () => {
+  const server = await startMariaDb();
+  const store = await openStore(mysql, { properties: { connectionString: `root@tcp(${server.address})/` } });
+  return { store, server, close: () => closeBoth(store, server) };
+});
 
 async function closeBoth(store: StateStore, server: AsyncDisposable): Promise<void> {
   await store.close();
