@@ -14,6 +14,7 @@ export const componentEntries: readonly ComponentEntry[] = [
   { type: "pubsub.nats", load: () => import("./pubsub/nats.ts") },
   { type: "secretstores.local.env", load: () => import("./secrets/local-env.ts") },
   { type: "secretstores.local.file", load: () => import("./secrets/local-file.ts") },
+  { type: "state.etcd", load: () => import("./state/etcd.ts") },
   { type: "state.in-memory", load: () => import("./state/in-memory.ts") },
   { type: "state.mysql", load: () => import("./state/mysql.ts") },
   { type: "state.nats", load: () => import("./state/nats.ts") },

@@ -101,6 +101,22 @@ export const stateTraits = {
     maxKeyChars: 255,
     testedWith: "MariaDB 10.11",
   },
+  "state.etcd v1": {
+    foreignEtag: "987654321",
+    malformedEtag: "not-a-number",
+    etagForm: "revision",
+    hidesExpiry: true,
+    endsAtZero: true,
+    testedWith: "etcd 3.4",
+  },
+  "state.etcd v2": {
+    foreignEtag: "987654321",
+    malformedEtag: "not-a-number",
+    etagForm: "revision",
+    endsAtZero: true,
+    jsonReadsAs: unescaped,
+    testedWith: "etcd 3.4",
+  },
 } as const satisfies Record<string, StateTraits>;
 
 /** How all stores get `{"b":"<é>","a":[1,2.5,null]}` from an HTTP save. */

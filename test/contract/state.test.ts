@@ -1,6 +1,7 @@
 /** Every state component under the contract suite, on real servers. */
 import { joinMesh } from "../../mesh/index.ts";
 import type { StateStore } from "../../src/blocks/state/port.ts";
+import * as etcd from "../../src/components/state/etcd.ts";
 import * as inMemory from "../../src/components/state/in-memory.ts";
 import * as mysql from "../../src/components/state/mysql.ts";
 import * as nats from "../../src/components/state/nats.ts";
@@ -8,6 +9,7 @@ import * as postgresql from "../../src/components/state/postgresql.ts";
 import * as redis from "../../src/components/state/redis.ts";
 import * as sqlite from "../../src/components/state/sqlite.ts";
 import { startNats } from "../kit/nats.ts";
+import { startEtcd } from "../kit/servers/etcd.ts";
 import { startMariaDb } from "../kit/servers/mariadb.ts";
 import { startPostgres } from "../kit/servers/postgres.ts";
 import { startRedis } from "../kit/servers/redis.ts";
@@ -77,6 +79,15 @@ stateContract("state.mysql", stateTraits["state.mysql"], async () => {
   const store = await openStore(mysql, { properties: { connectionString: `root@tcp(${server.address})/` } });
   return { store, server, close: () => closeBoth(store, server) };
 });
+
+for (const version of ["v1", "v2"] as const) {
+  stateContract(`state.etcd ${version}`, stateTraits[`state.etcd ${version}`], async () => {
+    const server = await startEtcd();
+    const properties = { endpoints: server.address, keyPrefixPath: "weft" };
+    const store = await openStore(etcd, { properties, version });
+    return { store, server, close: () => closeBoth(store, server) };
+  });
+}
 
 async function closeBoth(store: StateStore, server: AsyncDisposable): Promise<void> {
   await store.close();
