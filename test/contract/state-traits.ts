@@ -101,6 +101,17 @@ export const stateTraits = {
     maxKeyChars: 255,
     testedWith: "MariaDB 10.11",
   },
+  "state.mongodb": {
+    foreignEtag: randomUUID(),
+    etagForm: "UUID",
+    etagCreates: true,
+    createOnlyDeletes: true,
+    endsAtZero: true,
+    jsonReadsAs: escaped,
+    transactions: "refused",
+    queries: true,
+    testedWith: "mongo-java-server, not MongoDB itself; it has no replica set, so transactions did not run",
+  },
   "state.etcd v1": {
     foreignEtag: "987654321",
     malformedEtag: "not-a-number",

@@ -3,6 +3,7 @@ import { joinMesh } from "../../mesh/index.ts";
 import type { StateStore } from "../../src/blocks/state/port.ts";
 import * as etcd from "../../src/components/state/etcd.ts";
 import * as inMemory from "../../src/components/state/in-memory.ts";
+import * as mongodb from "../../src/components/state/mongodb.ts";
 import * as mysql from "../../src/components/state/mysql.ts";
 import * as nats from "../../src/components/state/nats.ts";
 import * as postgresql from "../../src/components/state/postgresql.ts";
@@ -11,6 +12,7 @@ import * as sqlite from "../../src/components/state/sqlite.ts";
 import { startNats } from "../kit/nats.ts";
 import { startEtcd } from "../kit/servers/etcd.ts";
 import { startMariaDb } from "../kit/servers/mariadb.ts";
+import { startMongo } from "../kit/servers/mongo.ts";
 import { startPostgres } from "../kit/servers/postgres.ts";
 import { startRedis } from "../kit/servers/redis.ts";
 import { tempDir } from "../kit/temp-dir.ts";
@@ -88,6 +90,12 @@ for (const version of ["v1", "v2"] as const) {
     return { store, server, close: () => closeBoth(store, server) };
   });
 }
+
+stateContract("state.mongodb", stateTraits["state.mongodb"], async () => {
+  const server = await startMongo();
+  const store = await openStore(mongodb, { properties: { host: server.address } });
+  return { store, server, close: () => closeBoth(store, server) };
+});
 
 async function closeBoth(store: StateStore, server: AsyncDisposable): Promise<void> {
   await store.close();
