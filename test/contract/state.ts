@@ -21,6 +21,7 @@ import {
   strong,
   text,
 } from "./state-steps.ts";
+import { queries } from "./state-queries.ts";
 import { bulk, outage, refusedTransactions, transactions } from "./state-together.ts";
 import { type StateTraits, savedJson } from "./state-traits.ts";
 
@@ -43,6 +44,7 @@ export function stateContract(name: string, traits: StateTraits, open: () => Pro
     if (traits.transactions === "refused") refusedTransactions(suite);
     else if (traits.transactions !== "none") transactions(suite);
     bulk(suite);
+    if (traits.queries === true) queries(suite);
     outage(suite);
   });
 }

@@ -7,7 +7,8 @@ import { eachAtMost } from "../../lib/each-at-most.ts";
 import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
-import type { StateDelete, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import type { StateDelete, StateQueryRow, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import { parseQuery } from "./query.ts";
 
 export type Metadata = Readonly<Record<string, string>>;
 
@@ -34,6 +35,9 @@ export type BulkEntry = {
   readonly record: StateRecord | undefined;
   readonly error: string | undefined;
 };
+
+/** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
+export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly token: string };
 
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
@@ -156,6 +160,19 @@ export class NamedStore {
     }
   }
 
+  /** Rows of all apps that keep state in this store, keys as their apps know them. `text` is the query as JSON. */
+  async query(text: string, metadata: Metadata, signal: AbortSignal): Promise<QueryAnswer> {
+    if (this.#port.query === undefined) throw errors.queryNotSupported(this.name);
+    try {
+      const query = parseQuery(text);
+      const rows = await this.#observe("query", () => this.#port.query!(query, metadata, signal));
+      const token = query.limit > 0 && rows.length > 0 ? String(query.offset + rows.length) : "";
+      return { rows: rows.map((row) => ({ ...row, key: queriedKey(row.key) })), token };
+    } catch (cause) {
+      throw errors.queryFailed(this.name, cause);
+    }
+  }
+
   #checkKey(key: string, inTransaction: boolean): void {
     if (holdsSeparator(key)) throw errors.illegalKey(this.name, key, inTransaction);
   }
@@ -275,6 +292,11 @@ function ttlSeconds(metadata: Metadata): number | undefined {
     );
   }
   return seconds;
+}
+
+/** What stands after the first separator, up to the next. */
+function queriedKey(storedKey: string): string {
+  return storedKey.split("||")[1] ?? storedKey;
 }
 
 function asError(thrown: unknown): Error {

@@ -63,6 +63,8 @@ class EtcdConnection implements Etcd {
   /** Index of the member in use. */
   #member = 0;
   #session: ClientHttp2Session | undefined;
+  /** Why a connection ended, for the calls that were under way. */
+  readonly #failures = new WeakMap<ClientHttp2Session, Error>();
 
   constructor(init: EtcdInit) {
     this.#init = init;
@@ -100,8 +102,10 @@ class EtcdConnection implements Etcd {
       const session = this.#connected();
       try {
         return await exchange(session, path, request);
-      } catch (error) {
-        if (!(error instanceof BrokenConnection)) throw error;
+      } catch (thrown) {
+        if (!(thrown instanceof BrokenConnection)) throw thrown;
+        const why = this.#failures.get(session);
+        const error = why === undefined ? thrown : new BrokenConnection(why, thrown.sent && !isRefusal(why));
         this.#leave(session);
         // Once more than there are members: the connection may only have been old.
         if (attempt >= this.#urls.length || (error.sent && kind === "write")) throw error;
@@ -114,8 +118,7 @@ class EtcdConnection implements Etcd {
     if (known !== undefined && !known.closed && !known.destroyed) return known;
     const url = this.#urls[this.#member % this.#urls.length]!;
     const session = connect(url, { ...this.#init.tls });
-    // Told to the calls that are under way.
-    session.on("error", () => {});
+    session.on("error", (error) => this.#failures.set(session, error));
     session.on("goaway", () => this.#leave(session));
     this.#session = session;
     return session;
@@ -134,8 +137,6 @@ function exchange(session: ClientHttp2Session, path: string, request: Uint8Array
   return new Promise((resolve, reject) => {
     let broken: Error | undefined;
     const wasConnected = !session.connecting;
-    const onSessionError = (error: Error): void => void (broken = error);
-    session.once("error", onSessionError);
     let stream: ClientHttp2Stream;
     try {
       stream = session.request({
@@ -163,7 +164,6 @@ function exchange(session: ClientHttp2Session, path: string, request: Uint8Array
     });
     stream.on("error", (error) => (broken ??= error));
     stream.on("close", () => {
-      session.off("error", onSessionError);
       if (status?.code === 0 && message !== undefined) return resolve(message);
       if (status !== undefined)
         return reject(new EtcdError(status.code, status.text || `gRPC status ${status.code}`));

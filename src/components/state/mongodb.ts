@@ -8,6 +8,9 @@ import type { Collection, Document, Filter, MongoClient, MongoClientOptions } fr
 import type { Clock } from "../../../mesh/index.ts";
 import type {
   StateDelete,
+  StateFilter,
+  StateQuery,
+  StateQueryRow,
   StateReadOptions,
   StateRecord,
   StateSet,
@@ -219,6 +222,25 @@ class MongoStore implements StateStore {
     }
   }
 
+  async query(
+    { filter, sort, limit, offset }: StateQuery,
+    _metadata: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<StateQueryRow[]> {
+    const alive = { $or: [{ _ttl: null }, { _ttl: { $gt: new Date(this.#clock.nowMs()) } }] };
+    const conditions = filter === undefined ? [alive] : [alive, condition(filter)];
+    const cursor = this.#collection
+      .find({ $and: conditions } as Filter<StoredDocument>)
+
+      .sort(sort.map(({ path, descending }): [string, 1 | -1] => [memberName(path), descending ? -1 : 1]))
+      .skip(offset)
+      .limit(limit);
+    const found = await this.#bounded(cursor.toArray(), signal);
+    return found.map(({ _id, value, _etag }) => {
+      return { key: _id, value: this.#values.decode(value), etag: _etag ?? "" };
+    });
+  }
+
   close(): Promise<void> {
     return this.#client.close();
   }
@@ -275,6 +297,25 @@ class MongoStore implements StateStore {
       session === undefined ? {} : { session },
     );
     if (etag !== undefined && deletedCount === 0) throw changedMeanwhile(key);
+  }
+}
+
+function memberName(path: readonly string[]): string {
+  return ["value", ...path].join(".");
+}
+
+/** Operands stand below an operator, so that an object among them is data. */
+function condition(filter: StateFilter): Document {
+  switch (filter.operator) {
+    case "AND":
+    case "OR":
+      return { [filter.operator === "AND" ? "$and" : "$or"]: filter.filters.map(condition) };
+    case "IN":
+      return { [memberName(filter.path)]: { $in: filter.operands } };
+    case "NEQ":
+      return { [memberName(filter.path)]: { $ne: filter.operand } };
+    default:
+      return { [memberName(filter.path)]: { [`$${filter.operator.toLowerCase()}`]: filter.operand } };
   }
 }
 
