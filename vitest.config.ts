@@ -19,7 +19,7 @@ export default defineConfig({
           include: [...unitTests, "test/*.test.ts"],
           // No module holds state (tidy sees to it), so files may share a process: three times as fast.
           isolate: false,
-          testTimeout: 10_000,
+          testTimeout: 30_000,
           sequence: { groupOrder: 0 },
         },
       },

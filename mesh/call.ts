@@ -68,7 +68,7 @@ export class Caller {
 
   async #attempt(
     request: MeshRequest,
-    { timeoutMs, signal }: CallOptions,
+    { timeoutMs, signal, sidecarsOnly = false }: CallOptions,
     subjects: Subjects,
     endMs: number,
   ): Promise<MeshResponse> {
@@ -92,7 +92,7 @@ export class Caller {
       if (frame !== undefined) return await this.#mux.request(subjects.rpc, frame, sending);
       return await this.#callStreamed(subjects, request, bodyOfBytes(body), sending);
     } catch (error) {
-      if (!isMeshError(error, "no-responders")) throw error;
+      if (sidecarsOnly || !isMeshError(error, "no-responders")) throw error;
       return await this.#callPlain(subjects.call, request, leftMs() || plainTimeoutMs, signal);
     }
   }

@@ -12,6 +12,7 @@
  * - `too-large`: the payload does not fit in NATS' `max_payload`.
  * - `conflict`: a revision check failed; nothing was written.
  * - `peer`: the serving side failed before the app answered, or NATS does not permit the request; `message` says why.
+ * - `denied`: the serving side does not let this caller do this; the app was not asked.
  * - `protocol`: a frame of an unknown version or shape.
  * - `storage`: JetStream refused the operation; `message` names its own code and text.
  * - `closed`: this mesh was closed.
@@ -25,6 +26,7 @@ export type MeshErrorCode =
   | "too-large"
   | "conflict"
   | "peer"
+  | "denied"
   | "protocol"
   | "storage"
   | "closed";
@@ -67,6 +69,7 @@ const peerCodes = new Set<string>([
   "interrupted",
   "too-large",
   "peer",
+  "denied",
   "protocol",
   "closed",
 ]);

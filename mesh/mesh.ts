@@ -30,6 +30,7 @@ import type {
   TableOptions,
   TopicStream,
   TopicStreamOptions,
+  Unready,
 } from "./types.ts";
 
 const defaultPingIntervalMs = 2_000;
@@ -170,9 +171,9 @@ class NatsMesh implements JoinedMesh {
     };
   }
 
-  async announce(): Promise<void> {
+  async announce(unready?: Unready): Promise<void> {
     await this.#connection.ready();
-    await this.#presence.announce();
+    await this.#presence.announce(unready);
   }
 
   presence(filter?: { namespace: string; app: string }): Promise<PresenceEntry[]> {

@@ -6,7 +6,7 @@
 import type { Timer } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";
 import { textOf } from "./errors.ts";
-import type { MeshIdentity, PresenceEntry, Table, TableKey } from "./types.ts";
+import type { MeshIdentity, PresenceEntry, Table, TableKey, Unready } from "./types.ts";
 
 /** An entry lives this long after its last renewal, seconds. */
 const ttlSeconds = 15;
@@ -21,8 +21,9 @@ export class Presence {
   readonly #table: Table;
   readonly #connection: MeshConnection;
   readonly #identity: MeshIdentity;
-  readonly #record: Buffer;
+  readonly #about: Readonly<Record<string, unknown>>;
   readonly #leaving = new AbortController();
+  #record: Buffer = Buffer.alloc(0);
   #timer: Timer | undefined;
   #off: (() => void) | undefined;
 
@@ -36,19 +37,26 @@ export class Presence {
     this.#connection = connection;
     this.#identity = identity;
     const startedAtMs = connection.settings.clock.nowMs();
-    // JSON, not msgpack: operators read it with `nats kv get`.
-    this.#record = Buffer.from(JSON.stringify({ v: recordVersion, ...about, startedAtMs }));
+    this.#about = { v: recordVersion, ...about, startedAtMs };
   }
 
   /** Writes the entry and keeps it alive; a lost server or bucket is a reason to try again, never to fail. */
-  async announce(): Promise<void> {
-    if (this.#timer !== undefined || this.#leaving.signal.aborted) return;
+  async announce(unready: Unready | undefined): Promise<void> {
+    if (this.#leaving.signal.aborted) return;
+    // JSON, not msgpack: operators read it with `nats kv get`.
+    const record = Buffer.from(JSON.stringify({ ...this.#about, ...unready }));
+    if (this.#record.equals(record)) return;
+    this.#record = record;
+    if (this.#timer === undefined) this.#renew();
+    await this.#write("warn");
+  }
+
+  #renew(): void {
     const renew = (): void => {
       if (this.#connection.connected) void this.#write("debug");
     };
     this.#timer = this.#connection.settings.clock.setInterval(renew, renewMs);
     this.#off = this.#connection.onChange((connected) => connected && renew());
-    await this.#write("warn");
   }
 
   /** Removes the entry; best effort within the connection's state. */
@@ -105,9 +113,14 @@ function readEntry(key: TableKey, value: Uint8Array | undefined): PresenceEntry[
         pid: Number(record["pid"]),
         startedAtMs: Number(record["startedAtMs"]),
         version: String(record["version"]),
+        ...readUnready(record),
       },
     ];
   } catch {
     return [];
   }
+}
+
+function readUnready({ state, at }: Record<string, unknown>): { unready?: Unready } {
+  return state === "starting" || state === "ill" ? { unready: { state, at: String(at) } } : {};
 }

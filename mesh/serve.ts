@@ -319,7 +319,8 @@ export class Server implements Served {
 
   #sendError(call: InFlight, error: unknown): void {
     if (call.framed) return this.#connection.publish(call.reply, encodeErrorOf(error));
-    const { payload, headers } = plainError(502, codeOf(error), shortTextOf(error));
+    const status = isMeshError(error, "denied") ? 403 : 502;
+    const { payload, headers } = plainError(status, codeOf(error), shortTextOf(error));
     this.#connection.publish(call.reply, payload, undefined, headers);
   }
 

@@ -77,6 +77,8 @@ export type CallOptions = {
   readonly timeoutMs: number;
   /** Ends the call, also while the body of its answer is being read. */
   readonly signal?: AbortSignal;
+  /** The plain form is not tried: the call means nothing to a program that is no sidecar, or its body never ends. */
+  readonly sidecarsOnly?: boolean;
 };
 
 /** The caller as the NATS subject names it. */
@@ -229,6 +231,13 @@ export type TopicStream = {
 };
 
 /** A live sidecar as its presence entry shows it. */
+/** Why an instance takes no calls for now: its app has not come up yet, or fails its health checks. */
+export type Unready = {
+  readonly state: "starting" | "ill";
+  /** Where the app is expected, for messages: `http://127.0.0.1:3000`. */
+  readonly at: string;
+};
+
 export type PresenceEntry = {
   readonly namespace: string;
   readonly app: string;
@@ -237,6 +246,8 @@ export type PresenceEntry = {
   readonly pid: number;
   readonly startedAtMs: number;
   readonly version: string;
+  /** Absent while it takes calls. */
+  readonly unready?: Unready;
 };
 
 export type MeshStatus = {
@@ -259,8 +270,8 @@ export type Mesh = {
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse>;
   /** Joins the app's queue group; again after `drain` was called on the one before. */
   serve(handler: ServeHandler): Promise<Served>;
-  /** Announces this instance until close; renewed by itself. */
-  announce(): Promise<void>;
+  /** Announces this instance until close; renewed by itself. Called again when `unready` has changed. */
+  announce(unready?: Unready): Promise<void>;
   /** Live instances, all or of one app. */
   presence(filter?: { namespace: string; app: string }): Promise<PresenceEntry[]>;
   table(options: TableOptions): Promise<Table>;

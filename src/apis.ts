@@ -2,11 +2,13 @@
  * The API ports of a sidecar: gRPC, HTTP and the public one, what is mounted on each, and where they listen.
  */
 import type { Clock } from "../mesh/index.ts";
+import type { GrpcProxy } from "./api/grpc.ts";
+import { compileApiLists, pageNotFound, type ApiLists } from "./api/api-lists.ts";
 import { type Health, healthRoutes } from "./api/health.ts";
 import { type Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
 import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
 import type { Block } from "./blocks/block.ts";
-import type { ApiLoggingSettings } from "./config/kinds/configuration.ts";
+import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { createGrpcServer, type GrpcServer } from "./ingress/grpc.ts";
 import {
@@ -15,7 +17,9 @@ import {
   type HttpServer,
   type HttpServerOptions,
 } from "./ingress/http.ts";
+import { middlewareStep } from "./ingress/http-middleware.ts";
 import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
+import type { Pipelines } from "./pipelines.ts";
 import type { Log } from "./telemetry/log.ts";
 import type { Metrics } from "./telemetry/metrics.ts";
 
@@ -24,6 +28,8 @@ const portPatienceMs = 10_000;
 
 export type ApisInit = {
   readonly options: SidecarOptions;
+  readonly configuration: ConfigurationResource;
+  readonly pipelines: Pick<Pipelines, "http">;
   readonly apiLogging: ApiLoggingSettings;
   readonly onShutdownRequest: (force: boolean) => void;
   readonly health: Health;
@@ -31,6 +37,8 @@ export type ApisInit = {
   readonly blocks: readonly Block[];
   /** Takes every HTTP request that no route takes (service invocation). */
   readonly fallback: HttpServerOptions["fallback"];
+  /** Takes every gRPC call of a service that the sidecar does not have. */
+  readonly proxy: GrpcProxy;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -45,8 +53,9 @@ export type Apis = {
 
 /** Opens gRPC, then HTTP; each is told to `health`. Rejects with the port in the message when one cannot be had. */
 export async function openApis(init: ApisInit): Promise<Apis> {
-  const grpc = makeGrpc(init);
-  const { http, publicHttp } = makeHttp(init);
+  const lists = compileApiLists(init.configuration.api);
+  const grpc = makeGrpc(init, lists);
+  const { http, publicHttp } = makeHttp(init, lists);
   const close = async (graceMs: number): Promise<void> => {
     await Promise.all([http, grpc, publicHttp].map((server) => server.close(graceMs)));
   };
@@ -73,46 +82,52 @@ async function listenAll(
   return { httpPort, grpcPort };
 }
 
-function makeGrpc({
-  options,
-  apiLogging,
-  metadata,
-  onShutdownRequest,
-  blocks,
-  clock,
-  log,
-  metrics,
-}: ApisInit): GrpcServer {
+function makeGrpc(init: ApisInit, { grpcGuard }: ApiLists): GrpcServer {
+  const { options, apiLogging, metadata, onShutdownRequest, blocks, proxy, clock, log, metrics } = init;
   return createGrpcServer({
-    methods: async () => [
-      ...(await metadataMethods(metadata)),
-      ...(await shutdownMethods(onShutdownRequest)),
-      ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
-    ],
+    methods: async () => {
+      const methods = [
+        ...(await metadataMethods(metadata)),
+        ...(await shutdownMethods(onShutdownRequest)),
+        ...(await Promise.all(blocks.map((block) => block.grpc()))).flat(),
+      ];
+      const { reflectionMethods } = await import("./api/reflection-grpc.ts");
+      return [...methods, ...reflectionMethods(methods)];
+    },
     maxMessageBytes: options.api.maxBodyBytes,
     apiToken: options.api.apiToken,
     apiLogging: apiLogging.enabled,
+    proxy,
+    ...(grpcGuard === undefined ? {} : { guard: (call) => grpcGuard(call.path) }),
     clock,
     log,
     metrics,
   });
 }
 
-function makeHttp(init: ApisInit): { readonly http: HttpServer; readonly publicHttp: HttpServer } {
-  const { options, health, metadata, blocks, clock, log, metrics } = init;
+function makeHttp(
+  init: ApisInit,
+  lists: ApiLists,
+): { readonly http: HttpServer; readonly publicHttp: HttpServer } {
+  const { options, health, metadata, blocks, clock, log, metrics, pipelines } = init;
   const { api } = options;
   const small = [...healthRoutes(health, options.appId), ...metadataRoutes(metadata)];
   const shared = { clock, log, metrics, readBufferBytes: api.readBufferBytes, h2c: api.h2c };
   const http = createHttpServer({
     ...shared,
-    routes: [...small, ...shutdownRoutes(init.onShutdownRequest), ...blocks.flatMap((block) => block.http)],
-    fallback: init.fallback,
+    routes: lists.routes([
+      ...small,
+      ...shutdownRoutes(init.onShutdownRequest),
+      ...blocks.flatMap((block) => block.http),
+    ]),
+    fallback: lists.invocation ? init.fallback : () => pageNotFound,
     maxBodyBytes: api.maxBodyBytes,
     apiToken: api.apiToken,
     allowedOrigins: api.allowedOrigins,
     apiLogging: init.apiLogging,
+    ...(pipelines.http === undefined ? {} : { middleware: middlewareStep(pipelines.http) }),
   });
-  return { http, publicHttp: createPublicServer({ ...shared, routes: small }) };
+  return { http, publicHttp: createPublicServer({ ...shared, routes: lists.routes(small) }) };
 }
 
 /** Rejects at once when the port is taken. */

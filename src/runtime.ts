@@ -3,24 +3,23 @@
  * A process may host many sidecars: everything here lives in the object that `startSidecar` returns.
  */
 import { hostname } from "node:os";
-import { joinMesh, systemClock, type Clock, type Mesh } from "../mesh/index.ts";
+import { systemClock, type Clock } from "../mesh/index.ts";
 import { Health } from "./api/health.ts";
 import { Metadata } from "./api/metadata.ts";
-import { openApis } from "./apis.ts";
+import { type Apis, openApis } from "./apis.ts";
 import type { AppChannel } from "./app/channel.ts";
-import { openApp } from "./app/open.ts";
+import { type AppConfig, askForConfig, emptyAppConfig } from "./app/config.ts";
+import { appAddress } from "./app/open.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
-import { openComponents } from "./components/open.ts";
-import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
 import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
-import { formatProblem, type LoadedResources } from "./config/resources.ts";
+import type { LoadedResources } from "./config/resources.ts";
+import { systemRandom } from "./lib/random.ts";
+import { openFoundation } from "./foundation.ts";
 import { Serving } from "./serving.ts";
-import { createMetricsServer } from "./telemetry/metrics-server.ts";
-import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
 import type { Log } from "./telemetry/log.ts";
-import { daprVersion, version } from "./version.ts";
+import { daprVersion } from "./version.ts";
 
 export type SidecarInit = {
   readonly options: SidecarOptions;
@@ -70,12 +69,16 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const startedMs = clock.monotonicMs();
   const stopping = new AbortController();
   const health = new Health(["nats", "components", "grpc-api-server", "http-api-server", "app"]);
-  const { mesh, metrics, app, components, httpEndpoints } = await openFoundation(init, clock, health, opened);
+
+  // 1. and 2. NATS, metrics, policies, the app's channel, components (foundation.ts).
+  const foundation = await openFoundation(init, clock, health, opened);
+  const { mesh, metrics, app, components, pipelines } = foundation;
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
-  const foundation = { options, configuration, mesh, clock, app, components, log, metrics };
-  const host: BlockHost = { ...foundation, subscriptions, httpEndpoints };
+  const appPipeline = pipelines.app;
+  const shared = { options, configuration, clock, log, subscriptions, appPipeline, random: systemRandom };
+  const host: BlockHost = { ...foundation, ...shared };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const metadata = new Metadata({
@@ -84,13 +87,15 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     features: init.features,
     components: () => components.list(),
     others: resources.others,
+    resiliencies: resources.resiliencies,
     appUp: () => health.isReady("app"),
     parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
   });
 
   // 4. API servers: gRPC, then HTTP.
-  const { fallback, receive } = invocation;
-  const apis = await openApis({ ...init, clock, metrics, health, metadata, blocks, fallback });
+  const { fallback, proxy, receive } = invocation;
+  const parts = { clock, metrics, health, metadata, blocks, fallback, proxy, pipelines };
+  const apis = await openApis({ ...init, ...parts });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {
@@ -99,9 +104,34 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
     const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
     log.info(`dapr initialized. Status: Running. Init Elapsed ${elapsedMs}ms`);
   };
-  const serving = new Serving({ mesh, receive, blocks, clock, log, onServing: initialized });
+  const serving = new Serving({
+    mesh,
+    receive,
+    blocks,
+    clock,
+    log,
+    appAt: appAddress(options.app),
+    askForConfig: () => configOf(app, options, clock, log),
+    onServing: initialized,
+  });
   const running = follow(app, serving, stopping.signal, initialized);
 
+  return describeSidecar({ apis, health, running, serving, app, clock, stopping, opened });
+}
+
+type Parts = {
+  readonly apis: Apis;
+  readonly health: Health;
+  readonly running: Promise<void>;
+  readonly serving: Serving;
+  readonly app: AppChannel;
+  readonly clock: Clock;
+  readonly stopping: AbortController;
+  readonly opened: AsyncDisposableStack;
+};
+
+/** The running sidecar and the way it ends. */
+function describeSidecar({ apis, health, running, serving, app, clock, stopping, opened }: Parts): Sidecar {
   return {
     httpPort: apis.httpPort,
     grpcPort: apis.grpcPort,
@@ -134,8 +164,9 @@ async function follow(
   initialized: () => void,
 ): Promise<void> {
   try {
-    await app.listening(stopping);
+    await app.listening(stopping, () => serving.tellUnready("starting"));
     if (app.health === undefined) return await serving.set(true);
+    serving.tellUnready("ill");
     const following = serving.follow(app.health, stopping);
     initialized();
     await following;
@@ -144,96 +175,15 @@ async function follow(
   }
 }
 
-type Foundation = {
-  readonly mesh: Mesh;
-  readonly metrics: Metrics;
-  readonly app: AppChannel;
-  readonly components: Awaited<ReturnType<typeof openComponents>>;
-  readonly httpEndpoints: BlockHost["httpEndpoints"];
-};
-
-async function openFoundation(
-  init: SidecarInit,
-  clock: Clock,
-  health: Health,
-  opened: AsyncDisposableStack,
-): Promise<Foundation> {
-  const { options, log, env } = init;
-
-  // 1. NATS: connects in the background; everything below works as soon as it is there.
-  const mesh = join(init, clock);
-  opened.defer(() => mesh.close());
-  mesh.onStatus((status) => health.set("nats", status.connected));
-
-  // 2. What blocks stand on: metrics, the app, components.
-  const metrics = init.configuration.metrics.enabled ? createMetrics(options.appId) : noMetrics;
-  if (options.metrics.enabled) {
-    const server = await createMetricsServer(metrics, options.metrics, log);
-    opened.defer(() => server.close());
-  }
-  const profiling = await openProfiling(options, clock, log);
-  opened.defer(() => profiling?.close());
-  const app = openApp(options, clock, log);
-  opened.defer(() => app.close());
-  const resources = init.resources.components;
-  const { deniedComponents: deny } = init.configuration;
-  const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
-  opened.defer(() => components.close());
-  health.set("components", true);
-  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {
-    env,
-    namespace: options.namespace,
-    ...components.secrets,
-  });
-  for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, app, components, httpEndpoints };
-}
-
-/** The profiler is loaded only where it is wanted. */
-async function openProfiling(
+async function configOf(
+  app: AppChannel,
   options: SidecarOptions,
   clock: Clock,
   log: Log,
-): Promise<{ close(): Promise<void> } | undefined> {
-  if (!options.profiling.enabled) return undefined;
-  const { createProfilingServer } = await import("./telemetry/profiling.ts");
-  const { port } = options.profiling;
-  const server = await createProfilingServer({ addresses: options.api.addresses, port }, clock);
-  log.info(`profiling on port ${port}: /debug/pprof/`);
-  return server;
-}
-
-function join(init: SidecarInit, clock: Clock): Mesh {
-  const { options, log, env } = init;
-  const { mesh } = options;
-  const meshLog = log.scope("dapr.runtime.mesh");
-  return joinMesh({
-    namespace: options.namespace,
-    app: options.appId,
-    root: mesh.root,
-    env,
-    clock,
-    version,
-    log: (level, text) => meshLog[level](text),
-    access: definedOnly({
-      credsFile: mesh.credsFile,
-      nkeyFile: mesh.nkeyFile,
-      user: mesh.user,
-      password: mesh.password,
-      tlsCa: mesh.tlsCaFile,
-      tlsCert: mesh.tlsCertFile,
-      tlsKey: mesh.tlsKeyFile,
-    }),
-    natsPort: mesh.natsPort,
-    ...(mesh.natsUrls.length === 0 ? {} : { natsUrls: mesh.natsUrls }),
-    ...definedOnly({ home: mesh.home, natsServer: mesh.serverBinary }),
-  });
-}
-
-function definedOnly<T extends Record<string, string | undefined>>(members: T): { [K in keyof T]?: string } {
-  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]?: string;
-  };
+): Promise<AppConfig> {
+  const { appId, actorsDisseminateTimeoutMs: disseminateTimeoutMs } = options;
+  if (options.app.skipConfig) return emptyAppConfig;
+  return askForConfig({ app, appId, disseminateTimeoutMs, clock, log });
 }
 
 /** Name of this host in log lines. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { manualClock } from "../test/contract/manual-clock.ts";
 import { silentLog } from "../test/contract/silent-log.ts";
+import { emptyAppConfig } from "./app/config.ts";
 import { Serving } from "./serving.ts";
 
 /** A mesh and one block that write down what they are told; `serve` waits for the test when `slow`. */
@@ -25,17 +26,21 @@ function start(slow = false) {
           },
         };
       },
-      announce: async () => void told.push("announce"),
+      announce: async (unready) =>
+        void told.push(`announce${unready === undefined ? "" : ` ${unready.state}`}`),
     },
     receive: () => Promise.reject(new Error("unused")),
     blocks: [
       {
+        appConfigured: ({ entities }) => void told.push(`hosts ${entities.join()}`),
         appReady: async () => void told.push("ready"),
         appUnready: async (_graceMs, why) => void told.push(`unready ${why}`),
         stop: async (graceMs) => void told.push(`stop ${graceMs}`),
       },
     ],
     clock,
+    askForConfig: () => Promise.resolve({ ...emptyAppConfig, entities: ["A"] }),
+    appAt: "http://127.0.0.1:3000",
     log: silentLog,
     onServing: () => void told.push("serving"),
   });
@@ -45,7 +50,7 @@ function start(slow = false) {
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 describe("serving", () => {
-  test("begins with calls, then deliveries; announces once; ends without waiting for calls in flight", async () => {
+  test("begins with calls, then deliveries; announces changes; ends without waiting for calls", async () => {
     const { serving, told, clock } = start();
     await serving.set(true);
     await serving.set(true);
@@ -55,10 +60,13 @@ describe("serving", () => {
       "serve 1",
       "announce",
       "serving",
+      "hosts A",
       "ready",
       "drain 1 Infinity",
+      "announce ill",
       "unready ill",
       "serve 2",
+      "announce",
       "serving",
       "ready",
     ]);
@@ -77,7 +85,16 @@ describe("serving", () => {
     for (const wanted of [false, true, false]) void serving.set(wanted);
     gates.shift()!();
     await done;
-    expect(told).toEqual(["serve 1", "announce", "serving", "ready", "drain 1 Infinity", "unready ill"]);
+    expect(told).toEqual([
+      "serve 1",
+      "announce",
+      "serving",
+      "hosts A",
+      "ready",
+      "drain 1 Infinity",
+      "announce ill",
+      "unready ill",
+    ]);
   });
 
   test("a stop while it begins leaves nothing behind", async () => {
@@ -99,6 +116,14 @@ describe("serving", () => {
     await serving.hold(50);
     await serving.set(false);
     await serving.set(true);
-    expect(told).toEqual(["unready ending", "drain 1 Infinity", "unready ill", "serve 2", "serving"]);
+    expect(told).toEqual([
+      "unready ending",
+      "drain 1 Infinity",
+      "announce ill",
+      "unready ill",
+      "serve 2",
+      "announce",
+      "serving",
+    ]);
   });
 });

@@ -2,7 +2,8 @@
  * What the sidecar does for its app from outside in: calls of the mesh and deliveries of blocks. It begins when the app
  * is up, ends while the app fails its health checks (other replicas get the calls then), and ends for good at the stop.
  */
-import type { Clock, Mesh, ServeHandler, Served } from "../mesh/index.ts";
+import type { Clock, Mesh, ServeHandler, Served, Unready } from "../mesh/index.ts";
+import type { AppConfig } from "./app/config.ts";
 import type { AppHealth } from "./app/health.ts";
 import type { Block } from "./blocks/block.ts";
 import type { Log } from "./telemetry/log.ts";
@@ -13,9 +14,13 @@ const illGraceMs = 5_000;
 export type ServingInit = {
   readonly mesh: Pick<Mesh, "serve" | "announce">;
   readonly receive: ServeHandler;
-  readonly blocks: readonly Pick<Block, "appReady" | "appUnready" | "stop">[];
+  readonly blocks: readonly Pick<Block, "appConfigured" | "appReady" | "appUnready" | "stop">[];
   readonly clock: Clock;
   readonly log: Log;
+  /** Asks the app about itself; called once. */
+  readonly askForConfig: () => Promise<AppConfig>;
+  /** Where the app is expected: `http://127.0.0.1:3000`. */
+  readonly appAt: string;
   /** Calls of the mesh arrive from now on; deliveries begin next. */
   readonly onServing: () => void;
 };
@@ -25,9 +30,9 @@ export class Serving {
   /** The one that takes calls is last; those before it end calls that they took. */
   readonly #served = new Set<Served>();
   #current: Served | undefined;
+  #configured = false;
   #wanted = false;
   #active = false;
-  #announced = false;
   /** No delivery begins again: the sidecar is about to stop. */
   #held = false;
   #stopped = false;
@@ -49,6 +54,13 @@ export class Serving {
     const failure = Promise.withResolvers<never>();
     health.onChange((healthy) => void this.set(healthy).catch(failure.reject));
     await Promise.race([health.run(signal), failure.promise]);
+  }
+
+  /** Tells callers why this instance takes no calls for now; in the background, since nothing depends on it. */
+  tellUnready(state: Unready["state"]): void {
+    const { mesh, appAt, log } = this.#init;
+    const failed = (error: unknown): void => log.debug(`presence not written: ${String(error)}`);
+    void mesh.announce({ state, at: appAt }).catch(failed);
   }
 
   /** Ends deliveries for good; calls of the mesh go on. */
@@ -90,10 +102,20 @@ export class Serving {
     if (this.#stopped) return served.drain(0);
     this.#served.add(served);
     this.#current = served;
-    if (!this.#announced) await mesh.announce();
-    this.#announced = true;
+    await mesh.announce();
     onServing();
-    if (!this.#held) await Promise.all(blocks.map(async (block) => block.appReady?.()));
+    if (this.#held) return;
+    await this.#configure();
+    if (this.#held || this.#stopped) return;
+    await Promise.all(blocks.map(async (block) => block.appReady?.()));
+  }
+
+  /** The app is asked about itself once, also when it falls ill and comes back. */
+  async #configure(): Promise<void> {
+    if (this.#configured) return;
+    const config = await this.#init.askForConfig();
+    this.#configured = true;
+    for (const block of this.#init.blocks) block.appConfigured?.(config);
   }
 
   async #end(): Promise<void> {
@@ -101,6 +123,7 @@ export class Serving {
     this.#current = undefined;
     // Calls that the app has begun may take as long as they want.
     void served?.drain(Number.POSITIVE_INFINITY).then(() => this.#served.delete(served));
+    this.tellUnready("ill");
     await this.#endDeliveries(illGraceMs, "ill");
     this.#init.log.info(
       "the app is withdrawn: it gets no calls of other apps and no deliveries until it is well",

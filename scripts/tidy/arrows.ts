@@ -35,15 +35,20 @@ export const zones: readonly Zone[] = [
     may: [...shared, "proto/gen/", "src/components/open.ts"],
     why: "api is what blocks share; it knows no block",
   },
+  {
+    prefix: "src/middleware/",
+    may: [...shared, "src/api/"],
+    why: "pipelines run middlewares for both directions; they know neither sockets nor components",
+  },
   { prefix: "src/resiliency/", may: [...shared, "src/api/"], why: "policies wrap calls of any part" },
   {
     prefix: "src/app/",
-    may: [...shared, ...wire, "src/resiliency/"],
+    may: [...shared, ...wire, "src/resiliency/", "src/middleware/"],
     why: "app is the way out to the app only",
   },
   {
     prefix: "src/ingress/",
-    may: [...shared, ...wire, "src/blocks/block.ts"],
+    may: [...shared, ...wire, "src/blocks/block.ts", "src/middleware/"],
     why: "ingress is sockets and framing; it meets blocks through their tables",
   },
   {
@@ -58,6 +63,8 @@ export const zones: readonly Zone[] = [
       "src/lib/",
       "src/config/",
       "src/blocks/*/port.ts",
+      "src/middleware/port.ts",
+      "src/middleware/reply.ts",
       "src/components/component.ts",
       "src/components/connect/",
     ],
@@ -108,6 +115,11 @@ const packageRules: readonly {
     what: /^(fastify|@fastify\/.*|express|koa|hono|restify|@hapi\/hapi|find-my-way)$/,
     only: ["src/ingress/"],
     why: "server frameworks stay in ingress",
+  },
+  {
+    what: /^@marcbachmann\/cel-js$/,
+    only: ["src/lib/cel.ts"],
+    why: "CEL is spoken in src/lib/cel.ts only",
   },
   {
     what: /^(node:)?timers(\/promises)?$/,

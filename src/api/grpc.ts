@@ -3,6 +3,7 @@
  * encoding stand in ingress/grpc.ts.
  */
 import type { DescMessage, DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type { BodyStream, MeshResponse } from "../../mesh/index.ts";
 
 /** Lower-case metadata names to values; `-bin` values are raw bytes in latin1 text. */
 export type GrpcMetadata = ReadonlyMap<string, readonly string[]>;
@@ -16,12 +17,34 @@ export type GrpcCall = {
   setTrailer(name: string, value: string): void;
 };
 
+/** A call to a service that the sidecar does not have, as its socket gives it. */
+export type ProxiedCall = {
+  /** `/package.Service/Method`. */
+  readonly path: string;
+  /** Flat list as it came, pseudo headers included. */
+  readonly headers: readonly string[];
+  /** Frames with their prefixes: whole when the client had said all there was at once. */
+  readonly body: Uint8Array | BodyStream;
+  /** Aborted at the client's deadline, cancel, or sidecar stop. */
+  readonly signal: AbortSignal;
+  /** What is left of the client's deadline, ms; undefined without one. */
+  timeLeftMs(): number | undefined;
+};
+
+/**
+ * Takes proxied calls. The answer's headers and trailers are wire pairs, `grpc-status` among the trailers: those of
+ * `grpc` when the body is whole, of the body when it comes in pieces. Rejects when there is no answer.
+ */
+export type GrpcProxy = (call: ProxiedCall) => Promise<MeshResponse>;
+
 /** One mounted method. `path` is `/package.Service/Method`. */
 export type GrpcMethod = {
   readonly path: string;
   readonly method: DescMethod;
   readonly unary?: (request: unknown, call: GrpcCall) => Promise<unknown>;
   readonly stream?: (requests: AsyncIterable<unknown>, call: GrpcCall) => AsyncIterable<unknown>;
+  /** An app may have this service too: a call that names an app goes there. */
+  readonly yields?: boolean;
 };
 
 type Desc<I extends DescMessage, O extends DescMessage> = DescMethod & { input: I; output: O };

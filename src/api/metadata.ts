@@ -20,6 +20,7 @@ export type MetadataSource = {
   readonly components: () => readonly OpenComponent[];
   /** Resources that are listed by name only. */
   readonly others: readonly GenericResource[];
+  readonly resiliencies: readonly { readonly name: string }[];
   /** The app accepts connections, or there is none. */
   readonly appUp: () => boolean;
   /** Parts that blocks own, e.g. `subscriptions`, in wire form. */
@@ -69,7 +70,7 @@ export class Metadata {
       workflows: { connectedWorkers: 0 },
       mcpServers: namesOf(others, "MCPServer"),
       workflowAccessPolicies: namesOf(others, "WorkflowAccessPolicy"),
-      resiliencies: namesOf(others, "Resiliency"),
+      resiliencies: this.#source.resiliencies.map(({ name }) => ({ name })),
       ...otherParts,
     });
   }

@@ -40,13 +40,21 @@ export type AppChannel = {
   readonly protocol: "none" | "http" | "grpc";
   /** Undefined when the app is not probed. While it is ill, calls reject with `app is not in a healthy state`. */
   readonly health?: AppHealth;
-  /** Resolves when the app's port accepts connections; at once without an app. Bounded only by the signal. */
-  listening(signal: AbortSignal): Promise<void>;
+  /**
+   * Resolves when the app's port accepts connections; at once without an app. Bounded only by the signal. `onAbsent` is
+   * called when the first try fails.
+   */
+  listening(signal: AbortSignal, onAbsent?: () => void): Promise<void>;
   /** Service invocation to the app. Rejects with Error when the app cannot be reached or there is none. */
   invoke(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse>;
   /** Callback of an HTTP app (subscribe list, event, binding). Rejects with Error when it cannot be reached. */
   http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse>;
   /** Callback of a gRPC app. */
   grpc(request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse>;
+  /**
+   * A proxied gRPC call, whatever the app's protocol and health; it takes no slot of the concurrency limit. See
+   * GrpcProxy (api/grpc.ts) for the answer. Rejects only when the signal is aborted.
+   */
+  proxy(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse>;
   close(): Promise<void>;
 };

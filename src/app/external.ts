@@ -3,6 +3,7 @@
  * target and server; redirects of named endpoints are followed here.
  */
 import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
+import type { AppPipeline } from "./app-pipeline.ts";
 import { Slots } from "./concurrency.ts";
 import { headerValue } from "./headers.ts";
 import { HttpApp } from "./http.ts";
@@ -26,6 +27,8 @@ export type ExternalSettings = {
   readonly maxConcurrency: number;
   /** Largest header section of an answer, bytes. */
   readonly maxHeaderBytes: number;
+  /** Around every request, when there is one. */
+  readonly pipeline?: AppPipeline | undefined;
   readonly clock: Clock;
 };
 
@@ -52,7 +55,9 @@ export class ExternalServers {
       path: prefix + request.path,
       headers: overwrite(request.headers, target.headers),
     };
-    return this.#inSlot(this.#slotsOf(target), target, base.origin, headed, signal);
+    const send = (sent: MeshRequest): Promise<MeshResponse> =>
+      this.#inSlot(this.#slotsOf(target), target, base.origin, sent, signal);
+    return this.#settings.pipeline?.invoke(headed, signal, send) ?? send(headed);
   }
 
   /** The slot is free when the last answer has been read, or its reader gave up. */

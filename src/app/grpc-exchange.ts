@@ -1,26 +1,18 @@
 /** One unary exchange on a client stream: request out, answer and status in, every other end mapped to a status. */
 import { type ClientHttp2Stream, constants, type Http2Session, type IncomingHttpHeaders } from "node:http2";
-import { ApiError, GrpcCode } from "../api/errors.ts";
+import { GrpcCode } from "../api/errors.ts";
 import {
   encodeFrame,
   FrameReader,
   type GrpcFrame,
   GrpcWireError,
-  isGrpcContentType,
   openFrame,
   percentDecode,
   sendablePairs,
 } from "../lib/grpc-wire.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import type { AppGrpcResponse } from "./channel.ts";
-
-/** The app surely did not begin the call (stream refused, or above the last one of a GOAWAY): it may be sent again. */
-export class RefusedError extends GrpcStatusError {
-  constructor(message: string) {
-    super(GrpcCode.Unavailable, message);
-    this.name = "RefusedError";
-  }
-}
+import { abortStatus, asStatus, detailsOf, endWithoutStatus, httpStatusError } from "./grpc-ends.ts";
 
 /** Sends the message and half-closes; resolves with the only answer. Rejects with GrpcStatusError. */
 export function exchange(
@@ -76,6 +68,8 @@ class Exchange {
     stream.once("response", (headers, _flags, raw) => {
       this.#headers = headers;
       this.#rawHeaders = raw;
+      const foreign = httpStatusError(headers);
+      if (foreign !== undefined) this.#fail(foreign);
     });
     stream.once("trailers", (trailers, _flags, raw) => {
       this.#trailers = trailers;
@@ -142,25 +136,7 @@ class Exchange {
     this.#complete();
     if (this.#settled || this.#trailers?.["grpc-status"] === "0" || this.#headers?.["grpc-status"] === "0")
       return;
-    this.#fail(this.#endWithoutStatus());
-  }
-
-  #endWithoutStatus(): GrpcStatusError {
-    const { rstCode } = this.#stream;
-    if (rstCode === constants.NGHTTP2_REFUSED_STREAM) return new RefusedError(resetText(rstCode));
-    if (this.#headers !== undefined) {
-      const refused = httpStatusError(this.#headers);
-      if (refused !== undefined) return refused;
-    }
-    // node reports a lost connection as a cancel of its streams.
-    if (
-      this.#session?.destroyed === true ||
-      rstCode === undefined ||
-      rstCode === constants.NGHTTP2_NO_ERROR
-    ) {
-      return new GrpcStatusError(GrpcCode.Unavailable, "error reading from server: EOF");
-    }
-    return new GrpcStatusError(codeOfReset(rstCode), resetText(rstCode));
+    this.#fail(endWithoutStatus(this.#stream, this.#session, this.#headers));
   }
 
   #fail(error: GrpcStatusError): void {
@@ -174,82 +150,4 @@ class Exchange {
     this.#signal.removeEventListener("abort", this.#onAbort);
     answer();
   }
-}
-
-/** The status of a call whose signal was aborted for this reason. */
-export function abortStatus(reason: unknown): GrpcStatusError {
-  if (reason instanceof GrpcStatusError) return reason;
-  if (reason instanceof ApiError) return new GrpcStatusError(reason.grpcCode, reason.message);
-  if (reason instanceof Error && reason.name === "TimeoutError") {
-    return new GrpcStatusError(GrpcCode.DeadlineExceeded, "context deadline exceeded");
-  }
-  return new GrpcStatusError(GrpcCode.Canceled, "context canceled");
-}
-
-function asStatus(error: unknown): GrpcStatusError {
-  if (error instanceof GrpcWireError) return new GrpcStatusError(error.code, error.message);
-  return new GrpcStatusError(GrpcCode.Internal, error instanceof Error ? error.message : String(error));
-}
-
-function detailsOf(fields: IncomingHttpHeaders): Uint8Array | undefined {
-  const text = fields["grpc-status-details-bin"];
-  return typeof text === "string" && text !== "" ? Buffer.from(text, "base64") : undefined;
-}
-
-const codeByHttp: Readonly<Record<number, GrpcCode>> = {
-  400: GrpcCode.Internal,
-  401: GrpcCode.Unauthenticated,
-  403: GrpcCode.PermissionDenied,
-  404: GrpcCode.Unimplemented,
-  429: GrpcCode.Unavailable,
-  502: GrpcCode.Unavailable,
-  503: GrpcCode.Unavailable,
-  504: GrpcCode.Unavailable,
-};
-
-/** An answer that is no gRPC at all, e.g. of a web server on the app's port. */
-function httpStatusError(headers: IncomingHttpHeaders): GrpcStatusError | undefined {
-  const status = Number(headers[":status"]);
-  const type = headers["content-type"];
-  if (status === 200 && isGrpcContentType(type)) return undefined;
-  const content =
-    type === undefined
-      ? "missing content-type field"
-      : `received unexpected content-type ${JSON.stringify(type)}`;
-  const text = `unexpected HTTP status code received from server: ${status}; transport: ${content}`;
-  return new GrpcStatusError(codeByHttp[status] ?? GrpcCode.Unknown, text);
-}
-
-const codeByReset = new Map<number, GrpcCode>([
-  [constants.NGHTTP2_FLOW_CONTROL_ERROR, GrpcCode.ResourceExhausted],
-  [constants.NGHTTP2_REFUSED_STREAM, GrpcCode.Unavailable],
-  [constants.NGHTTP2_CANCEL, GrpcCode.Canceled],
-  [constants.NGHTTP2_ENHANCE_YOUR_CALM, GrpcCode.ResourceExhausted],
-  [constants.NGHTTP2_INADEQUATE_SECURITY, GrpcCode.PermissionDenied],
-]);
-
-/** gRPC code of an HTTP/2 reset code; Internal for most. */
-function codeOfReset(rstCode: number | undefined): GrpcCode {
-  return codeByReset.get(rstCode ?? 0) ?? GrpcCode.Internal;
-}
-
-const resetNames = [
-  "NO_ERROR",
-  "PROTOCOL_ERROR",
-  "INTERNAL_ERROR",
-  "FLOW_CONTROL_ERROR",
-  "SETTINGS_TIMEOUT",
-  "STREAM_CLOSED",
-  "FRAME_SIZE_ERROR",
-  "REFUSED_STREAM",
-  "CANCEL",
-  "COMPRESSION_ERROR",
-  "CONNECT_ERROR",
-  "ENHANCE_YOUR_CALM",
-  "INADEQUATE_SECURITY",
-  "HTTP_1_1_REQUIRED",
-];
-
-function resetText(rstCode: number | undefined): string {
-  return `stream terminated by RST_STREAM with error code: ${resetNames[rstCode ?? 0] ?? rstCode}`;
 }

@@ -1,9 +1,14 @@
 /**
- * The one HTTP/2 connection to a gRPC app: dialled at the first call and again whenever it is gone, shared by all
- * calls. Dead peers are found by TCP keepalive, because gRPC servers end connections that ping more often than they
- * like.
+ * The HTTP/2 connection to a gRPC app: dialled at the first call and again whenever it is gone, shared by all calls;
+ * further ones when the app takes no more streams on it. Dead peers are found by TCP keepalive, because gRPC servers
+ * end connections that ping more often than they like.
  */
-import { type ClientHttp2Session, connect, type SecureClientSessionOptions } from "node:http2";
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect,
+  type SecureClientSessionOptions,
+} from "node:http2";
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import type { Clock } from "../../mesh/index.ts";
@@ -21,6 +26,8 @@ const streamWindowBytes = 256 * 1024;
 const sessionWindowBytes = 4 * 1024 * 1024;
 /** Memory that streams may queue before new ones are refused, MB. */
 const maxSessionMb = 512;
+/** Connections at once, for an app that allows few streams on each. */
+const maxSessions = 100;
 /** Largest header block the app may answer, bytes. */
 const maxHeaderBytes = 256 * 1024;
 
@@ -31,12 +38,13 @@ export type GrpcAddress = {
   readonly tls: boolean;
 };
 
-export class GrpcSession {
+export class GrpcSessions {
   readonly #address: GrpcAddress;
   readonly #clock: Clock;
   readonly #log: Log;
-  #live: ClientHttp2Session | undefined;
-  #dialling: Promise<ClientHttp2Session> | undefined;
+  /** Open streams by session. */
+  readonly #sessions = new Map<ClientHttp2Session, number>();
+  #dialling: Promise<void> | undefined;
   #closed = false;
 
   constructor(address: GrpcAddress, clock: Clock, log: Log) {
@@ -45,42 +53,88 @@ export class GrpcSession {
     this.#log = log;
   }
 
-  /** A session that takes new streams. Rejects with GrpcStatusError Unavailable. */
-  get(): ClientHttp2Session | Promise<ClientHttp2Session> {
-    const live = this.#live;
-    // A GOAWAY of the app closes the session for new streams.
-    if (live !== undefined && !live.closed && !live.destroyed) return live;
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  /** A session that takes one more stream; undefined when one must be dialled first. */
+  free(): ClientHttp2Session | undefined {
+    let least: ClientHttp2Session | undefined;
+    let leastStreams = Number.POSITIVE_INFINITY;
+    for (const [session, streams] of this.#sessions) {
+      // A GOAWAY of the app closes the session for new streams.
+      if (session.closed || session.destroyed) continue;
+      if (streams < maxStreamsOf(session)) return session;
+      if (streams < leastStreams) [least, leastStreams] = [session, streams];
+    }
+    // Streams above the app's limit wait inside the session for a place.
+    return this.#sessions.size < maxSessions ? undefined : least;
+  }
+
+  /** Resolves when another session is there for all who wait. Rejects with GrpcStatusError Unavailable. */
+  dial(): Promise<void> {
     this.#dialling ??= this.#dial().finally(() => (this.#dialling = undefined));
     return this.#dialling;
   }
 
+  /** Counts a stream until it closes. */
+  track(session: ClientHttp2Session, stream: ClientHttp2Stream): void {
+    this.#sessions.set(session, (this.#sessions.get(session) ?? 0) + 1);
+    stream.once("close", () => {
+      const streams = this.#sessions.get(session);
+      if (streams === undefined) return;
+      this.#sessions.set(session, streams - 1);
+      // Of those that were dialled for a rush, one stays.
+      if (streams === 1 && this.#sessions.size > 1) this.retire(session);
+    });
+  }
+
   /** Never use this session for a new stream again; streams that run on it go on. */
   retire(session: ClientHttp2Session): void {
-    if (this.#live === session) this.#live = undefined;
+    this.#sessions.delete(session);
     if (!session.closed) session.close();
   }
 
   /** Ends all streams at once. */
   close(): void {
     this.#closed = true;
-    this.#live?.destroy();
-    this.#live = undefined;
+    for (const session of this.#sessions.keys()) session.destroy();
+    this.#sessions.clear();
   }
 
-  async #dial(): Promise<ClientHttp2Session> {
+  async #dial(): Promise<void> {
     if (this.#closed) throw unavailable("the channel to the app is closed");
     const socket = await this.#connect();
-    if (this.#closed) {
-      socket.destroy();
-      throw unavailable("the channel to the app is closed");
-    }
     const session = openSession(socket, authorityOf(this.#address), this.#address.tls);
     session.on("error", (error) => this.#log.debug(`gRPC connection to the app ended: ${error.message}`));
-    session.once("close", () => {
-      if (this.#live === session) this.#live = undefined;
+    session.once("close", () => this.#sessions.delete(session));
+    await this.#greeted(session);
+    if (this.#closed) {
+      session.destroy();
+      throw unavailable("the channel to the app is closed");
+    }
+    this.#sessions.set(session, 0);
+  }
+
+  /** The app's settings say how many streams it takes; without them it speaks no HTTP/2. */
+  #greeted(session: ClientHttp2Session): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const fail = (why: string): void => {
+        limit.cancel();
+        session.destroy();
+        reject(unavailable(`connection error: desc = "error reading server preface: ${why}"`));
+      };
+      const limit = this.#clock.setTimeout(() => fail("the app did not answer in time"), dialTimeoutMs);
+      session.once("remoteSettings", () => {
+        limit.cancel();
+        session.off("close", onClose);
+        resolve();
+      });
+      let why = "EOF";
+      session.once("error", (error) => (why = error.message));
+      const onClose = (): void => fail(why);
+      session.once("close", onClose);
     });
-    this.#live = session;
-    return session;
   }
 
   #connect(): Promise<Socket> {
@@ -125,6 +179,10 @@ function openSession(socket: Socket, authority: string, tls: boolean): ClientHtt
   const session = connect(`${tls ? "https" : "http"}://${authority}`, options);
   session.once("connect", () => session.setLocalWindowSize(sessionWindowBytes));
   return session;
+}
+
+function maxStreamsOf({ remoteSettings }: ClientHttp2Session): number {
+  return Math.max(1, remoteSettings.maxConcurrentStreams ?? Number.POSITIVE_INFINITY);
 }
 
 /** `host:port`, with IPv6 hosts in brackets. */

@@ -10,10 +10,15 @@ import { sendablePairs, sentTooLarge } from "../lib/grpc-wire.ts";
 import type { Log } from "../telemetry/log.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import type { AppGrpcRequest, AppGrpcResponse } from "./channel.ts";
-import { abortStatus, exchange, RefusedError } from "./grpc-exchange.ts";
-import { authorityOf, type GrpcAddress, GrpcSession, unavailable } from "./grpc-session.ts";
+import { abortStatus, RefusedError } from "./grpc-ends.ts";
+import { exchange } from "./grpc-exchange.ts";
+import { authorityOf, type GrpcAddress, GrpcSessions, unavailable } from "./grpc-session.ts";
 
 export { invokeGrpcApp } from "./grpc-invoke.ts";
+export { noAppAnswer, relayToApp } from "./grpc-relay.ts";
+
+/** Connections that the app may end before a call has begun on them. */
+const maxLostSessions = 3;
 
 export type GrpcAppClientOptions = GrpcAddress & {
   /** Both ways. */
@@ -34,35 +39,38 @@ export type GrpcAppClient = {
   unary(request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse>;
   /**
    * A stream of any kind, with its request headers sent and nothing else: the caller moves frames, reads headers and
-   * trailers and must listen for `error`. `extra` are transport headers such as `grpc-timeout` or `grpc-encoding`.
+   * trailers and must listen for `error`. `transport` replaces the sidecar's own transport headers (content type,
+   * agent, encodings) and may add `grpc-timeout`.
    * Rejects with GrpcStatusError Unavailable; aborting `signal` ends the wait for a connection and resets the stream.
    */
   open(
     path: string,
     metadata: readonly string[],
     signal: AbortSignal,
-    extra?: readonly string[],
+    transport?: readonly string[],
   ): Promise<ClientHttp2Stream>;
   /** Ends everything at once. */
   close(): void;
 };
 
 export function createGrpcAppClient(options: GrpcAppClientOptions): GrpcAppClient {
-  const sessions = new GrpcSession(options, options.clock, options.log);
+  const sessions = new GrpcSessions(options, options.clock, options.log);
   const head = new RequestHead(options);
 
-  const connect = (signal: AbortSignal): ClientHttp2Session | Promise<ClientHttp2Session> => {
-    const session = sessions.get();
-    return session instanceof Promise ? unlessAborted(session, signal) : session;
-  };
+  /** `bound` resets the stream when it is aborted. */
   const begin = async (
-    path: string,
-    metadata: readonly string[],
+    headers: readonly string[],
     signal: AbortSignal,
-    extra: readonly string[] = [],
+    bound: AbortSignal | undefined,
   ): Promise<ClientHttp2Stream> => {
-    const session = await connect(signal);
-    return request(session, head.of(path, metadata, extra), sessions, signal);
+    for (let lost = 0; lost < maxLostSessions;) {
+      const session = sessions.free();
+      if (session !== undefined) return request(session, headers, sessions, bound);
+      await unlessAborted(sessions.dial(), signal);
+      // With many calls at once, the others may have taken all places of a session that is well.
+      if (sessions.size === 0) lost++;
+    }
+    throw unavailable("the app ends its connections as soon as they are there");
   };
 
   return {
@@ -75,22 +83,22 @@ export function createGrpcAppClient(options: GrpcAppClientOptions): GrpcAppClien
       }
       for (let first = true; ; first = false) {
         try {
-          const session = await connect(signal);
-          // Without the signal: the exchange minds it, so a second listener for each call is spared.
-          const stream = request(session, head.of(path, metadata, []), sessions, undefined);
+          // Not bound to the signal: the exchange minds it, so a second listener for each call is spared.
+          const stream = await begin(head.of(path, metadata, ownTransport), signal, undefined);
           return await exchange(stream, message, options.maxMessageBytes, signal);
         } catch (error) {
           if (!(first && error instanceof RefusedError)) throw error;
         }
       }
     },
-    async open(path, metadata, signal, extra) {
+    async open(path, metadata, signal, transport = ownTransport) {
       if (signal.aborted) throw abortStatus(signal.reason);
+      const headers = head.of(path, metadata, transport);
       try {
-        return await begin(path, metadata, signal, extra);
+        return await begin(headers, signal, signal);
       } catch (error) {
         if (!(error instanceof RefusedError)) throw error;
-        return begin(path, metadata, signal, extra);
+        return begin(headers, signal, signal);
       }
     },
     close: () => sessions.close(),
@@ -108,8 +116,8 @@ class RequestHead {
     this.#token = options.apiToken;
   }
 
-  of(path: string, metadata: readonly string[], extra: readonly string[]): string[] {
-    const headers = [...this.#before, ":path", path, ...fixedHeaders, ...extra];
+  of(path: string, metadata: readonly string[], transport: readonly string[]): string[] {
+    const headers = [...this.#before, ":path", path, "te", "trailers", ...transport];
     const pairs = sendablePairs(metadata);
     for (let i = 0; i + 1 < pairs.length; i += 2) {
       if (this.#token === undefined || pairs[i] !== "dapr-api-token") headers.push(pairs[i]!, pairs[i + 1]!);
@@ -119,9 +127,8 @@ class RequestHead {
   }
 }
 
-const fixedHeaders: readonly string[] = [
-  "te",
-  "trailers",
+/** Of calls that begin in this sidecar. */
+const ownTransport: readonly string[] = [
   "content-type",
   "application/grpc",
   "user-agent",
@@ -134,14 +141,16 @@ const fixedHeaders: readonly string[] = [
 function request(
   session: ClientHttp2Session,
   headers: readonly string[],
-  sessions: GrpcSession,
+  sessions: GrpcSessions,
   signal: AbortSignal | undefined,
 ): ClientHttp2Stream {
   try {
-    return session.request(
+    const stream = session.request(
       headers,
       signal === undefined ? { endStream: false } : { endStream: false, signal },
     );
+    sessions.track(session, stream);
+    return stream;
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? "";
     if (!sessionIsOver.has(code)) {

@@ -156,8 +156,13 @@ function lengthOf(headers: readonly string[]): number | undefined {
   return undefined;
 }
 
+/** HTTP/2 gives an object, in which only cookies may be lists. */
 function textHeaders(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
-  if (!Array.isArray(raw)) return Object.entries(raw ?? {}).flatMap(([name, value]) => [name, String(value)]);
+  if (!Array.isArray(raw)) {
+    return Object.entries(raw ?? {}).flatMap(([name, value]) =>
+      Array.isArray(value) ? value.flatMap((item) => [name, item]) : [name, String(value)],
+    );
+  }
   return raw.map((item) => (typeof item === "string" ? item : item.toString("latin1")));
 }
 

@@ -16,6 +16,8 @@ import { netErrorText, requestErrorText } from "./net-error.ts";
 /** Largest answer that is unpacked in one go, bytes: what was whole before may be a thousand times as large after. */
 const maxUnpackedBytes = 64 * 1024 * 1024;
 const connectTimeoutMs = 10_000;
+/** The app is on this host: its certificate names whatever it likes, as with daprd. HTTP/2 goes first where offered. */
+const appConnection = { timeout: connectTimeoutMs, rejectUnauthorized: false, preferH2: true };
 
 export type HttpAppOptions = {
   readonly scheme: "http" | "https";
@@ -30,6 +32,11 @@ export type HttpAppOptions = {
   readonly origin?: string;
   /** Opens connections to servers outside; the app itself needs none. */
   readonly connect?: buildConnector.connector;
+  /**
+   * HTTP/2: `prior-knowledge` for an app on h2c, `offered` to a TLS server that may choose it; HTTP/1.1 when not given.
+   * Values of a repeated header then travel in one line.
+   */
+  readonly http2?: "prior-knowledge" | "offered";
 };
 
 type Outgoing = {
@@ -62,8 +69,9 @@ export class HttpApp {
       bodyTimeout: 0,
       keepAliveTimeout: 60_000,
       maxHeaderSize: options.maxHeaderBytes,
-      // The app is on this host: its certificate names whatever it likes, as with daprd.
-      connect: options.connect ?? { timeout: connectTimeoutMs, rejectUnauthorized: false },
+      allowH2: options.http2 !== undefined,
+      ...(options.http2 === "prior-knowledge" ? { useH2c: true } : {}),
+      connect: options.connect ?? appConnection,
     });
   }
 
@@ -106,10 +114,11 @@ export class HttpApp {
   }
 
   async #send(request: Outgoing, taking: Taking): Promise<Answer> {
-    const { apiToken } = this.#options;
+    const { apiToken, http2 } = this.#options;
     const { verb, path } = request;
     const given = request.headers as string[];
     let headers = apiToken === undefined ? given : withToken(given, apiToken);
+    if (http2 !== undefined) headers = lowerNames(headers);
     let body = request.body;
     if (body?.length === 0) body = undefined;
     else if (body !== undefined && !(body instanceof Uint8Array) && body.length !== undefined)
@@ -165,6 +174,11 @@ export class HttpApp {
 
 function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** undici joins the values of one name in HTTP/2, and tells names apart by their case. */
+function lowerNames(headers: readonly string[]): string[] {
+  return headers.map((item, i) => (i % 2 === 0 ? item.toLowerCase() : item));
 }
 
 function withToken(headers: readonly string[], token: string): string[] {

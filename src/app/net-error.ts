@@ -28,6 +28,8 @@ export function netErrorText(thrown: unknown, host: string, port: number): strin
       return "read: connection reset by peer";
     case "UND_ERR_SOCKET":
       return "EOF";
+    case "ERR_HTTP2_STREAM_ERROR":
+      return `stream error: ${/NGHTTP2_(\w+)/.exec(error.message)?.[1] ?? "PROTOCOL_ERROR"}; received from peer`;
     default:
       return tlsErrorText(error, host);
   }

@@ -1,8 +1,10 @@
 /** Makes the channel to the app from the flags: none, HTTP(S) or gRPC, with the concurrency limit around it. */
 import { connect } from "node:net";
+import { connect as connectTls } from "node:tls";
 import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { AppPipeline } from "./app-pipeline.ts";
 import {
   type AppChannel,
   type AppGrpcRequest,
@@ -18,11 +20,13 @@ import { HttpApp } from "./http.ts";
 const dialPeriodMs = 100;
 const dialTimeoutMs = 500;
 
-export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppChannel {
+/** `pipeline` stands around what an HTTP app gets, health checks excepted. */
+export function openApp(options: SidecarOptions, clock: Clock, log: Log, pipeline?: AppPipeline): AppChannel {
   const { port, protocol, address, apiToken, maxConcurrency } = options.app;
   if (port === 0) return noApp;
   const slots = new Slots(maxConcurrency);
-  const listening = (signal: AbortSignal): Promise<void> => waitForPort(address, port, clock, signal);
+  const to = { host: address, port, tls: protocol.endsWith("s") };
+  const listening: AppChannel["listening"] = (signal, onAbsent) => waitForPort(to, clock, signal, onAbsent);
   if (protocol === "grpc" || protocol === "grpcs") return openGrpcApp(options, slots, listening, clock, log);
   const scheme = protocol === "https" ? "https" : "http";
   const http = new HttpApp({
@@ -31,8 +35,11 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
     port,
     apiToken,
     maxHeaderBytes: options.api.readBufferBytes,
+    ...(protocol === "h2c" ? { http2: "prior-knowledge" } : protocol === "https" ? { http2: "offered" } : {}),
     clock,
   });
+  // An HTTP app may serve gRPC beside it.
+  const grpc = new LazyGrpcClient(options, clock, log);
   const channel: AppChannel = {
     protocol: "http",
     listening,
@@ -40,15 +47,29 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log): AppCha
       slots.limited ? invokeInSlot(slots, http, request, signal) : http.invoke(request, signal),
     http: (request, signal) => slots.run(signal, () => http.http(request, signal)),
     grpc: () => Promise.reject(new Error("the app speaks HTTP, not gRPC (--app-protocol)")),
-    close: () => http.close(),
+    proxy: async (request, signal) => {
+      const { client, relayToApp } = await grpc.get();
+      return relayToApp(client, request, signal);
+    },
+    close: async () => {
+      await Promise.all([http.close(), grpc.close()]);
+    },
   };
   return probed(
-    channel,
+    pipeline === undefined ? channel : piped(channel, pipeline),
     (signal) => probeHttp(http, options.app.health?.path ?? "/", signal),
     options,
     clock,
     log,
   );
+}
+
+function piped(channel: AppChannel, pipeline: AppPipeline): AppChannel {
+  return {
+    ...channel,
+    invoke: (request, signal) => pipeline.invoke(request, signal, (sent) => channel.invoke(sent, signal)),
+    http: (request, signal) => pipeline.callback(request, signal, (sent) => channel.http(sent, signal)),
+  };
 }
 
 /** The slot is free when the whole answer has been read, or its reader gave up. */
@@ -96,6 +117,38 @@ async function probeHttp(http: HttpApp, path: string, signal: AbortSignal): Prom
 const healthMethod = "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck";
 
 /** The gRPC client and its protos are loaded with the first call, not at boot. */
+class LazyGrpcClient {
+  readonly #load: () => ReturnType<typeof loadGrpcClient>;
+  #loaded: ReturnType<typeof loadGrpcClient> | undefined;
+
+  constructor(options: SidecarOptions, clock: Clock, log: Log) {
+    this.#load = () => loadGrpcClient(options, clock, log);
+  }
+
+  get(): ReturnType<typeof loadGrpcClient> {
+    return (this.#loaded ??= this.#load());
+  }
+
+  async close(): Promise<void> {
+    (await this.#loaded)?.client.close();
+  }
+}
+
+async function loadGrpcClient(options: SidecarOptions, clock: Clock, log: Log) {
+  const { createGrpcAppClient, invokeGrpcApp, relayToApp } = await import("./grpc.ts");
+  const { address, port, protocol, apiToken } = options.app;
+  const client = createGrpcAppClient({
+    host: address,
+    port,
+    tls: protocol === "grpcs",
+    maxMessageBytes: options.api.maxBodyBytes,
+    apiToken,
+    clock,
+    log,
+  });
+  return { client, invokeGrpcApp, relayToApp };
+}
+
 function openGrpcApp(
   options: SidecarOptions,
   slots: Slots,
@@ -103,41 +156,28 @@ function openGrpcApp(
   clock: Clock,
   log: Log,
 ): AppChannel {
-  const load = async () => {
-    const { createGrpcAppClient, invokeGrpcApp } = await import("./grpc.ts");
-    const { address, port, protocol, apiToken } = options.app;
-    const client = createGrpcAppClient({
-      host: address,
-      port,
-      tls: protocol === "grpcs",
-      maxMessageBytes: options.api.maxBodyBytes,
-      apiToken,
-      clock,
-      log,
-    });
-    return { client, invokeGrpcApp };
-  };
-  let loaded: ReturnType<typeof load> | undefined;
-  const get = (): ReturnType<typeof load> => (loaded ??= load());
+  const grpc = new LazyGrpcClient(options, clock, log);
   const channel: AppChannel = {
     protocol: "grpc",
     listening,
     invoke: async (request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> => {
-      const { client, invokeGrpcApp } = await get();
+      const { client, invokeGrpcApp } = await grpc.get();
       return slots.run(signal, () => invokeGrpcApp(client, request, signal));
     },
     http: (_request: AppHttpRequest): Promise<AppHttpResponse> =>
       Promise.reject(new Error("the app speaks gRPC, not HTTP (--app-protocol)")),
     grpc: async (request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse> => {
-      const { client } = await get();
+      const { client } = await grpc.get();
       return slots.run(signal, () => client.unary(request, signal));
     },
-    close: async () => {
-      if (loaded !== undefined) (await loaded).client.close();
+    proxy: async (request, signal) => {
+      const { client, relayToApp } = await grpc.get();
+      return relayToApp(client, request, signal);
     },
+    close: () => grpc.close(),
   };
   const probe: Probe = async (signal) => {
-    const { client } = await get();
+    const { client } = await grpc.get();
     await client.unary({ path: healthMethod, metadata: [], message: new Uint8Array() }, signal);
     return true;
   };
@@ -152,22 +192,44 @@ const noApp: AppChannel = Object.freeze({
   invoke: noAppError,
   http: noAppError,
   grpc: noAppError,
+  proxy: async () => {
+    const { noAppAnswer } = await import("./grpc.ts");
+    return noAppAnswer();
+  },
   close: () => Promise.resolve(),
 });
 
-async function waitForPort(host: string, port: number, clock: Clock, signal: AbortSignal): Promise<void> {
-  while (!(await accepts(host, port))) await clock.sleep(dialPeriodMs, signal);
+/** Where the app is expected, for messages: `http://127.0.0.1:3000`. */
+export function appAddress({ protocol, address, port }: SidecarOptions["app"]): string {
+  const host = address.includes(":") ? `[${address}]` : address;
+  return `${protocol === "h2c" ? "http" : protocol}://${host}:${port}`;
 }
 
-function accepts(host: string, port: number): Promise<boolean> {
+/** A TLS app is up when it has shaken hands, whatever its certificate. */
+type Address = { readonly host: string; readonly port: number; readonly tls: boolean };
+
+async function waitForPort(
+  to: Address,
+  clock: Clock,
+  signal: AbortSignal,
+  onAbsent: (() => void) | undefined,
+): Promise<void> {
+  for (let tries = 0; !(await accepts(to)); tries++) {
+    if (tries === 0) onAbsent?.();
+    await clock.sleep(dialPeriodMs, signal);
+  }
+}
+
+function accepts({ tls, ...to }: Address): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host, port });
+    const socket = tls ? connectTls({ ...to, rejectUnauthorized: false }) : connect(to);
     const finish = (up: boolean): void => {
       socket.destroy();
       resolve(up);
     };
     socket.setTimeout(dialTimeoutMs, () => finish(false));
-    socket.once("connect", () => finish(true));
+    socket.once(tls ? "secureConnect" : "connect", () => finish(true));
     socket.once("error", () => finish(false));
+    socket.once("close", () => finish(false));
   });
 }

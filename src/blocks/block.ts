@@ -5,12 +5,16 @@
 import type { Mesh, Clock } from "../../mesh/index.ts";
 import type { HttpRoute } from "../api/http.ts";
 import type { GrpcMethod } from "../api/grpc.ts";
+import type { AppPipeline } from "../app/app-pipeline.ts";
 import type { AppChannel } from "../app/channel.ts";
+import type { AppConfig } from "../app/config.ts";
 import type { OpenComponents } from "../components/open.ts";
 import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { ConfigurationResource } from "../config/kinds/configuration.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { SubscriptionResource } from "../config/resources.ts";
+import type { Policies } from "../resiliency/policies.ts";
+import type { Random } from "../lib/random.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
@@ -21,12 +25,17 @@ export type BlockHost = {
   readonly configuration: ConfigurationResource;
   readonly mesh: Mesh;
   readonly clock: Clock;
+  readonly random: Random;
   readonly app: AppChannel;
   readonly components: OpenComponents;
   /** Declarative subscriptions of the resource files, already scoped to this app. */
   readonly subscriptions: readonly SubscriptionResource[];
   /** Servers outside that are called under a name, already scoped to this app. */
   readonly httpEndpoints: readonly HttpEndpoint[];
+  /** `spec.appHttpPipeline`, which the app's channel has already; undefined without handlers. */
+  readonly appPipeline?: AppPipeline | undefined;
+  /** Timeouts, retries and circuit breakers by target. */
+  readonly policies: Policies;
   readonly log: Log;
   readonly metrics: Metrics;
 };
@@ -36,6 +45,8 @@ export type Block = {
   readonly http: readonly HttpRoute[];
   /** Imports the block's grpc.ts: generated messages cost start time, so they wait for the first gRPC connection. */
   readonly grpc: () => Promise<readonly GrpcMethod[]>;
+  /** What the app says about itself; called once, before the first `appReady`. Must not throw. */
+  appConfigured?(config: AppConfig): void;
   /**
    * The app answers now (also at once when there is no app): begin what delivers to the app. Called again when it is
    * well after `appUnready`.

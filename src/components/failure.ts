@@ -2,7 +2,8 @@
  * A component that could not be loaded, in the words that Dapr's operators search for. Place and remedy stand in
  * brackets behind the cause.
  */
-import { componentLabel, type ComponentResource } from "../config/kinds/component.ts";
+import { componentLabel, MetadataError, type ComponentResource } from "../config/kinds/component.ts";
+import { formatPlace } from "../config/problem.ts";
 
 /** Why it failed, as the metric `runtime_component_init_fail_total` counts it. */
 export type FailureReason = "creation" | "init";
@@ -26,7 +27,7 @@ export class ComponentFailure extends Error {
 
   /** The first part of the type is none that is known. */
   static incorrectType(resource: ComponentResource, remedy: string): ComponentFailure {
-    const cause = `incorrect type ${resource.type} (${placeOf(resource)}; ${remedy})`;
+    const cause = `incorrect type ${resource.type} (${formatPlace(resource.typeOrigin)}; ${remedy})`;
     return new ComponentFailure({
       text: `process component ${resource.name} error: ${cause}`,
       detail: undefined,
@@ -37,14 +38,15 @@ export class ComponentFailure extends Error {
 
   /** Nothing serves the type and version. `cause` is Dapr's sentence. */
   static creation(resource: ComponentResource, cause: string, remedy: string): ComponentFailure {
-    const text = `${cause} (${placeOf(resource)}; ${remedy})`;
+    const text = `${cause} (${formatPlace(resource.typeOrigin)}; ${remedy})`;
     return ComponentFailure.#nested(resource, "CREATE_COMPONENT_FAILURE", text, ["creation", "init"]);
   }
 
   /** Opening it failed with `thrown`; one of this class is given back as it is. */
   static init(resource: ComponentResource, thrown: unknown): ComponentFailure {
     if (thrown instanceof ComponentFailure) return thrown;
-    const text = `${textOf(thrown)} (${placeOf(resource)})`;
+    const field = thrown instanceof MetadataError ? thrown.field : undefined;
+    const text = `${textOf(thrown)} (${placeOf(resource, field)})`;
     return ComponentFailure.#nested(resource, "INIT_COMPONENT_FAILURE", text, ["init"], thrown);
   }
 
@@ -72,9 +74,10 @@ export class ComponentFailure extends Error {
   }
 }
 
-/** `store.yaml:3`. */
-export function placeOf(resource: ComponentResource): string {
-  return `${resource.origin.file}:${resource.origin.line}`;
+/** `store.yaml:3`: the line of a metadata field, else that of the resource. */
+export function placeOf(resource: ComponentResource, field?: string): string {
+  const item = resource.metadata.find(({ name }) => name.toLowerCase() === field?.toLowerCase());
+  return formatPlace(item?.origin ?? resource.origin);
 }
 
 function textOf(thrown: unknown): string {

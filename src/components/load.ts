@@ -69,8 +69,8 @@ async function openFile(
   const { properties, waitingFor } = await resolveProperties(resource, init, signal);
   if (waitingFor !== undefined) return { waitingFor };
   const { values, warnings } = readMetadata(file.metadataSchema, category, properties);
-  for (const warning of warnings)
-    init.log.warn(`${placeOf(resource)}: ${componentLabel(resource)}: ${warning}`);
+  for (const { field, message } of warnings)
+    init.log.warn(`${placeOf(resource, field)}: ${componentLabel(resource)}: ${message}`);
   const context: ComponentContext = {
     name: resource.name,
     type: resource.type,
@@ -136,7 +136,7 @@ async function resolveProperties(
     readSecret: (store, secret, metadata) =>
       secretStore(store)?.get(secret, metadata, signal) ?? Promise.resolve(undefined),
   });
-  for (const warning of resolved.warnings) log.warn(`${placeOf(resource)}: ${warning}`);
+  for (const { field, message } of resolved.warnings) log.warn(`${placeOf(resource, field)}: ${message}`);
   const properties = Object.fromEntries(resolved.texts);
   // The consumer group is the app unless the user says otherwise.
   if (

@@ -2,6 +2,7 @@
  * Checks a component's metadata against its schema: names, required fields, types, bounds; every error names the
  * fix.
  */
+import { MetadataError, type MetadataWarning } from "../config/kinds/component.ts";
 import { parseDurationOrSeconds } from "../lib/duration.ts";
 import { nearest } from "../lib/nearest.ts";
 import { sharedFieldsOf } from "./categories.ts";
@@ -12,10 +13,10 @@ const truthy = new Set(["y", "yes", "true", "t", "on", "1"]);
 export type MetadataOutcome<S extends MetadataSchema> = {
   readonly values: MetadataValues<S>;
   /** Unknown names: Dapr ignores them, we say which known one may be meant. */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly MetadataWarning[];
 };
 
-/** Typed values of a component's metadata. Throws an Error that names field, value and what is allowed. */
+/** Typed values of a component's metadata. Throws a MetadataError that names field, value and what is allowed. */
 export function readMetadata<S extends MetadataSchema>(
   schema: S,
   category: string,
@@ -29,8 +30,7 @@ export function readMetadata<S extends MetadataSchema>(
     if (found !== undefined) used.add(found.toLowerCase());
     const text = found === undefined ? field.default : given.get(found.toLowerCase());
     if (text === undefined || (text === "" && field.default === undefined)) {
-      if (field.required === true)
-        throw new Error(`metadata field "${name}" is required: ${field.description}`);
+      if (field.required === true) throw metadataProblem(found ?? name, ` is required: ${field.description}`);
       continue;
     }
     values[name] = readValue(name, field, text === "" ? field.default! : text);
@@ -42,8 +42,7 @@ function byLowerName(properties: Readonly<Record<string, string>>): Map<string, 
   const given = new Map<string, string>();
   for (const [name, value] of Object.entries(properties)) {
     const lower = name.toLowerCase();
-    if (given.has(lower))
-      throw new Error(`metadata field "${name}" is given twice, in different case; keep one`);
+    if (given.has(lower)) throw metadataProblem(name, " is given twice, in different case; keep one");
     given.set(lower, value);
   }
   return given;
@@ -54,7 +53,7 @@ function unknownNames(
   category: string,
   properties: Readonly<Record<string, string>>,
   used: ReadonlySet<string>,
-): string[] {
+): MetadataWarning[] {
   const shared = sharedFieldsOf(category);
   const known = [...Object.keys(schema), ...shared];
   const sharedNames = new Set(shared.map((name) => name.toLowerCase()));
@@ -63,21 +62,21 @@ function unknownNames(
     .map((name) => {
       const guess = nearest(name, known);
       const hint = guess === undefined ? "" : `; did you mean "${guess}"?`;
-      return `metadata field "${name}" is not known and ignored${hint}`;
+      return { field: name, message: `metadata field "${name}" is not known and ignored${hint}` };
     });
 }
 
 function readValue(name: string, field: MetadataField, text: string): string | number | boolean {
   if (field.oneOf !== undefined && !field.oneOf.includes(text)) {
-    throw new Error(`metadata field "${name}": "${text}" is not one of ${field.oneOf.join(", ")}`);
+    throw metadataProblem(name, `: ${shown(field, text)} is not one of ${field.oneOf.join(", ")}`);
   }
   switch (field.kind) {
     case "string":
       return text;
     case "boolean":
-      return field.strict === true ? readStrictBoolean(name, text) : truthy.has(text.toLowerCase());
+      return field.strict === true ? readStrictBoolean(name, field, text) : truthy.has(text.toLowerCase());
     case "duration":
-      return readDuration(name, text, field.bareUnit ?? "s");
+      return readDuration(name, field, text);
     case "integer":
     case "number":
       return readNumber(name, field, text);
@@ -88,31 +87,45 @@ function readNumber(name: string, field: MetadataField, text: string): number {
   const value = Number(text);
   const valid =
     text.trim() !== "" && (field.kind === "integer" ? Number.isSafeInteger(value) : Number.isFinite(value));
-  if (!valid)
-    throw new Error(
-      `metadata field "${name}": "${text}" is not ${field.kind === "integer" ? "an integer" : "a number"}`,
-    );
+  if (!valid) {
+    const wanted = field.kind === "integer" ? "an integer" : "a number";
+    throw metadataProblem(name, `: ${shown(field, text)} is not ${wanted}${boundsOf(field)}`);
+  }
   const { min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY } = field;
   if (value < min || value > max)
-    throw new Error(`metadata field "${name}": ${value} is not within ${min} and ${max}`);
+    throw metadataProblem(name, `: ${shown(field, text)} is not a number${boundsOf(field)}`);
   return value;
 }
 
-/** Exactly the spellings that Go's strconv takes. */
-function readStrictBoolean(name: string, text: string): boolean {
-  if (/^(1|t|T|TRUE|true|True)$/.test(text)) return true;
-  if (/^(0|f|F|FALSE|false|False)$/.test(text)) return false;
-  throw new Error(`metadata field "${name}": "${text}" is neither true nor false`);
+function boundsOf({ min, max }: MetadataField): string {
+  if (min !== undefined && max !== undefined) return ` from ${min} to ${max}`;
+  if (min !== undefined) return ` of at least ${min}`;
+  return max === undefined ? "" : ` of at most ${max}`;
 }
 
-function readDuration(name: string, text: string, bareUnit: "ms" | "s"): number {
+/** A value as a message may show it. */
+function shown(field: MetadataField, text: string): string {
+  return field.secret === true ? "its value" : JSON.stringify(text);
+}
+
+/** Exactly the spellings that Go's strconv takes. */
+function readStrictBoolean(name: string, field: MetadataField, text: string): boolean {
+  if (/^(1|t|T|TRUE|true|True)$/.test(text)) return true;
+  if (/^(0|f|F|FALSE|false|False)$/.test(text)) return false;
+  throw metadataProblem(name, `: ${shown(field, text)} is neither true nor false`);
+}
+
+function readDuration(name: string, field: MetadataField, text: string): number {
+  const { bareUnit = "s" } = field;
   if (bareUnit === "ms" && /^[-+]?\d{1,15}$/.test(text)) return Number(text);
   try {
     return parseDurationOrSeconds(text);
   } catch (cause) {
-    const bare = bareUnit === "ms" ? "milliseconds" : "seconds";
-    throw new Error(`metadata field "${name}": "${text}" is no duration; write e.g. 30s, 1h30m, or ${bare}`, {
-      cause,
-    });
+    const fix = `write e.g. 30s, 1h30m, or ${bareUnit === "ms" ? "milliseconds" : "seconds"}`;
+    throw metadataProblem(name, `: ${shown(field, text)} is no duration; ${fix}`, cause);
   }
+}
+
+function metadataProblem(field: string, rest: string, cause?: unknown): MetadataError {
+  return new MetadataError(field, `metadata field "${field}"${rest}`, cause);
 }

@@ -68,6 +68,7 @@ function component(change: Partial<ComponentResource> = {}): ComponentResource {
     scopes: [],
     secretStore: undefined,
     origin: { file: "store.yaml", line: 3, column: 1 },
+    typeOrigin: { file: "store.yaml", line: 7, column: 1 },
     ...change,
   };
 }
@@ -209,9 +210,9 @@ describe("words of a failure", () => {
   it.each([
     [
       { type: "state.fakr" },
-      "couldn't find state store state.fakr/v1 (store.yaml:3; did you mean state.fake?)",
+      "couldn't find state store state.fakr/v1 (store.yaml:7; did you mean state.fake?)",
     ],
-    [{ version: "v7" }, "couldn't find state store state.fake/v7 (store.yaml:3; versions: v1)"],
+    [{ version: "v7" }, "couldn't find state store state.fake/v7 (store.yaml:7; versions: v1)"],
     [{ type: "secretstores.Safe" }, "couldn't find secret store secretstores.safe/v1"],
   ])("of %j", async (change, text) => {
     const resource = component(change);
@@ -221,8 +222,8 @@ describe("words of a failure", () => {
   });
 
   it.each([
-    ["State.fake", "(store.yaml:3; did you mean state?)"],
-    ["workflow.dapr", "(store.yaml:3; a type starts with state, pubsub, secretstores"],
+    ["State.fake", "(store.yaml:7; did you mean state?)"],
+    ["workflow.dapr", "(store.yaml:7; a type starts with state, pubsub, secretstores"],
   ])("of the category in %s", async (type, hint) => {
     const text = `process component store error: incorrect type ${type} ${hint}`;
     await expect(open([component({ type })])).rejects.toThrow(text);

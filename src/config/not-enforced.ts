@@ -4,12 +4,8 @@ import type { LoadedResources } from "./resources.ts";
 
 /** Sentences to log as warnings. */
 export function notEnforced(configuration: ConfigurationResource, resources: LoadedResources): string[] {
-  const { api, accessControl, httpPipeline, appHttpPipeline, nameResolution, tracing } = configuration;
+  const { nameResolution, tracing } = configuration;
   const fields: readonly (readonly [string, boolean])[] = [
-    ["spec.api", api.allowed.length + api.denied.length > 0],
-    ["spec.accessControl", accessControl !== undefined],
-    ["spec.httpPipeline", httpPipeline.length > 0],
-    ["spec.appHttpPipeline", appHttpPipeline.length > 0],
     ["spec.nameResolution", nameResolution !== undefined],
     ["spec.tracing", tracing.zipkinEndpoint !== "" || tracing.otel.endpoint !== "" || tracing.stdout],
   ];

@@ -71,6 +71,7 @@ describe("resolveOptions", () => {
       metrics: { enabled: true, port: 9090, address: "0.0.0.0" },
       profiling: { enabled: false, port: 7777, address: "" },
       shutdown: { graceMs: 5_000, blockMs: 0 },
+      actorsDisseminateTimeoutMs: 30_000,
       hostIp: undefined,
       warnings: [],
     });

@@ -28,6 +28,8 @@ export interface SidecarOptions {
   readonly metrics: ListenerOptions;
   readonly profiling: ListenerOptions;
   readonly shutdown: ShutdownOptions;
+  /** --actors-disseminate-timeout. */
+  readonly actorsDisseminateTimeoutMs: number;
   /** Environment DAPR_HOST_IP: what others see as this sidecar's address; undefined to find it out. */
   readonly hostIp: string | undefined;
   /** Sentences to log as warnings at the start: deprecated flags and values that are ignored. */
@@ -181,6 +183,7 @@ export function resolveOptions(flags: Flags, env: Environment): SidecarOptions {
       graceMs: resolveGrace(values["dapr-graceful-shutdown-seconds"]),
       blockMs: Math.max(0, values["dapr-block-shutdown-duration"]),
     },
+    actorsDisseminateTimeoutMs: values["actors-disseminate-timeout"],
     hostIp: env["DAPR_HOST_IP"] || undefined,
     warnings,
   });

@@ -71,6 +71,7 @@ scopes:
         secretStore: "vault",
         scopes: ["shop", "5"],
         origin: { file: "dir/s.yaml", line: 2, column: 1 },
+        typeOrigin: { file: "dir/s.yaml", line: 8, column: 3 },
         metadata: [
           { ...item, name: "redisHost", value: "localhost:6379", origin: origin(13) },
           { ...item, name: "enableTLS", value: "false", origin: origin(15) },
@@ -382,16 +383,16 @@ describe("a file", () => {
 
   it("keeps the kinds that are not used yet as data", () => {
     const text =
-      "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\nscopes: [a]\n" +
-      "spec: {policies: {timeouts: {fast: 5s}}}\n";
+      "apiVersion: dapr.io/v1alpha1\nkind: MCPServer\nmetadata: {name: r}\nscopes: [a]\n" +
+      "spec: {endpoint: {url: x}}\n";
     expect(parseResources(text, "f").resources).toEqual([
       {
-        kind: "Resiliency",
+        kind: "MCPServer",
         apiVersion: "dapr.io/v1alpha1",
         name: "r",
         namespace: undefined,
         scopes: ["a"],
-        spec: { policies: { timeouts: { fast: "5s" } } },
+        spec: { endpoint: { url: "x" } },
         origin: { file: "f", line: 1, column: 1 },
       },
     ]);

@@ -10,12 +10,19 @@ import { parseHeader } from "./kinds/header.ts";
 import type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
 import { parseComponent } from "./kinds/parse-component.ts";
 import { parseHttpEndpoint } from "./kinds/parse-http-endpoint.ts";
+import { parseResiliency } from "./kinds/parse-resiliency.ts";
 import { parseSubscription } from "./kinds/parse-subscription.ts";
+import type { ResiliencyResource } from "./kinds/resiliency.ts";
 import type { SubscriptionResource } from "./kinds/subscription.ts";
 import type { Problem } from "./problem.ts";
 import { describe, ProblemList, Section } from "./section.ts";
 
-export type Resource = ComponentResource | SubscriptionResource | HttpEndpointResource | GenericResource;
+export type Resource =
+  | ComponentResource
+  | SubscriptionResource
+  | HttpEndpointResource
+  | ResiliencyResource
+  | GenericResource;
 
 /** What one file holds, in document order. */
 export interface ParsedResources {
@@ -38,16 +45,36 @@ const KINDS: ReadonlyMap<string, readonly string[]> = new Map([
 export function parseResources(text: string, file: string): ParsedResources {
   const resources: Resource[] = [];
   const problems: Problem[] = [];
+  const control = CONTROL.exec(text);
+  if (control !== null) return { resources, problems: [controlProblem(text, control.index, file)] };
+  let first = true;
   for (const document of parseYaml(text)) {
     const list = new ProblemList(file);
-    const resource = parseDocument(document, list);
+    const resource = parseDocument(document, list, first);
+    if (document.root !== undefined || document.error !== undefined) first = false;
     if (resource !== undefined) resources.push(resource);
     problems.push(...list.all);
   }
   return deepFreeze({ resources, problems });
 }
 
-function parseDocument({ root, error, warnings }: YamlDocument, problems: ProblemList): Resource | undefined {
+/** YAML allows none of them, and a file that holds one is usually no text at all. */
+// oxlint-disable-next-line no-control-regex
+const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/;
+
+function controlProblem(text: string, index: number, file: string): Problem {
+  const before = text.slice(0, index).split("\n");
+  const code = text.charCodeAt(index).toString(16).padStart(4, "0").toUpperCase();
+  const message = `the control character U+${code} is not allowed in YAML, save the file as plain text`;
+  return { severity: "error", file, line: before.length, column: before.at(-1)!.length + 1, message };
+}
+
+/** `first`: no document with content stands before it in its file. */
+function parseDocument(
+  { root, error, warnings }: YamlDocument,
+  problems: ProblemList,
+  first: boolean,
+): Resource | undefined {
   if (error !== undefined) {
     problems.error(error, error.message);
     return undefined;
@@ -70,6 +97,12 @@ function parseDocument({ root, error, warnings }: YamlDocument, problems: Proble
     return parseSubscription(section, header, apiVersion === "dapr.io/v1alpha1" ? "v1alpha1" : "v2alpha1");
   }
   if (kind === "HTTPEndpoint") return parseHttpEndpoint(section, header);
+  if (kind === "Resiliency") {
+    if (first) return parseResiliency(root, header, problems);
+    const fix = "only the first document of a file is read as one; move it to a file of its own";
+    problems.error(root, `Resiliency ${header.name} is ignored: ${fix}`);
+    return undefined;
+  }
   return { kind, apiVersion, ...header, spec: section.json("spec") };
 }
 
@@ -81,10 +114,9 @@ function isOurs(section: Section, kind: string, apiVersion: string): boolean {
     if (!apiVersion.startsWith("dapr.io/")) return false;
     const hint = didYouMean(kind, KINDS.keys());
     const known = [...KINDS.keys()].join(", ");
-    section.problems.warn(
-      section.positionOf("kind"),
-      `kind ${JSON.stringify(kind)} is not known${hint} (known: ${known})`,
-    );
+    const fault =
+      kind === "" ? "is missing, write kind: Component" : `${JSON.stringify(kind)} is not known${hint}`;
+    section.problems.warn(section.positionOf("kind"), `kind ${fault} (known: ${known})`);
     return false;
   }
   // Other systems have kinds of these names too, so only a near miss of ours is worth a line.

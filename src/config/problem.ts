@@ -16,6 +16,11 @@ export interface Problem extends Origin {
   readonly message: string;
 }
 
+/** `components/pubsub.yaml:7`. */
+export function formatPlace({ file, line }: Origin): string {
+  return `${file}:${line}`;
+}
+
 /** One line for the log: `components/pubsub.yaml:7:11: spec.type is missing, ...`. */
 export function formatProblem(problem: Problem): string {
   return `${problem.file}:${problem.line}:${problem.column}: ${problem.message}`;

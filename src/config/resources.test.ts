@@ -59,6 +59,7 @@ describe("loadResources", () => {
       components: [],
       subscriptions: [],
       httpEndpoints: [],
+      resiliencies: [],
       others: [],
       problems: [],
     });
@@ -100,8 +101,10 @@ describe("loadResources", () => {
     await expect(loadResources([path], shop)).rejects.toThrow(
       new SettingError(
         "failed to load components: " +
-          "duplicate definition of Component name store (pubsub.nats) with existing store (state.redis/v1)\n" +
-          "duplicate definition of Component name store (state.redis/v1) with existing store (state.redis/v1)",
+          "duplicate definition of Component name store (pubsub.nats) with existing store (state.redis/v1) " +
+          `(${path}/b.yaml:1 and ${path}/a.yaml:1; rename one)\n` +
+          "duplicate definition of Component name store (state.redis/v1) with existing store (state.redis/v1) " +
+          `(${path}/b.yaml:6 and ${path}/a.yaml:1; rename one)`,
       ),
     );
   });

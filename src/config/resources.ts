@@ -10,14 +10,16 @@ import type { Environment } from "./flags.ts";
 import { type ComponentResource, componentLabel } from "./kinds/component.ts";
 import type { GenericResource } from "./kinds/generic.ts";
 import type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
+import type { ResiliencyResource } from "./kinds/resiliency.ts";
 import type { SubscriptionResource } from "./kinds/subscription.ts";
 import type { ParsedResources, Resource } from "./parse-resources.ts";
-import type { Problem } from "./problem.ts";
+import { formatPlace, type Problem } from "./problem.ts";
 import { SettingError } from "./setting-error.ts";
 
 export type { ComponentResource } from "./kinds/component.ts";
 export type { GenericResource } from "./kinds/generic.ts";
 export type { HttpEndpointResource } from "./kinds/http-endpoint.ts";
+export type { ResiliencyResource } from "./kinds/resiliency.ts";
 export type { SubscriptionResource, SubscriptionRule } from "./kinds/subscription.ts";
 export { formatProblem, type Problem } from "./problem.ts";
 
@@ -34,6 +36,8 @@ export interface LoadedResources {
   readonly subscriptions: readonly SubscriptionResource[];
   /** None when two have one name. */
   readonly httpEndpoints: readonly HttpEndpointResource[];
+  /** In load order, those with errors included: what is later wins over what is earlier. */
+  readonly resiliencies: readonly ResiliencyResource[];
   /** Kinds that are recognised and not used yet. */
   readonly others: readonly GenericResource[];
   /** To log as warnings, see `formatProblem`. */
@@ -72,6 +76,7 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
   const components = new Map<string, ComponentResource>();
   const subscriptions = new Map<string, SubscriptionResource>();
   const endpoints: HttpEndpointResource[] = [];
+  const resiliencies: ResiliencyResource[] = [];
   const others: GenericResource[] = [];
   const duplicates: string[] = [];
   const namespace = audience.env["NAMESPACE"];
@@ -94,6 +99,8 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
       subscriptions.set(resource.name, resource);
     } else if (isHttpEndpoint(resource)) {
       endpoints.push(resource);
+    } else if (isResiliency(resource)) {
+      resiliencies.push(resource);
     } else {
       others.push(resource);
     }
@@ -104,6 +111,7 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
     components: Object.freeze([...components.values()]),
     subscriptions: Object.freeze([...subscriptions.values()]),
     httpEndpoints: Object.freeze(repeated.length > 0 ? [] : endpoints),
+    resiliencies: Object.freeze(resiliencies),
     others: Object.freeze(others),
     problems: Object.freeze([...files.flatMap((file) => file.problems), ...repeated]),
   });
@@ -119,6 +127,10 @@ function isSubscription(resource: Resource): resource is SubscriptionResource {
 
 function isHttpEndpoint(resource: Resource): resource is HttpEndpointResource {
   return resource.kind === "HTTPEndpoint";
+}
+
+function isResiliency(resource: Resource): resource is ResiliencyResource {
+  return resource.kind === "Resiliency";
 }
 
 /** Dapr loads no endpoint at all when two share a name, and only warns. */
@@ -141,7 +153,8 @@ function repeatedEndpoints(endpoints: readonly HttpEndpointResource[]): Problem[
 function describeDuplicate(resource: ComponentResource, existing: ComponentResource): string {
   return (
     `duplicate definition of Component name ${componentLabel(resource)} ` +
-    `with existing ${componentLabel(existing)}`
+    `with existing ${componentLabel(existing)} ` +
+    `(${formatPlace(resource.origin)} and ${formatPlace(existing.origin)}; rename one)`
   );
 }
 

@@ -74,6 +74,11 @@ export class Section {
     return this.#find(key)?.at ?? this.#map;
   }
 
+  /** All keys, in file order, for a mapping whose keys are names. */
+  keys(): readonly string[] {
+    return [...this.#map.entries.values()].map((entry) => entry.key);
+  }
+
   /** Full name of a key, for messages. */
   nameOf(key: string): string {
     return this.path === "" ? key : `${this.path}.${key}`;

@@ -24,8 +24,11 @@ import {
   parseTimeout,
   percentEncode,
   readMetadata,
+  relayedPairs,
   sendableName,
   sentTooLarge,
+  statusCodeOf,
+  trailerPairs,
 } from "../lib/grpc-wire.ts";
 
 /** A status text above this is cut, and larger details are left out: clients refuse larger header blocks. */
@@ -59,6 +62,7 @@ export class ServerCall implements GrpcCall {
   #abort: AbortController | undefined;
   #abortReason: ApiError | undefined;
   #deadline: Timer | undefined;
+  #deadlineMs: number | undefined;
   #extraHeaders: OutgoingHttpHeaders | undefined;
   #trailers: OutgoingHttpHeaders | undefined;
   #ended = false;
@@ -99,6 +103,10 @@ export class ServerCall implements GrpcCall {
     return this.#ended;
   }
 
+  get clock(): Clock {
+    return this.#host.clock;
+  }
+
   get encoding(): string | undefined {
     return this.headers["grpc-encoding"] as string | undefined;
   }
@@ -124,15 +132,26 @@ export class ServerCall implements GrpcCall {
       const text = `grpc: Decompressor is not installed for grpc-encoding "${this.encoding}"`;
       throw statusError(GrpcCode.Unimplemented, text);
     }
+    this.startDeadline();
+  }
+
+  /** Throws ApiError for a deadline that cannot be read. */
+  startDeadline(): void {
     const timeout = this.headers["grpc-timeout"] as string | undefined;
     if (timeout === undefined) return;
     const timeoutMs = parseTimeout(timeout);
     if (timeoutMs === undefined)
       throw statusError(GrpcCode.Internal, `malformed grpc-timeout: ${JSON.stringify(timeout)}`);
+    this.#deadlineMs = this.startMs + timeoutMs;
     if (timeoutMs > maxTimerMs) return;
     const expire = (): void =>
       this.abort(statusError(GrpcCode.DeadlineExceeded, "context deadline exceeded"));
     this.#deadline = this.#host.clock.setTimeout(expire, Math.ceil(timeoutMs));
+  }
+
+  /** What is left of the client's deadline, ms; undefined without one. */
+  timeLeftMs(): number | undefined {
+    return this.#deadlineMs === undefined ? undefined : this.#deadlineMs - this.#host.clock.monotonicMs();
   }
 
   /** Ends the call from outside with this error: the handler's signal is aborted, the status goes out. */
@@ -204,10 +223,21 @@ export class ServerCall implements GrpcCall {
    */
   async sendMessage(message: Uint8Array): Promise<void> {
     this.#checkSize(message);
-    const { stream } = this;
     if (this.#gone()) return;
-    if (!stream.headersSent) this.#respond();
-    if (stream.write(encodeFrame(message))) return;
+    if (!this.stream.headersSent) this.#respond();
+    await this.#write(encodeFrame(message));
+  }
+
+  /** Bytes of messages as they are, behind these headers if they are the first. */
+  async passOn(headers: readonly string[], bytes: Uint8Array): Promise<void> {
+    if (this.#gone()) return;
+    if (!this.stream.headersSent) this.#respondWith(headers);
+    await this.#write(bytes);
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    const { stream } = this;
+    if (stream.write(bytes)) return;
     await new Promise<void>((resolve) => {
       this.#writer = resolve;
       stream.once("drain", resolve);
@@ -216,9 +246,18 @@ export class ServerCall implements GrpcCall {
     this.#writer = ignore;
   }
 
-  /** For whoever writes to `stream` itself (the proxy): records the status, sends nothing. */
-  markEnded(code: number): void {
-    if (!this.#ended) this.#finish(code);
+  /**
+   * Ends a proxied call with the trailers of the app's answer, and its last or only bytes before them. Without any
+   * bytes there are no headers either.
+   */
+  endPassed(headers: readonly string[], bytes: Uint8Array, trailers: readonly string[]): void {
+    if (this.#gone()) return;
+    const fields = fieldsOf(trailers);
+    const code = statusCodeOf(trailers);
+    if (code === undefined) fields["grpc-status"] = String(GrpcCode.Unknown);
+    if (bytes.length > 0 && !this.stream.headersSent) this.#respondWith(headers);
+    this.#finish(code ?? GrpcCode.Unknown);
+    this.#endWith(fields, bytes);
   }
 
   /** Sends the only message of a unary call and OK. */
@@ -234,12 +273,16 @@ export class ServerCall implements GrpcCall {
   /** Ends the call with a status; a second end does nothing. Never throws. */
   end(status: GrpcStatus): void {
     if (this.#gone()) return;
-    const { stream } = this;
     this.#finish(status.code);
-    const trailers = statusHeaders(status, this.#trailers);
+    this.#endWith(statusHeaders(status, this.#trailers), noBytes);
+  }
+
+  #endWith(trailers: OutgoingHttpHeaders, bytes: Uint8Array): void {
+    const { stream } = this;
     if (stream.headersSent) {
       this.#sendTrailers(trailers);
-      stream.end();
+      if (bytes.length === 0) stream.end();
+      else stream.end(bytes);
       return;
     }
     stream.respond({ ...baseHeaders, ...this.#extraHeaders, ...trailers }, { endStream: true });
@@ -256,6 +299,11 @@ export class ServerCall implements GrpcCall {
     const headers =
       this.#extraHeaders === undefined ? baseHeaders : { ...baseHeaders, ...this.#extraHeaders };
     this.stream.respond(headers, { waitForTrailers: true });
+  }
+
+  #respondWith(headers: readonly string[]): void {
+    const fields = { ...baseHeaders, ...this.#extraHeaders, ...fieldsOf(headers) };
+    this.stream.respond(fields, { waitForTrailers: true });
   }
 
   #sendTrailers(trailers: OutgoingHttpHeaders): void {
@@ -325,6 +373,8 @@ class Arrivals {
   }
 }
 
+const noBytes = new Uint8Array(0);
+
 const baseHeaders: OutgoingHttpHeaders = Object.freeze({
   ":status": 200,
   "content-type": "application/grpc",
@@ -357,6 +407,15 @@ function added(
   return text === undefined ? headers : append(headers, lower, text);
 }
 
+/** Wire pairs as node takes them. Whatever node would refuse is left out: pairs may come from any participant. */
+function fieldsOf(pairs: readonly string[]): OutgoingHttpHeaders {
+  const fields: OutgoingHttpHeaders = {};
+  for (const list of [trailerPairs(pairs), relayedPairs(pairs)]) {
+    for (let i = 0; i + 1 < list.length; i += 2) append(fields, list[i]!, list[i + 1]!);
+  }
+  return fields;
+}
+
 function append(headers: OutgoingHttpHeaders | undefined, name: string, text: string): OutgoingHttpHeaders {
   const all = headers ?? {};
   const known = all[name];
@@ -366,7 +425,8 @@ function append(headers: OutgoingHttpHeaders | undefined, name: string, text: st
   return all;
 }
 
-function truncated(): GrpcWireError {
+/** The peer ended its side inside a message. */
+export function truncated(): GrpcWireError {
   return new GrpcWireError(GrpcCode.Internal, "unexpected EOF: the stream ended inside a message");
 }
 

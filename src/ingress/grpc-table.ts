@@ -17,6 +17,8 @@ export type MethodTable = {
   readonly methods: ReadonlyMap<string, TableMethod>;
   /** Names of the services that have at least one mounted method. */
   readonly services: ReadonlySet<string>;
+  /** Paths of all methods of these services, mounted or not. */
+  readonly declared: ReadonlySet<string>;
 };
 
 export type MethodSource = () => Promise<readonly GrpcMethod[]> | readonly GrpcMethod[];
@@ -26,6 +28,7 @@ export async function loadTable(source: MethodSource): Promise<MethodTable> {
   const [mounted, proto] = await Promise.all([source(), import("@bufbuild/protobuf")]);
   const methods = new Map<string, TableMethod>();
   const services = new Set<string>();
+  const declared = new Set<string>();
   for (const method of mounted) {
     if (methods.has(method.path)) throw new Error(`gRPC method ${method.path} is mounted twice`);
     const { input, output, parent } = method.method;
@@ -35,9 +38,11 @@ export async function loadTable(source: MethodSource): Promise<MethodTable> {
       encode: (init) =>
         proto.toBinary(output, proto.create(output, init as Parameters<typeof proto.create>[1])),
     });
+    if (services.has(parent.typeName)) continue;
     services.add(parent.typeName);
+    for (const { name } of parent.methods) declared.add(`/${parent.typeName}/${name}`);
   }
-  return { methods, services };
+  return { methods, services, declared };
 }
 
 function decoded(

@@ -14,12 +14,14 @@ import {
 } from "node:http2";
 import type { Clock } from "../../mesh/index.ts";
 import { ApiError, GrpcCode, grpcCodeName, toApiError } from "../api/errors.ts";
+import type { GrpcProxy } from "../api/grpc.ts";
 import { grpcErrorOfHttp } from "../api/status.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { encodeBinary, GrpcWireError, isGrpcContentType } from "../lib/grpc-wire.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { type CallHost, type GrpcStatus, ServerCall, statusError } from "./grpc-call.ts";
+import { ProxyIngress } from "./grpc-proxy.ts";
 import {
   loadTable,
   type MethodSource,
@@ -57,8 +59,8 @@ export type GrpcServerOptions = {
   readonly apiLogging?: boolean;
   /** Runs before every call, also unknown ones; throws ApiError to refuse it. */
   readonly guard?: (call: ServerCall) => void;
-  /** Takes calls whose path is not mounted (the proxy). `unknown` is the text of Unimplemented that it replaces. */
-  readonly onUnknown?: (call: ServerCall, unknown: string) => void;
+  /** Takes calls of services that are not mounted; without it they are Unimplemented. */
+  readonly proxy?: GrpcProxy;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -95,6 +97,7 @@ class GrpcIngress {
   readonly #token: Buffer | undefined;
   readonly #calls = new Set<ServerCall>();
   readonly #sessions = new Set<ServerHttp2Session>();
+  readonly #proxy: ProxyIngress | undefined;
   #table: MethodTable | undefined;
   #loading: Promise<MethodTable> | undefined;
 
@@ -102,7 +105,8 @@ class GrpcIngress {
     this.#options = options;
     this.#token = options.apiToken === undefined ? undefined : Buffer.from(options.apiToken);
     const labels = ["grpc_server_method", "grpc_server_status"];
-    const { clock, metrics, maxMessageBytes } = options;
+    const { clock, metrics, maxMessageBytes, proxy } = options;
+    if (proxy !== undefined) this.#proxy = new ProxyIngress({ proxy, maxMessageBytes });
     const count = metrics.count("grpc_io_server_completed_rpcs", "gRPC calls ended by the server.", labels);
     const latency = metrics.latency(
       "grpc_io_server_server_latency",
@@ -144,7 +148,6 @@ class GrpcIngress {
       session.setLocalWindowSize(sessionWindowBytes);
       this.table().catch(() => {});
     });
-    server.on("error", (error) => this.#options.log.error(`gRPC port: ${error.message}`));
     server.on("sessionError", (error) => this.#options.log.debug(`gRPC connection ended: ${error.message}`));
     server.on("stream", (stream, headers, _flags, raw) => this.#accept(stream, headers, raw));
     return server;
@@ -216,7 +219,10 @@ class GrpcIngress {
 
   #dispatch(call: ServerCall, table: MethodTable): void {
     const method = table.methods.get(call.path);
-    if (method === undefined) return this.#unknown(call, unknownText(call.path, table));
+    if (this.#proxy !== undefined && isForeign(call, method, table))
+      return void this.#pass(call, this.#proxy);
+    if (method === undefined)
+      return call.end({ code: GrpcCode.Unimplemented, message: unknownText(call.path, table) });
     try {
       call.begin();
     } catch (error) {
@@ -226,14 +232,11 @@ class GrpcIngress {
     else if (method.stream !== undefined) void this.#stream(call, method, method.stream);
   }
 
-  #unknown(call: ServerCall, text: string): void {
-    if (this.#options.onUnknown === undefined) call.end({ code: GrpcCode.Unimplemented, message: text });
-    else {
-      try {
-        this.#options.onUnknown(call, text);
-      } catch (error) {
-        void this.#fail(call, error);
-      }
+  async #pass(call: ServerCall, proxy: ProxyIngress): Promise<void> {
+    try {
+      await proxy.serve(call);
+    } catch (error) {
+      await this.#fail(call, error);
     }
   }
 
@@ -307,6 +310,15 @@ class GrpcIngress {
 const codeNames: ReadonlyMap<number, string> = new Map(
   Object.values(GrpcCode).map((code) => [code, grpcCodeName(code)]),
 );
+
+/** Whether a call is for an app: its method is neither here nor one of a service that is here. */
+function isForeign(call: ServerCall, method: TableMethod | undefined, table: MethodTable): boolean {
+  if (method === undefined) return !table.declared.has(call.path);
+  return (
+    method.yields === true &&
+    (call.headers["dapr-app-id"] !== undefined || call.headers["dapr-callee-app-id"] !== undefined)
+  );
+}
 
 /** HTTP answer for what is no gRPC call at all; undefined when it is one. */
 function transportRefusal(headers: IncomingHttpHeaders) {

@@ -12,10 +12,11 @@ const wholeBytes = 256 * 1024;
 const highWaterBytes = 128 * 1024;
 
 export class NodeHttpCall implements HttpCall {
-  readonly verb: string;
-  readonly path: string;
-  readonly rawPath: string;
-  readonly query: string;
+  verb: string;
+  path: string;
+  rawPath: string;
+  query: string;
+  readonly maxBodyBytes: number;
   params: readonly string[] = [];
   endpoint?: string;
   /** Group of the route; empty for the fallback. */
@@ -26,9 +27,10 @@ export class NodeHttpCall implements HttpCall {
   logged = false;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
-  readonly #maxBodyBytes: number;
   #streaming = false;
   #refused = false;
+  #changed: { readonly flat: readonly string[]; named: IncomingMessage["headers"] | undefined } | undefined;
+  #body: Buffer | undefined;
   #abort: AbortController | undefined;
   #search: URLSearchParams | undefined;
 
@@ -42,7 +44,7 @@ export class NodeHttpCall implements HttpCall {
     this.rawPath = mark < 0 ? url : url.slice(0, mark);
     this.path = cleanPath(this.rawPath);
     this.query = mark < 0 ? "" : url.slice(mark + 1);
-    this.#maxBodyBytes = maxBodyBytes;
+    this.maxBodyBytes = maxBodyBytes;
   }
 
   /** A streamed body is above the limit; the connection cannot be used again. */
@@ -68,11 +70,36 @@ export class NodeHttpCall implements HttpCall {
   }
 
   get headers(): IncomingMessage["headers"] {
-    return this.#request.headers;
+    return this.#changed === undefined
+      ? this.receivedHeaders()
+      : (this.#changed.named ??= byName(this.#changed.flat));
   }
 
   get rawHeaders(): readonly string[] {
-    return this.#request.rawHeaders;
+    return this.#changed?.flat ?? this.receivedRawHeaders();
+  }
+
+  /** `HTTP/1.1` or `HTTP/2.0`. */
+  get protocol(): string {
+    return `HTTP/${this.#request.httpVersion}`;
+  }
+
+  /** A middleware wants another path (encoded) and query (raw). */
+  moveTo(rawPath: string, query: string): void {
+    this.rawPath = rawPath;
+    this.path = cleanPath(rawPath);
+    this.query = query;
+    this.#search = undefined;
+  }
+
+  /** A middleware wants these headers, a flat list. */
+  setHeaders(flat: readonly string[]): void {
+    this.#changed = { flat, named: undefined };
+  }
+
+  /** A middleware has read the body, or wants another. */
+  setBody(body: Uint8Array): void {
+    this.#body = Buffer.from(body.buffer, body.byteOffset, body.length);
   }
 
   get remoteAddress(): string {
@@ -91,10 +118,11 @@ export class NodeHttpCall implements HttpCall {
   }
 
   body(): Promise<Buffer> {
+    if (this.#body !== undefined) return Promise.resolve(this.#body);
     const request = this.#request;
     if (!this.hasBody()) return Promise.resolve(noBody);
     const declared = request.headers["content-length"];
-    if (declared !== undefined && Number(declared) > this.#maxBodyBytes)
+    if (declared !== undefined && Number(declared) > this.maxBodyBytes)
       return Promise.reject(this.#bodyTooLarge());
     if (this.expectsContinue()) this.#response.writeContinue();
     return new Promise((resolve, reject) => {
@@ -102,7 +130,7 @@ export class NodeHttpCall implements HttpCall {
       let size = 0;
       request.on("data", (chunk: Buffer) => {
         size += chunk.length;
-        if (size > this.#maxBodyBytes) {
+        if (size > this.maxBodyBytes) {
           request.pause();
           reject(this.#bodyTooLarge());
           return;
@@ -118,12 +146,13 @@ export class NodeHttpCall implements HttpCall {
   }
 
   async content(): Promise<Uint8Array | BodyStream> {
+    if (this.#body !== undefined) return this.#body;
     if (!this.hasBody()) return noBody;
     const stated = this.#request.headers["content-length"];
     const declared = stated === undefined ? undefined : Number(stated);
-    if (declared !== undefined && declared > this.#maxBodyBytes) {
+    if (declared !== undefined && declared > this.maxBodyBytes) {
       this.#refused = true;
-      return failedBody(new BodyTooLarge(this.#maxBodyBytes), declared);
+      return failedBody(new BodyTooLarge(this.maxBodyBytes), declared);
     }
     if (declared !== undefined && declared <= wholeBytes) return this.body();
     if (this.expectsContinue()) this.#response.writeContinue();
@@ -131,7 +160,7 @@ export class NodeHttpCall implements HttpCall {
     if (declared !== undefined) return queue;
     // What came in one packet with the head is there after this.
     await new Promise<void>((resolve) => setImmediate(resolve));
-    return queue.ended ? queue.takeReady(this.#maxBodyBytes) : queue;
+    return queue.ended ? queue.takeReady(this.maxBodyBytes) : queue;
   }
 
   #stream(length: number | undefined): BodyQueue {
@@ -144,9 +173,9 @@ export class NodeHttpCall implements HttpCall {
     const queue = new BodyQueue({ onTaken, onCancel: () => this.discardBody() }, length);
     request.on("data", (chunk: Buffer) => {
       size += chunk.length;
-      if (size > this.#maxBodyBytes) {
+      if (size > this.maxBodyBytes) {
         this.#refused = true;
-        queue.fail(new BodyTooLarge(this.#maxBodyBytes));
+        queue.fail(new BodyTooLarge(this.maxBodyBytes));
       }
       queue.push(chunk);
       if (queue.bufferedBytes >= highWaterBytes) request.pause();
@@ -178,6 +207,14 @@ export class NodeHttpCall implements HttpCall {
     return metadata;
   }
 
+  protected receivedHeaders(): IncomingMessage["headers"] {
+    return this.#request.headers;
+  }
+
+  protected receivedRawHeaders(): readonly string[] {
+    return this.#request.rawHeaders;
+  }
+
   protected hasBody(): boolean {
     const { headers } = this.#request;
     return headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
@@ -196,9 +233,21 @@ export class NodeHttpCall implements HttpCall {
   #bodyTooLarge(): ApiError {
     this.#response.shouldKeepAlive = false;
     return bodyUnreadable(
-      `http: request body too large (limit ${this.#maxBodyBytes} bytes, set by --max-body-size)`,
+      `http: request body too large (limit ${this.maxBodyBytes} bytes, set by --max-body-size)`,
     );
   }
+}
+
+/** As node names them: lower case, repeated ones joined. */
+function byName(flat: readonly string[]): IncomingMessage["headers"] {
+  const named: Record<string, string> = {};
+  for (let i = 0; i + 1 < flat.length; i += 2) {
+    const name = flat[i]!.toLowerCase();
+    const before = named[name];
+    named[name] =
+      before === undefined ? flat[i + 1]! : `${before}${name === "cookie" ? "; " : ", "}${flat[i + 1]!}`;
+  }
+  return named;
 }
 
 function bodyUnreadable(reason: string, cause?: unknown): ApiError {

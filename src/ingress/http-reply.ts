@@ -83,7 +83,7 @@ function isBodiless(status: number, verb: string): boolean {
 }
 
 /** Header lines of a reply as a flat list of names and values. */
-function flatHeaders(reply: HttpReply): string[] {
+export function flatHeaders(reply: HttpReply): string[] {
   const headers: string[] = reply.rawHeaders === undefined ? [] : [...reply.rawHeaders];
   for (const name in reply.headers) {
     const value = reply.headers[name]!;

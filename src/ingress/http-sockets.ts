@@ -20,6 +20,7 @@ import { sendHttp1, sendHttp2 } from "./http-reply.ts";
 import type { HttpIngress } from "./http-steps.ts";
 import { Http2Call } from "./http2-call.ts";
 import { listenOn, type ListenTarget } from "./listen.ts";
+import { withKnownVerb } from "./unknown-verb.ts";
 
 /** Time for a client to send its header, ms (Dapr's). */
 const headerTimeoutMs = 10_000;
@@ -48,6 +49,11 @@ export type HttpSocketsOptions = {
   readonly log: Log;
 };
 
+/** node's own listener: gives a connection to a new parser. */
+type ToParser = (this: Server, socket: Duplex) => void;
+
+type ClientError = NodeJS.ErrnoException & { readonly rawPacket?: Buffer };
+
 export class HttpSockets {
   readonly #options: HttpSocketsOptions;
   readonly #maxHeaderBytes: number;
@@ -55,6 +61,8 @@ export class HttpSockets {
   readonly #sessions = new Set<ServerHttp2Session>();
   /** Connections that have not said yet what they speak. */
   readonly #undecided = new Set<Socket>();
+  /** Connections that go on under another parser (unknown-verb.ts). */
+  readonly #takenOver = new WeakSet<Duplex>();
   readonly #http2: Http2Server | undefined;
 
   constructor(options: HttpSocketsOptions) {
@@ -106,9 +114,22 @@ export class HttpSockets {
     server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       upgradeToH2c(this.#http2!, request, socket, head);
     });
-    server.on("clientError", refuse);
-    if (this.#http2 !== undefined) this.#sniff(server, this.#http2);
+    const [toHttp1] = server.listeners("connection") as ToParser[];
+    server.on("clientError", (error: ClientError, socket: Duplex) =>
+      this.#onBadRequest(error, socket, (renamed) => toHttp1!.call(server, renamed)),
+    );
+    if (this.#http2 !== undefined) this.#sniff(server, this.#http2, toHttp1!);
     return server;
+  }
+
+  /** A verb that node does not know is no bad request; everything else is. */
+  #onBadRequest(error: ClientError, socket: Duplex, parse: (socket: Duplex) => void): void {
+    // The parser that was left behind may still complain, e.g. about its time.
+    if (this.#takenOver.has(socket)) return;
+    const renamed = error.code === "HPE_INVALID_METHOD" ? withKnownVerb(socket, error.rawPacket) : undefined;
+    if (renamed === undefined) return refuse(error, socket);
+    this.#takenOver.add(socket);
+    parse(renamed);
   }
 
   #answerHttp1(request: IncomingMessage, response: ServerResponse): void {
@@ -162,15 +183,14 @@ export class HttpSockets {
   }
 
   /** Hands every connection to the server of the protocol that its first bytes show. */
-  #sniff(server: Server, http2: Http2Server): void {
-    const [toHttp1] = server.listeners("connection") as ((this: Server, socket: Socket) => void)[];
+  #sniff(server: Server, http2: Http2Server, toHttp1: ToParser): void {
     server.removeAllListeners("connection");
     server.on("connection", (socket: Socket) => {
       this.#undecided.add(socket);
       firstBytes(socket, (isHttp2) => {
         this.#undecided.delete(socket);
         if (isHttp2) http2.emit("connection", socket);
-        else toHttp1!.call(server, socket);
+        else toHttp1.call(server, socket);
       });
       socket.once("close", () => this.#undecided.delete(socket));
     });
@@ -242,8 +262,8 @@ function firstBytes(socket: Socket, decided: (isHttp2: boolean) => void): void {
   socket.setTimeout(headerTimeoutMs);
 }
 
-/** Answers what is no HTTP, too much of it, or a verb that node's parser does not know, and ends the connection. */
-function refuse(error: NodeJS.ErrnoException & { readonly rawPacket?: Buffer }, socket: Duplex): void {
+/** Answers what is no HTTP, or too much of it, and ends the connection. */
+function refuse(error: ClientError, socket: Duplex): void {
   if (!socket.writable) return void socket.destroy();
   const unknownVerb = error.code === "HPE_INVALID_METHOD" && /^[\w-]+ /.test(String(error.rawPacket));
   const line = unknownVerb ? "501 Not Implemented" : (refusals[error.code ?? ""] ?? "400 Bad Request");

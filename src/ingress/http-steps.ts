@@ -174,7 +174,7 @@ function failure(thrown: unknown, call: HttpCall, log: Log): HttpReply {
 const jsonHeaders = Object.freeze({ "Content-Type": "application/json" });
 
 /** Header lines of refusals in plain text. */
-export const textHeaders = Object.freeze({
+const textHeaders = Object.freeze({
   "Content-Type": "text/plain; charset=utf-8",
   "X-Content-Type-Options": "nosniff",
 });

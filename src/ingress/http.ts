@@ -2,9 +2,10 @@
  * The HTTP ports of a sidecar: the API port and the public one. The steps of a request stand in http-steps.ts, the
  * connections in http-sockets.ts, replies on the wire in http-reply.ts.
  */
+import { pageNotFound } from "../api/api-lists.ts";
 import type { HttpCall, HttpReply, HttpRoute } from "../api/http.ts";
 import { HttpSockets, type HttpSocketsOptions } from "./http-sockets.ts";
-import { HttpIngress, type HttpSteps, textHeaders } from "./http-steps.ts";
+import { HttpIngress, type HttpSteps } from "./http-steps.ts";
 import type { ListenTarget } from "./listen.ts";
 import { cleanPath, Router } from "./router.ts";
 
@@ -43,6 +44,6 @@ export function createPublicServer(options: PublicServerOptions): HttpServer {
 
 function noRoute(router: Router, call: HttpCall): HttpReply {
   const verbs = router.verbs(cleanPath(call.rawPath));
-  if (verbs.length === 0) return { status: 404, headers: textHeaders, body: "404 page not found\n" };
+  if (verbs.length === 0) return pageNotFound;
   return { status: 405, headers: { Allow: verbs } };
 }

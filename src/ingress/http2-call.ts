@@ -15,7 +15,7 @@ export class Http2Call extends NodeHttpCall {
     this.#http2 = request;
   }
 
-  override get headers(): IncomingMessage["headers"] {
+  protected override receivedHeaders(): IncomingMessage["headers"] {
     if (this.#named === undefined) {
       const named: Record<string, string | string[] | undefined> = {};
       for (const [name, value] of Object.entries(this.#http2.headers))
@@ -26,7 +26,7 @@ export class Http2Call extends NodeHttpCall {
     return this.#named;
   }
 
-  override get rawHeaders(): readonly string[] {
+  protected override receivedRawHeaders(): readonly string[] {
     if (this.#flat === undefined) {
       const raw = this.#http2.rawHeaders;
       const flat: string[] = [];

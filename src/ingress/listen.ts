@@ -1,6 +1,6 @@
 /** Binding of API ports: TCP addresses and socket files, with Dapr's patience for a port that is still taken. */
 import { rmSync } from "node:fs";
-import type { Server } from "node:net";
+import { connect, type Server } from "node:net";
 import type { Clock } from "../../mesh/index.ts";
 
 /** An empty host means all addresses of this machine. */
@@ -10,7 +10,8 @@ export type ListenTarget = { readonly host: string; readonly port: number } | { 
 const retryMs = 250;
 
 /** Listens once. Resolves with the bound port, 0 for a socket file. */
-export function listenOn(server: Server, target: ListenTarget): Promise<number> {
+export async function listenOn(server: Server, target: ListenTarget): Promise<number> {
+  if ("socketPath" in target) await freeSocketFile(target.socketPath);
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     const done = (): void => {
@@ -20,11 +21,30 @@ export function listenOn(server: Server, target: ListenTarget): Promise<number> 
       const address = server.address();
       resolve(typeof address === "object" && address !== null ? address.port : 0);
     };
-    if ("socketPath" in target) {
-      // A socket file of a killed sidecar would make the address look taken.
-      rmSync(target.socketPath, { force: true });
-      server.listen(target.socketPath, done);
-    } else server.listen({ port: target.port, ...(target.host === "" ? {} : { host: target.host }) }, done);
+    if ("socketPath" in target) server.listen(target.socketPath, done);
+    else server.listen({ port: target.port, ...(target.host === "" ? {} : { host: target.host }) }, done);
+  });
+}
+
+/** The file of a killed sidecar makes the address look taken; that of a living one is. Rejects with EADDRINUSE. */
+async function freeSocketFile(path: string): Promise<void> {
+  if (await answers(path)) {
+    const taken: NodeJS.ErrnoException = new Error(`another process listens on ${path}`);
+    taken.code = "EADDRINUSE";
+    throw taken;
+  }
+  rmSync(path, { force: true });
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const finish = (alive: boolean): void => {
+      socket.destroy();
+      resolve(alive);
+    };
+    socket.once("connect", () => finish(true));
+    socket.once("error", () => finish(false));
   });
 }
 

@@ -27,9 +27,31 @@ const maxLength = 16 * 1024;
 const maxErrorLength = 200;
 const limits = { maxAstNodes: 4_000, maxDepth: 100, maxListElements: 1_000, maxMapEntries: 1_000 };
 
+/** Standard functions that the library lacks. */
+function addMissing(environment: Environment): void {
+  const bytes = (a: Uint8Array, b: Uint8Array): number => Buffer.compare(a, b);
+  environment
+    .registerFunction("matches(string, string): bool", (text: string, pattern: string) =>
+      new RegExp(pattern, "u").test(text),
+    )
+    .registerFunction("int(uint): int", (value: { valueOf(): bigint }) => value.valueOf())
+    .registerFunction("int(google.protobuf.Timestamp): int", (time: Date) =>
+      BigInt(Math.floor(time.getTime() / 1000)),
+    )
+    .registerFunction("string(google.protobuf.Timestamp): string", (time: Date) =>
+      time.toISOString().replace(/\.?0*Z$/, "Z"),
+    )
+    .registerFunction("string(google.protobuf.Duration): string", String)
+    .registerOperator("bytes < bytes", (a: Uint8Array, b: Uint8Array) => bytes(a, b) < 0)
+    .registerOperator("bytes <= bytes", (a: Uint8Array, b: Uint8Array) => bytes(a, b) <= 0)
+    .registerOperator("bytes > bytes", (a: Uint8Array, b: Uint8Array) => bytes(a, b) > 0)
+    .registerOperator("bytes >= bytes", (a: Uint8Array, b: Uint8Array) => bytes(a, b) >= 0);
+}
+
 /** Makes a compiler for expressions over these variables; no others are known to them. */
 export function celCompiler(variables: Readonly<Record<string, CelType>>): (text: string) => CelExpression {
   const environment = new Environment({ limits, homogeneousAggregateLiterals: false });
+  addMissing(environment);
   for (const [name, type] of Object.entries(variables)) environment.registerVariable(name, type);
   return (text) => compile(environment, text);
 }
@@ -45,7 +67,7 @@ function compile(environment: Environment, text: string): CelExpression {
   }
   const checked = parsed.check();
   return {
-    type: checked.type === undefined ? "dyn" : checked.type,
+    type: checked.type ?? "dyn",
     fault: checked.error === undefined ? undefined : celError(checked.error).message,
     run(values) {
       try {
@@ -65,6 +87,12 @@ function celError(thrown: unknown): CelError {
     readonly message?: string;
   };
   const line = (summary ?? message ?? String(thrown)).split("\n", 1)[0]!;
+  // Two of its summaries end with the value itself, one quotes it.
+  const bare = line.replace(/^(Invalid [\w ]+): .*/, "$1").replace(/"[^"]*"/g, '"…"');
+  return celErrorAt(bare, range);
+}
+
+function celErrorAt(line: string, range: { readonly start: number } | undefined): CelError {
   const text = line.length > maxErrorLength ? `${line.slice(0, maxErrorLength)}…` : line;
   return new CelError(range === undefined ? text : `${text} (at character ${range.start + 1})`);
 }

@@ -11,12 +11,20 @@ export type Metadata = ReadonlyMap<string, readonly string[]>;
 export const maxTimerMs = 2_147_483_647;
 
 const unitMs: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
+const maxTimeoutDigits = 99_999_999;
 const timeoutForm = /^(\d{1,8})([HMSmun])$/;
 
 /** `grpc-timeout` in ms; undefined when it is malformed. */
 export function parseTimeout(text: string): number | undefined {
   const match = timeoutForm.exec(text);
   return match === null ? undefined : Number(match[1]) * unitMs[match[2]!]!;
+}
+
+/** A time as `grpc-timeout`, rounded up; at least 1 ms. */
+export function encodeTimeout(timeMs: number): string {
+  const wholeMs = Math.max(1, Math.ceil(timeMs));
+  if (wholeMs <= maxTimeoutDigits) return `${wholeMs}m`;
+  return `${Math.min(Math.ceil(wholeMs / 1000), maxTimeoutDigits)}S`;
 }
 
 /** Text that needs no encoding; a space at either end would be taken for padding of the header. */
@@ -81,6 +89,43 @@ export function headerText(value: string): string | undefined {
   return text.replace(/^[ \t]+|[ \t]+$/g, "");
 }
 
+/** Headers of the transport that a proxy hands on, since bytes pass through as they are. */
+const relayed = new Set([
+  "content-type",
+  "user-agent",
+  "grpc-timeout",
+  "grpc-encoding",
+  "grpc-accept-encoding",
+]);
+/** How a call ended, in wire form. */
+const statusNames = new Set(["grpc-status", "grpc-message", "grpc-status-details-bin"]);
+
+/** The wire pairs of `raw` that concern the bytes of the messages and the client, for a proxy. */
+export function relayedPairs(raw: readonly string[]): string[] {
+  return pickPairs(raw, (name) => relayed.has(name));
+}
+
+/** The wire pairs of trailers, with the status among them. */
+export function trailerPairs(raw: readonly string[]): string[] {
+  return pickPairs(raw, (name) => statusNames.has(name) || sendableName(name));
+}
+
+/** Code in trailer pairs; undefined when they have none, or what is no number. */
+export function statusCodeOf(pairs: readonly string[]): number | undefined {
+  for (let i = 0; i + 1 < pairs.length; i += 2) {
+    if (pairs[i] === "grpc-status") return /^\d{1,3}$/.test(pairs[i + 1]!) ? Number(pairs[i + 1]) : undefined;
+  }
+  return undefined;
+}
+
+/** Trailers that say nothing but a status. */
+export function statusPairs(code: number, message: string, details?: Uint8Array): string[] {
+  const pairs = ["grpc-status", String(code)];
+  if (message !== "") pairs.push("grpc-message", percentEncode(message));
+  if (details !== undefined) pairs.push("grpc-status-details-bin", encodeBinary(details));
+  return pairs;
+}
+
 /** Request names that a server gives to its handlers beside plain metadata (as Go's server does). */
 const handedOn = new Set([":authority", "content-type", "user-agent", "grpc-accept-encoding"]);
 
@@ -116,10 +161,14 @@ export function encodeBinary(bytes: Uint8Array): string {
 
 /** The sendable wire pairs of a flat list: raw headers received, or pairs about to be sent. Names in lower case. */
 export function sendablePairs(raw: readonly string[]): string[] {
+  return pickPairs(raw, sendableName);
+}
+
+function pickPairs(raw: readonly string[], wanted: (name: string) => boolean): string[] {
   const pairs: string[] = [];
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = raw[i]!.toLowerCase();
-    const text = sendableName(name) ? headerText(raw[i + 1]!) : undefined;
+    const text = wanted(name) ? headerText(raw[i + 1]!) : undefined;
     if (text !== undefined) pairs.push(name, text);
   }
   return pairs;

@@ -22,6 +22,18 @@ describe("metrics", () => {
     ]);
   });
 
+  it("shows the value that a gauge was set to last", () => {
+    const metrics = createMetrics("a");
+    const gauge = metrics.gauge("depth", "Depth.", ["queue"]);
+    gauge(7, "x");
+    gauge(3, "x");
+    expect(lines(metrics.render(), "dapr_depth")).toEqual([
+      "# HELP dapr_depth Depth.",
+      "# TYPE dapr_depth gauge",
+      'dapr_depth{app_id="a",queue="x"} 3',
+    ]);
+  });
+
   it("puts a latency into the first bucket that holds it; buckets are cumulative", () => {
     const metrics = createMetrics("a");
     const latency = metrics.latency("wait", "Wait.", []);

@@ -16,11 +16,17 @@ const maxSeries = 2_000;
 /** Records one event. Label values in the order of the family's label names. */
 export type CountFamily = (...labels: string[]) => void;
 export type LatencyFamily = (latencyMs: number, ...labels: string[]) => void;
+/** Sets the current value. */
+export type GaugeFamily = (value: number, ...labels: string[]) => void;
 
 export type Metrics = {
-  /** Family `dapr_<name>` with `app_id` and these labels. Asking again for a name gives the same family. */
+  /**
+   * Family `dapr_<name>` with these labels, and `app_id` = the own app unless it is among them. Asking again for a name
+   * gives the same family.
+   */
   count(name: string, help: string, labels: readonly string[]): CountFamily;
   latency(name: string, help: string, labels: readonly string[]): LatencyFamily;
+  gauge(name: string, help: string, labels: readonly string[]): GaugeFamily;
   /** Text exposition; a family appears after its first record. */
   render(): string;
   readonly contentType: string;
@@ -55,6 +61,12 @@ export function createMetrics(appId: string): Metrics {
         series.buckets[bucketOf(latencyMs)]!++;
       };
     },
+    gauge(name, help, labels) {
+      const gauges = family(name, () => new Family(`dapr_${name}`, "gauge", help, appId, labels, newCounter));
+      return (value, ...values) => {
+        gauges.series(values).value = value;
+      };
+    },
     render: () => [...families.values()].map((each) => each.render()).join("") + processMetrics(),
     contentType: "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
   };
@@ -64,6 +76,7 @@ export function createMetrics(appId: string): Metrics {
 export const noMetrics: Metrics = Object.freeze({
   count: () => () => {},
   latency: () => () => {},
+  gauge: () => () => {},
   render: () => "",
   contentType: "text/plain",
 });
@@ -82,7 +95,7 @@ class Family<S extends Series> {
 
   constructor(
     name: string,
-    type: "counter" | "histogram",
+    type: "counter" | "histogram" | "gauge",
     help: string,
     appId: string,
     labelNames: readonly string[],
@@ -118,10 +131,8 @@ class Family<S extends Series> {
   }
 
   #keep(key: string, values: readonly string[]): S {
-    const pairs = [
-      ["app_id", this.#appId] as const,
-      ...this.#labelNames.map((name, i) => [name, values[i] ?? ""] as const),
-    ];
+    const named = this.#labelNames.map((name, i) => [name, values[i] ?? ""] as const);
+    const pairs = this.#labelNames.includes("app_id") ? named : [["app_id", this.#appId] as const, ...named];
     const sorted = pairs.sort(([a], [b]) => (a < b ? -1 : 1));
     const made = this.#make(sorted.map(([name, value]) => `${name}="${escapeLabel(value)}"`).join(","));
     this.#series.set(key, made);

@@ -24,7 +24,15 @@ export function manualClock(): ManualClock {
     monotonicMs: () => nowMs,
     setTimeout: (task, delayMs) => start(task, delayMs),
     setInterval: (task, periodMs) => start(task, periodMs, periodMs),
-    sleep: (delayMs) => new Promise((resolve) => void start(resolve, delayMs)),
+    sleep: (delayMs, signal) =>
+      new Promise((resolve, reject) => {
+        if (signal?.aborted === true) return reject(signal.reason);
+        const timer = start(resolve, delayMs);
+        signal?.addEventListener("abort", () => {
+          timer.cancel();
+          reject(signal.reason);
+        });
+      }),
     advance(ms) {
       const untilMs = nowMs + ms;
       for (;;) {

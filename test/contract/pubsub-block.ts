@@ -199,6 +199,7 @@ function appChannel(app: PubSubBlockOptions["app"], asked: AppHttpRequest[]): Ap
     listening: () => Promise.resolve(),
     invoke: refuse,
     grpc: refuse,
+    proxy: refuse,
     async http(request) {
       asked.push(request);
       const answer = app!(request);

@@ -105,7 +105,8 @@ function component(
   port: StateStore,
   properties: Readonly<Record<string, string>>,
 ): OpenComponent<StateStore> {
-  const resource = { name } as OpenComponent["resource"];
+  const origin = { file: "store.yaml", line: 1, column: 1 };
+  const resource = { name, origin, metadata: [] } as unknown as OpenComponent["resource"];
   return { resource, port, properties, file: inMemory, capabilities: inMemory.capabilities };
 }
 

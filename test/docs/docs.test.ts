@@ -195,10 +195,11 @@ describe("errors", () => {
 describe("decisions", () => {
   const decisions = pages.map(({ path }) => path).filter((path) => path.startsWith("docs/decisions/"));
 
-  test("are numbered without gaps and listed on the first page", () => {
-    expect(decisions.map((path) => Number(/\/(\d{4})-[a-z0-9-]+\.md$/.exec(path)?.[1]))).toEqual(
-      decisions.map((_, i) => i + 1),
-    );
+  // Numbers are given out before pages are written, so some may be missing.
+  test("have a number each and are listed on the first page", () => {
+    const numbers = decisions.map((path) => Number(/\/(\d{4})-[a-z0-9-]+\.md$/.exec(path)?.[1]));
+    expect(numbers).toEqual([...new Set(numbers)].sort((a, b) => a - b));
+    expect(numbers[0]).toBe(1);
     const listed = new Set(
       page(decisions[0]!).links.map(({ target }) => posix.join("docs/decisions", target)),
     );

@@ -1,6 +1,7 @@
 /**
  * HTTP by hand: a request as written bytes, and an app that answers with written bytes. For what no client would send.
  */
+import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { freePort } from "./ports.ts";
 
@@ -18,6 +19,34 @@ export function rawHttp(port: number, request: string, timeoutMs = 10_000): Prom
     socket.on("close", () => resolve(answer));
     socket.write(request, "latin1");
   });
+}
+
+/** Sends requests on one connection, each after the head of the answer before it. Resolves with the heads. */
+export async function inTurn(
+  port: number,
+  requests: readonly string[],
+  timeoutMs = 10_000,
+): Promise<string[]> {
+  const socket = connect({ port, host: "127.0.0.1" });
+  socket.setEncoding("latin1");
+  socket.setTimeout(timeoutMs, () => socket.destroy(new Error(`no answer within ${timeoutMs} ms`)));
+  socket.on("close", () => socket.emit("error", new Error("the connection was closed")));
+  const answers: string[] = [];
+  try {
+    for (const request of requests) {
+      socket.write(request, "latin1");
+      let answer = "";
+      while (!answer.includes("\r\n\r\n")) {
+        const [chunk] = (await once(socket, "data")) as [string];
+        answer += chunk;
+      }
+      answers.push(answer);
+    }
+    return answers;
+  } finally {
+    socket.removeAllListeners("close").on("error", () => {});
+    socket.destroy();
+  }
 }
 
 export type RawApp = AsyncDisposable & {

@@ -16,10 +16,10 @@ const buildTimeoutMs = 240_000;
 /** How a program is started: command and first arguments. */
 export type BuiltProgram = readonly [command: string, ...args: string[]];
 
-/** The program of test/compat/go, with the modules that its go.sum pins. */
-export function goProgram(): Promise<BuiltProgram> {
-  const source = join(checkout, "test/compat/go");
-  const binary = join(checkout, ".cache/compat/go/program");
+/** The program of a folder of test/compat, with the modules that its go.sum pins. */
+export function goProgram(folder = "go"): Promise<BuiltProgram> {
+  const source = join(checkout, "test/compat", folder);
+  const binary = join(checkout, ".cache/compat", folder, "program");
   return built(source, "*", dirname(binary), async () => {
     await tool("go", ["build", "-mod=readonly", "-o", binary, "."], source, "Go 1.26 or newer");
     return [binary];

@@ -18,12 +18,14 @@ PINS = [
     "dapr==1.18.3",
     "dapr-ext-workflow==1.18.3",
     "googleapis-common-protos==1.76.0",
+    "grpcio-reflection==1.80.0",
     "protobuf==7.36.2",
 ]
 PATTERNS = [
     "dapr/**/*_pb2.py",
     "google/rpc/status_pb2.py",
     "google/rpc/error_details_pb2.py",
+    "grpc_reflection/v1alpha/reflection_pb2.py",
 ]
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KEY = hashlib.sha256("\n".join([*PINS, sys.version]).encode()).hexdigest()[:12]

@@ -27,6 +27,29 @@ export function invokeFailed(id: string, reason: string, cause?: unknown): ApiEr
   });
 }
 
+/** The called sidecar's access control refuses this caller. */
+export function denied(id: string, reason: string, cause?: unknown): ApiError {
+  return new ApiError({
+    code,
+    httpStatus: 403,
+    grpcCode: GrpcCode.Internal,
+    message: `failed to invoke, id: ${id}, err: rpc error: code = PermissionDenied desc = ${reason}`,
+    cause,
+  });
+}
+
+/** An attempt took longer than the timeout of its policy. Over gRPC the words stand alone. */
+export function timedOut(id: string, text: string): ApiError {
+  const said = { message: text, httpMessage: `failed to invoke, id: ${id}, err: ${text}` };
+  return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.DeadlineExceeded, ...said });
+}
+
+/** A circuit breaker did not let the call through. */
+export function breakerRefused(id: string, text: string): ApiError {
+  const said = { message: text, httpMessage: `failed to invoke, id: ${id}, err: ${text}` };
+  return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.Unknown, ...said });
+}
+
 /** A request that can never be valid, e.g. a method name with a control character. */
 export function invalidRequest(reason: string): ApiError {
   return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.InvalidArgument, message: reason });
@@ -45,4 +68,25 @@ export function grpcAppStatus(grpcCode: number, message: string, details: Uint8A
     message,
     grpcStatus: details,
   });
+}
+
+/** A proxied call names no app. */
+export function noProxyTarget(path: string): ApiError {
+  const ours = path.startsWith("/dapr.proto.runtime.");
+  return unknownProxyTarget(
+    ours
+      ? "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found"
+      : "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata",
+  );
+}
+
+/** A proxied call names an app that cannot be or is not there. */
+export function unknownProxyTarget(message: string, cause?: unknown): ApiError {
+  return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.Unknown, message, cause });
+}
+
+/** A proxied call found no instance of an app that is there otherwise. */
+export function noInstance(app: string, cause?: unknown): ApiError {
+  const message = `no instance of ${app} takes calls`;
+  return new ApiError({ code, httpStatus: 503, grpcCode: GrpcCode.Unavailable, message, cause });
 }

@@ -1,5 +1,6 @@
 /** Targets outside the mesh: which id means one, and the call to it. The client is loaded with the first call. */
 import type { Clock, MeshRequest, MeshResponse } from "../../../mesh/index.ts";
+import type { AppPipeline } from "../../app/app-pipeline.ts";
 import type { ExternalServers, ExternalTarget } from "../../app/external.ts";
 import type { HttpEndpoint } from "../../config/http-endpoints.ts";
 import type { SidecarOptions } from "../../config/options.ts";
@@ -8,10 +9,17 @@ import { externalUrl } from "./target.ts";
 export class External {
   readonly #options: SidecarOptions;
   readonly #clock: Clock;
+  readonly #pipeline: AppPipeline | undefined;
   readonly #named: ReadonlyMap<string, ExternalTarget>;
   #servers: Promise<ExternalServers> | undefined;
 
-  constructor(endpoints: readonly HttpEndpoint[], options: SidecarOptions, clock: Clock) {
+  constructor(
+    endpoints: readonly HttpEndpoint[],
+    options: SidecarOptions,
+    clock: Clock,
+    pipeline: AppPipeline | undefined,
+  ) {
+    this.#pipeline = pipeline;
     this.#options = options;
     this.#clock = clock;
     this.#named = new Map(endpoints.map((endpoint) => [endpoint.name, namedTarget(endpoint)]));
@@ -55,6 +63,7 @@ export class External {
     return new ExternalServers({
       maxConcurrency: app.maxConcurrency,
       maxHeaderBytes: api.readBufferBytes,
+      pipeline: this.#pipeline,
       clock: this.#clock,
     });
   }

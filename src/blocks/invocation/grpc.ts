@@ -32,7 +32,9 @@ export function invocationMethods(invocation: Invocation, maxBytes: number): Grp
         ),
         body: message?.data?.value ?? new Uint8Array(0),
       };
-      const answer = await invocation.invoke(request.id, meshRequest, call.signal);
+      const { signal } = call;
+      const invoke = { signal, protocol: "grpc", repeatable: true } as const;
+      const answer = await invocation.invoke(request.id, meshRequest, invoke);
       const response = await wholeAnswer(answer, request.id, maxBytes);
       return response.grpc === undefined
         ? httpAnswer(response, call)

@@ -15,14 +15,17 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   const { id, method } = readTarget(call);
   call.endpoint = `InvokeService/${id}`;
   if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
+  const body = await call.content();
   const request: MeshRequest = {
     verb: knownVerbs.has(call.verb) ? call.verb : "POST",
     path: methodPath(method),
     query: call.query,
     headers: invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders)),
-    body: await call.content(),
+    body,
   };
-  const response = await invocation.invoke(id, request, call.signal);
+  const repeatable = body.length === 0 || call.headers["content-length"] !== undefined;
+  const { signal } = call;
+  const response = await invocation.invoke(id, request, { signal, protocol: "http", repeatable });
   return response.grpc === undefined ? httpAppReply(response) : grpcAppReply(response, response.grpc);
 }
 

@@ -1,20 +1,28 @@
 /** Service invocation as a building block: takes what no other HTTP route takes, and serves calls from the mesh. */
+import type { ServeHandler } from "../../../mesh/index.ts";
+import type { GrpcProxy } from "../../api/grpc.ts";
 import type { HttpCall, HttpReply } from "../../api/http.ts";
 import type { Block, BlockHost } from "../block.ts";
 import { invokeOverHttp } from "./http.ts";
 import { Invocation } from "./invocation.ts";
+import { Peers } from "./peers.ts";
+import { Proxy, proxyVerb } from "./proxy.ts";
 
 export type InvocationBlock = Block & {
   /** The HTTP router's answer to requests without a route. */
   readonly fallback: (call: HttpCall) => Promise<HttpReply>;
+  /** The gRPC server's answer to calls of services that it does not have. */
+  readonly proxy: GrpcProxy;
   /** Handler of calls that arrive over the mesh. */
-  readonly receive: Invocation["receive"];
+  readonly receive: ServeHandler;
   /** Ends connections to servers outside; when no call is under way any more. */
   readonly close: () => Promise<void>;
 };
 
 export function invocationBlock(host: BlockHost): InvocationBlock {
-  const invocation = new Invocation(host);
+  const peers = new Peers(host);
+  const invocation = new Invocation(host, peers);
+  const proxy = new Proxy(host, peers);
   return {
     name: "invocation",
     http: [],
@@ -23,6 +31,8 @@ export function invocationBlock(host: BlockHost): InvocationBlock {
     fallback: (call) => invokeOverHttp(invocation, call),
     metadata: () => ({ httpEndpoints: host.httpEndpoints.map(({ name }) => ({ name })) }),
     close: () => invocation.close(),
-    receive: (request, caller, signal) => invocation.receive(request, caller, signal),
+    proxy: (call) => proxy.call(call),
+    receive: (request, caller, signal) =>
+      (request.verb === proxyVerb ? proxy : invocation).receive(request, caller, signal),
   };
 }

@@ -3,78 +3,56 @@
  * gRPC; a request and its answer are the mesh's.
  */
 import { hostname, networkInterfaces } from "node:os";
+import { readGrpcCaller } from "../../api/grpc-caller.ts";
 import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import type { BlockHost } from "../block.ts";
+import { AccessControl } from "./access-control.ts";
 import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
-import { invokeFailed } from "./errors.ts";
+import type { ExternalTarget } from "../../app/external.ts";
+import { Waits } from "../../resiliency/retry.ts";
+import { denied, invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
+import { type InvokeCall, invokeUnder } from "./policy.ts";
 import { asSentOn, eventStream, refusal } from "./streamed.ts";
+import type { Peers } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
-
-/** Tries after the first, and the wait between them, when a known app has no instance to answer (Dapr's policy). */
-const maxRetries = 3;
-const retryWaitMs = 1_000;
-/** After NATS came back, everybody reconnects and announces within this time, ms. */
-const gatheringMs = 5_000;
-/** Forwarding header sets remembered, one per called app. */
-const maxRemembered = 1_000;
+import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
 
 export class Invocation {
+  /** Who may call the app; also asked for calls that other ways bring in. */
+  readonly access: AccessControl;
   readonly #host: BlockHost;
   readonly #external: External;
   readonly #forwarded: readonly string[];
-  /** Monotonic time of the last reconnect to NATS. */
-  #backSinceMs = Number.NEGATIVE_INFINITY;
-  #met: boolean;
-  readonly #identityByCaller = new Map<string, readonly string[]>();
-  readonly #sent;
-  readonly #received;
-  readonly #answerSent;
-  readonly #answerReceived;
-  readonly #latency;
+  readonly #peers: Peers;
 
-  constructor(host: BlockHost) {
+  constructor(host: BlockHost, peers: Peers) {
     this.#host = host;
-    this.#external = new External(host.httpEndpoints, host.options, host.clock);
-    this.#met = host.mesh.status().connected;
-    host.mesh.onStatus((status) => {
-      if (status.connected && this.#met) this.#backSinceMs = host.clock.monotonicMs();
-      this.#met ||= status.connected;
-    });
+    this.#peers = peers;
+    this.access = new AccessControl(host.configuration.accessControl, host.metrics);
+    this.#external = new External(host.httpEndpoints, host.options, host.clock, host.appPipeline);
     this.#forwarded = forwardingHeaders(host.options.hostIp ?? hostAddress());
-    const { metrics } = host;
-    const name = "runtime_service_invocation";
-    this.#sent = metrics.count(`${name}_req_sent_total`, "Requests sent to other apps.", [
-      "dst_app_id",
-      "type",
-    ]);
-    this.#received = metrics.count(`${name}_req_recv_total`, "Requests received from other apps.", [
-      "src_app_id",
-    ]);
-    this.#answerSent = metrics.count(`${name}_res_sent_total`, "Answers sent.", ["dst_app_id", "status"]);
-    this.#answerReceived = metrics.count(`${name}_res_recv_total`, "Answers received.", [
-      "src_app_id",
-      "status",
-      "type",
-    ]);
-    this.#latency = metrics.latency(`${name}_res_recv_latency_ms`, "Time to an answer, ms.", [
-      "src_app_id",
-      "status",
-    ]);
   }
 
   /**
-   * Calls what an id means (HTTP endpoint, URL, or app, in this order) and resolves with whatever it answers, errors of
-   * the app included. Throws ApiError when nobody answered.
+   * Calls what an id means (HTTP endpoint, URL, or app, in this order), under the policy for it, and resolves with
+   * whatever it answers, errors of the app included. Throws ApiError when nobody answered.
    */
-  async invoke(id: string, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+  async invoke(id: string, request: MeshRequest, call: InvokeCall): Promise<MeshResponse> {
+    const { policies, options } = this.#host;
     const external = this.#external.find(id);
-    if (external !== undefined) return this.#invokeExternal(id, external, request, signal);
-    const { appId, namespace } = this.#host.options;
-    const target = parseAppId(id, namespace);
-    const local = target.app === appId && target.namespace === namespace;
-    return local ? this.#invokeLocal(target, request, signal) : this.#invokeRemote(target, request, signal);
+    if (external !== undefined) {
+      const policy = policies.app(external.key, external.baseUrl);
+      if (policy === undefined) return this.#invokeExternal(id, external, request, call);
+      return invokeUnder(policy, id, request, call, (again, now) =>
+        this.#invokeExternal(id, external, again, now),
+      );
+    }
+    const target = parseAppId(id, options.namespace);
+    const policy = policies.app(id, request.path);
+    if (policy === undefined) return this.#invokeApp(target, request, call);
+    return invokeUnder(policy, id, request, call, (again, now) => this.#invokeApp(target, again, now));
   }
 
   /**
@@ -90,21 +68,29 @@ export class Invocation {
 
   /** Answers a call that arrived over the mesh. An Error becomes the caller's `err` text. */
   async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
-    this.#received(caller.app);
+    this.#peers.traffic.received(caller.app);
     const { app, options } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
+    this.#admit(request, caller);
     try {
       const response = await app.invoke(
-        { ...request, headers: this.#nameCaller(this.#forApp(request), caller) },
+        { ...request, headers: this.#peers.nameCaller(this.#forApp(request), caller) },
         signal,
       );
-      this.#answerSent(caller.app, statusLabel(response));
+      this.#peers.traffic.answerSent(caller.app, statusLabel(response));
       return response;
     } catch (error) {
       this.#host.log.debug(`call of ${caller.app} to ${options.appId} failed: ${String(error)}`);
       throw new Error(`error invoking app channel: ${textOf(error)}`, { cause: error });
     }
+  }
+
+  /** Throws for a caller that may not do this. What counts is what the app would see. */
+  #admit(request: MeshRequest, caller: Caller): void {
+    const grpc = this.#host.app.protocol === "grpc";
+    const own = grpc ? readGrpcCaller(request.headers)?.method : undefined;
+    this.access.check(caller, own ?? request.path.replace(/^\//, ""), grpc ? undefined : request.verb);
   }
 
   /** Ends connections to servers outside. */
@@ -114,9 +100,9 @@ export class Invocation {
 
   async #invokeExternal(
     id: string,
-    external: ReturnType<External["find"]> & object,
+    external: ExternalTarget,
     request: MeshRequest,
-    signal: AbortSignal,
+    { signal }: InvokeCall,
   ): Promise<MeshResponse> {
     try {
       checkVerb(request.verb);
@@ -128,6 +114,14 @@ export class Invocation {
     } catch (error) {
       throw invokeFailed(id, textOf(error), error);
     }
+  }
+
+  #invokeApp(target: AppTarget, request: MeshRequest, call: InvokeCall): Promise<MeshResponse> {
+    const { appId, namespace } = this.#host.options;
+    const local = target.app === appId && target.namespace === namespace;
+    return local
+      ? this.#invokeLocal(target, request, call.signal)
+      : this.#invokeRemote(target, request, call);
   }
 
   async #invokeLocal(target: AppTarget, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
@@ -147,47 +141,68 @@ export class Invocation {
     return this.#host.app.protocol === "http" ? httpHeaders(request.headers) : request.headers;
   }
 
-  async #invokeRemote(target: AppTarget, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+  async #invokeRemote(
+    target: AppTarget,
+    request: MeshRequest,
+    { signal, repeatable }: InvokeCall,
+  ): Promise<MeshResponse> {
     const { clock, mesh } = this.#host;
     const startMs = clock.monotonicMs();
     const { body } = request;
-    // What cannot be sent twice is not tried twice, although nobody has received it: as with Dapr.
     const streaming = !(body instanceof Uint8Array) && body.length === undefined;
-    this.#sent(target.app, streaming ? "streaming" : "unary");
+    this.#peers.traffic.sent(target.app, streaming ? "streaming" : "unary");
     const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal };
     const headers = [...request.headers, ...this.#forwarded];
     const headed = { ...request, headers, body: asSentOn(body) };
+    let waits: Waits | undefined;
     for (let tries = 0; ; tries++) {
       try {
         const response = eventStream(target, request, await mesh.call(headed, options));
         const status = statusLabel(response);
-        this.#answerReceived(target.app, status, "unary");
-        this.#latency(clock.monotonicMs() - startMs, target.app, status);
+        this.#peers.traffic.answerReceived(target.app, status, "unary");
+        this.#peers.traffic.latency(clock.monotonicMs() - startMs, target.app, status);
         return response;
       } catch (error) {
-        // Only a request that nobody received may be sent again.
         const refused = streaming ? refusal(body) : undefined;
         if (refused !== undefined) throw invokeFailed(target.id, refused.message, error);
-        if (streaming || !isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
-        const known = await this.#isKnown(target);
-        if (tries === maxRetries || !(known || this.#isGathering()))
-          throw this.#failure(target, error, known ? tries : 0);
-        await clock
-          .sleep(retryWaitMs, signal)
-          .catch(() => Promise.reject(this.#failure(target, error, tries)));
+        // Only a request that nobody received may be sent again, and only if it can be: as with Dapr.
+        if (!isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
+        const where = await this.#whereabouts(target);
+        if (where.state === "ill") throw invokeFailed(target.id, illReason(), error);
+        waits ??= this.#builtInWaits(target);
+        const again = repeatable && (where.state !== "unknown" || this.#peers.gathering);
+        const waitMs = again ? waits?.next() : undefined;
+        if (waitMs === undefined) return this.#givenUp(target, where, request, error, tries);
+        await clock.sleep(waitMs, signal).catch(() => Promise.reject(this.#failure(target, error, tries)));
       }
     }
   }
 
-  /** NATS came back a moment ago: the others may still be on their way. */
-  #isGathering(): boolean {
-    return this.#host.clock.monotonicMs() - this.#backSinceMs < gatheringMs;
+  /** What a call ends with that nobody took. */
+  #givenUp(
+    target: AppTarget,
+    where: Whereabouts,
+    request: MeshRequest,
+    error: unknown,
+    retries: number,
+  ): MeshResponse {
+    if (where.state !== "starting")
+      throw this.#failure(target, error, where.state === "unknown" ? 0 : retries);
+    const answer = notUp(where.at, request);
+    if (typeof answer === "string") throw invokeFailed(target.id, answer, error);
+    return answer;
   }
 
-  /** Presence tells an app whose instances are coming or going from one that does not exist. */
-  async #isKnown(target: AppTarget): Promise<boolean> {
-    const entries = await this.#host.mesh.presence(target).catch(() => []);
-    return entries.length > 0;
+  /** Retries without any configuration; an app that has an entry of its own gets what stands there. */
+  #builtInWaits(target: AppTarget): Waits | undefined {
+    const { policies, clock, random } = this.#host;
+    if (policies.targetsApp(target.app)) return undefined;
+    return new Waits(policies.builtIn("DaprBuiltInServiceRetries"), clock, random);
+  }
+
+  /** Presence tells an app whose instances are coming, going or ill from one that does not exist. */
+  async #whereabouts(target: AppTarget): Promise<Whereabouts> {
+    return whereabouts(await this.#host.mesh.presence(target).catch(() => []));
   }
 
   #failure(target: AppTarget, error: unknown, retries: number): Error {
@@ -208,29 +223,8 @@ export class Invocation {
     if (isMeshError(error, "too-large")) {
       return invokeFailed(target.id, `rpc error: code = ResourceExhausted desc = ${text}`, error);
     }
+    if (isMeshError(error, "denied")) return denied(target.id, text, error);
     return invokeFailed(target.id, `rpc error: code = Internal desc = ${text}`, error);
-  }
-
-  /** The caller as the NATS subject names it; whatever a client wrote under these names is dropped. */
-  #nameCaller(headers: readonly string[], caller: Caller): string[] {
-    const kept: string[] = [];
-    for (let i = 0; i + 1 < headers.length; i += 2) {
-      if (!identityHeaders.has(headers[i]!.toLowerCase())) kept.push(headers[i]!, headers[i + 1]!);
-    }
-    for (const item of this.#identityOf(caller)) kept.push(item);
-    return kept;
-  }
-
-  #identityOf(caller: Caller): readonly string[] {
-    const key = `${caller.namespace}\u0000${caller.app}`;
-    let added = this.#identityByCaller.get(key);
-    if (added === undefined) {
-      const names = [caller.namespace, caller.app, this.#host.options.appId];
-      added = [...identityHeaders].flatMap((name, i) => [name, names[i]!]);
-      if (this.#identityByCaller.size >= maxRemembered) this.#identityByCaller.clear();
-      this.#identityByCaller.set(key, added);
-    }
-    return added;
   }
 }
 
@@ -239,8 +233,6 @@ function checkVerb(verb: string): void {
   if (verb === "") throw new Error("missing HTTP extension field");
   if (verb === "NONE" || verb === "CONNECT") throw new Error("invalid HTTP verb");
 }
-
-const identityHeaders = new Set(["dapr-caller-namespace", "dapr-caller-app-id", "dapr-callee-app-id"]);
 
 function forwardingHeaders(address: string): readonly string[] {
   const name = hostname();

@@ -3,6 +3,7 @@
  * binds it to the calls of state.ts.
  */
 import type { OpenComponent } from "../../components/open.ts";
+import { formatPlace } from "../../config/problem.ts";
 import type { BlockHost } from "../block.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator, keyPrefix } from "./key-prefix.ts";
@@ -62,7 +63,9 @@ function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string
   }
   const strategy = property(component, "keyPrefix");
   if (strategy !== undefined && holdsSeparator(strategy)) {
-    throw new Error(`state store ${name}: ${errors.illegalKeyText(strategy)}`);
+    const item = component.resource.metadata.find((it) => it.name.toLowerCase() === "keyprefix");
+    const place = formatPlace(item?.origin ?? component.resource.origin);
+    throw new Error(`state store ${name}: ${errors.illegalKeyText(strategy)} (${place})`);
   }
   return keyPrefix(strategy, {
     appId: host.options.appId,

@@ -44,8 +44,8 @@ export const postgresFields = {
 
 export type PostgresMetadata = MetadataValues<typeof postgresFields>;
 
-/** One statement; `name` lets the server keep its plan. */
-export type Statement = { readonly name: string; readonly text: string };
+/** One statement; `name` lets the server keep its plan, empty = no name. `asLists`: rows are lists of their values. */
+export type Statement = { readonly name: string; readonly text: string; readonly asLists?: true };
 export type Rows = { readonly rows: Record<string, unknown>[]; readonly count: number };
 export type Run = (statement: Statement, values?: readonly unknown[]) => Promise<Rows>;
 
@@ -120,8 +120,13 @@ async function firstThatWorks(
 function wrap(pool: Pool, prepared: boolean): Postgres {
   const runOn =
     (client: Pool | PoolClient): Run =>
-    async ({ name, text }, values = []) => {
-      const query = prepared ? { name, text, values: [...values] } : { text, values: [...values] };
+    async ({ name, text, asLists }, values = []) => {
+      const query = {
+        text,
+        values: [...values],
+        ...(prepared && name !== "" ? { name } : {}),
+        ...(asLists === true ? { rowMode: "array" } : {}),
+      };
       const { rows, rowCount } = await client.query(query);
       return { rows: rows as Record<string, unknown>[], count: rowCount ?? 0 };
     };

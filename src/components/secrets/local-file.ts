@@ -5,7 +5,7 @@ import { readFile, stat } from "node:fs/promises";
 import type { Secret, SecretStore } from "../../blocks/secrets/port.ts";
 import { goTextVerb } from "../../lib/go-format.ts";
 import { unmarshalJson } from "../../lib/go-json.ts";
-import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { MetadataError, type ComponentContext, type MetadataSchema } from "../component.ts";
 
 export const type = "secretstores.local.file";
 export const versions = ["v1"];
@@ -73,18 +73,16 @@ async function readObject(path: string): Promise<{ readonly [name: string]: Json
     if (size > maxFileBytes) throw new Error(`it has ${size} bytes, the most is ${maxFileBytes}`);
     text = await readFile(path, "utf8");
   } catch (cause) {
-    throw new Error(`metadata field "secretsFile": ${path} cannot be read: ${(cause as Error).message}`, {
-      cause,
-    });
+    throw wrongFile(`${path} cannot be read: ${(cause as Error).message}`, cause);
   }
   let value: Json;
   try {
     value = unmarshalJson(text.replace(/^\uFEFF/, "")) as Json;
   } catch (cause) {
-    throw new Error(`${path} is no JSON: ${(cause as Error).message}`, { cause });
+    throw wrongFile(`${path} is no JSON: ${(cause as Error).message}`, cause);
   }
   if (isObject(value)) return value;
-  throw new Error(`${path} must hold one JSON object such as {"name":"value"}`);
+  throw wrongFile(`${path} must hold one JSON object such as {"name":"value"}`);
 }
 
 /** Every value at the end of a path is a secret under that path. */
@@ -107,8 +105,7 @@ function readMany(file: { readonly [name: string]: Json }, separator: string): S
 function leavesOf(object: { readonly [name: string]: Json }, separator: string): [string, string][] {
   const leaves: [string, string][] = [];
   const visit = (value: Json, path: string, depth: number): void => {
-    if (depth > maxDepth)
-      throw new Error(`the secrets file is nested deeper than ${maxDepth} levels at ${path}`);
+    if (depth > maxDepth) throw wrongFile(`the file is nested deeper than ${maxDepth} levels`);
     if (value === null || typeof value !== "object") {
       leaves.push([path, goTextVerb(value)]);
       return;
@@ -118,6 +115,10 @@ function leavesOf(object: { readonly [name: string]: Json }, separator: string):
   };
   visit(object, "", 0);
   return leaves;
+}
+
+function wrongFile(fault: string, cause?: unknown): MetadataError {
+  return new MetadataError("secretsFile", `metadata field "secretsFile": ${fault}`, cause);
 }
 
 function isObject(value: Json): value is { readonly [name: string]: Json } {

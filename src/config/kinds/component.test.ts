@@ -32,6 +32,7 @@ function component(
     scopes: [],
     secretStore: undefined,
     origin,
+    typeOrigin: origin,
     ...from,
   };
 }
@@ -54,7 +55,7 @@ async function resolved(
   from: Partial<MetadataSurroundings> = {},
 ): Promise<unknown> {
   const { texts, warnings } = await resolveMetadata(component(metadata), surroundings(from));
-  return { texts: Object.fromEntries(texts), warnings };
+  return { texts: Object.fromEntries(texts), warnings: warnings.map(({ message }) => message) };
 }
 
 describe("resolveMetadata", () => {
@@ -72,7 +73,10 @@ describe("resolveMetadata", () => {
 
   it("fails when the pod name is asked for and unknown", async () => {
     await expect(resolved([item("id", { value: "{podName}" })])).rejects.toThrow(
-      new MetadataError("failed to parse metadata: property id refers to {podName} but podName is not set"),
+      new MetadataError(
+        "id",
+        "failed to parse metadata: property id refers to {podName} but podName is not set",
+      ),
     );
   });
 

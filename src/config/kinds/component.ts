@@ -29,6 +29,7 @@ export interface ComponentResource {
   readonly namespace: string | undefined;
   /** As written, such as `state.redis`. */
   readonly type: string;
+  readonly typeOrigin: Origin;
   /** As written; empty when there is none. */
   readonly version: string;
   /** In file order; a name occurs once, its last entry counts. */
@@ -83,15 +84,29 @@ export interface MetadataSurroundings extends SecretSource {
 export interface ResolvedMetadata {
   /** Texts by name, names as written. */
   readonly texts: ReadonlyMap<string, string>;
-  /** Sentences to log as warnings. */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly MetadataWarning[];
   /** A secret store that is named but not loaded: the component must wait for it. */
   readonly waitingFor: string | undefined;
 }
 
-/** A template that cannot be filled in; opening the component fails with this text. */
+/** A metadata field that cannot be used; opening the component fails with this text and the line of the field. */
 export class MetadataError extends Error {
   override readonly name = "MetadataError";
+  /** Name of the field in any letter case. */
+  readonly field: string;
+
+  constructor(field: string, message: string, cause?: unknown) {
+    super(message, { cause });
+    this.field = field;
+  }
+}
+
+/** What is odd about a metadata field and does not keep the component from being opened. */
+export interface MetadataWarning {
+  /** Name of the field, as written. */
+  readonly field: string;
+  /** A sentence to log. */
+  readonly message: string;
 }
 
 /**
@@ -103,22 +118,21 @@ export async function resolveMetadata(
   component: ComponentResource,
   surroundings: MetadataSurroundings,
 ): Promise<ResolvedMetadata> {
-  const warnings: string[] = [];
+  const warnings: MetadataWarning[] = [];
   const texts = new Map<string, string>();
   const store = component.secretStore ?? surroundings.defaultSecretStore;
   let storeMissing = false;
   for (const item of component.metadata) {
     let text = item.value;
     if (text === undefined && item.envRef !== undefined) {
-      text = readEnv(component, item.envRef, surroundings.env, warnings);
+      text = readEnv(component, item, item.envRef, surroundings.env, warnings);
     } else if (item.secretKeyRef !== undefined && !storeMissing) {
       if (store === undefined) {
         storeMissing = true;
-        warnings.push(
-          `${componentLabel(component)}: ${item.name} refers to a secret but auth.secretStore is not set`,
-        );
+        const message = `${componentLabel(component)}: ${item.name} refers to a secret but auth.secretStore is not set`;
+        warnings.push({ field: item.name, message });
       } else {
-        const found = await lookUp(component, item.secretKeyRef, store, surroundings, warnings);
+        const found = await lookUp(component, item, item.secretKeyRef, store, surroundings, warnings);
         if (found === "not loaded") return { texts: new Map(), warnings, waitingFor: store };
         text = found ?? text;
       }
@@ -140,23 +154,24 @@ export function isEnvAllowed(name: string, env: Environment): boolean {
 
 function readEnv(
   component: ComponentResource,
+  item: MetadataItem,
   name: string,
   env: Environment,
-  warnings: string[],
+  warnings: MetadataWarning[],
 ): string | undefined {
-  if (isEnvAllowed(name, env)) return unquoteOnce(env[name] ?? "");
-  warnings.push(
-    `${componentLabel(component)} refers to an environment variable that is not allowed: ${name}`,
-  );
+  if (isEnvAllowed(name, env)) return unquoteOnce((Object.hasOwn(env, name) ? env[name] : undefined) ?? "");
+  const message = `${componentLabel(component)} refers to an environment variable that is not allowed: ${name}`;
+  warnings.push({ field: item.name, message });
   return undefined;
 }
 
 async function lookUp(
   component: ComponentResource,
+  item: MetadataItem,
   reference: SecretKeyRef,
   store: string,
   { readSecret, namespace }: MetadataSurroundings,
-  warnings: string[],
+  warnings: MetadataWarning[],
 ): Promise<string | undefined> {
   try {
     const secret = await readSecret(store, reference.name, { namespace: component.namespace ?? namespace });
@@ -165,9 +180,8 @@ async function lookUp(
     return Object.hasOwn(secret, key) ? unquoteOnce(secret[key] ?? "") : undefined;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    warnings.push(
-      `${componentLabel(component)}: getting secret ${reference.name} from ${store} failed: ${reason}`,
-    );
+    const message = `${componentLabel(component)}: getting secret ${reference.name} from ${store} failed: ${reason}`;
+    warnings.push({ field: item.name, message });
     return undefined;
   }
 }
@@ -186,6 +200,7 @@ function fillTemplates(
   const podName = env["POD_NAME"] ?? "";
   if (text.includes("{podName}") && podName === "") {
     throw new MetadataError(
+      name,
       `failed to parse metadata: property ${name} refers to {podName} but podName is not set`,
     );
   }

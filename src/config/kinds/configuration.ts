@@ -4,6 +4,7 @@
  */
 import { deepFreeze } from "../../lib/freeze.ts";
 import type { Problem } from "../problem.ts";
+import type { AccessControlSettings } from "./access-control.ts";
 
 export interface ConfigurationResource {
   /** `metadata.name` of the last file that has one; empty without. */
@@ -20,7 +21,8 @@ export interface ConfigurationResource {
   readonly deniedComponents: readonly string[];
   readonly secretScopes: readonly SecretScope[];
   readonly wasmStrictSandbox: boolean;
-  readonly accessControl: unknown;
+  /** Undefined when none is written. */
+  readonly accessControl: AccessControlSettings | undefined;
   readonly nameResolution: unknown;
   readonly workflow: unknown;
   readonly mtls: unknown;

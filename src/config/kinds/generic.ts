@@ -1,6 +1,6 @@
 /**
- * A resource of a kind that is recognised but not used yet (Resiliency, MCPServer, ...): its header
- * is checked, its spec is kept as JSON data.
+ * A resource of a kind that is recognised but not used yet (MCPServer, ...): its header is checked, its spec is
+ * kept as JSON data.
  */
 import type { Origin } from "../problem.ts";
 

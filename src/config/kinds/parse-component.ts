@@ -32,6 +32,7 @@ export function parseComponent(root: Section, header: ResourceHeader): Component
     name: header.name,
     namespace: header.namespace,
     type: spec.requiredText("type", "state.redis"),
+    typeOrigin: root.problems.origin(spec.positionOf("type")),
     version: spec.text("version") ?? "",
     metadata: parseMetadata(spec),
     initTimeoutMs: parseInitTimeout(spec),

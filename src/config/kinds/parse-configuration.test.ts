@@ -75,7 +75,7 @@ describe("parseConfiguration", () => {
       deniedComponents: ["state.redis"],
       secretScopes: [{ storeName: "vault", defaultAccess: "deny", allowedSecrets: ["a"], deniedSecrets: [] }],
       wasmStrictSandbox: true,
-      accessControl: { defaultAction: "deny" },
+      accessControl: { defaultAction: "deny", policies: [] },
       nameResolution: { component: "mdns" },
       workflow: undefined,
       mtls: undefined,
@@ -141,12 +141,60 @@ describe("parseConfiguration", () => {
       'c0.yaml:5:17: spec.api.denied must be a list of mappings, each starting with "- ", not the text "invoke"',
     ],
     [
+      "  accessControl: {policies: [{appId: a, namespace: default}]}\n",
+      "c0.yaml:5:30: spec.accessControl.policies[0].trustDomain is missing, write for example trustDomain: public",
+    ],
+    [
+      "  accessControl: {policies: [{appId: a, trustDomain: public}]}\n",
+      "c0.yaml:5:30: spec.accessControl.policies[0].namespace is missing, write for example namespace: default",
+    ],
+    [
+      "  accessControl: {policies: [{namespace: default, trustDomain: public}]}\n",
+      "c0.yaml:5:30: spec.accessControl.policies[0].appId is missing, write for example appId: orders",
+    ],
+    [
       "  tracing: [\n",
       "c0.yaml:6:1: not valid YAML: Flow sequence in block collection must be sufficiently indented " +
         "and end with a ]; check the indentation and the closing brackets",
     ],
   ])("refuses %j", (spec, message) => {
     expect(() => parse(spec)).toThrow(new SettingError(`error loading configuration: ${message}`));
+  });
+
+  it.each([
+    ["{}", "allow"],
+    ['{defaultAction: "", policies: []}', "allow"],
+    ['{defaultAction: "", policies: [{appId: a, namespace: b, trustDomain: c}]}', "deny"],
+    ["{policies: [{appId: a, namespace: b, trustDomain: c}]}", "allow"],
+    ["{defaultAction: Deny}", "Deny"],
+  ])("takes the default action of accessControl %s for %s", (section, action) => {
+    expect(parse(`  accessControl: ${section}\n`).accessControl?.defaultAction).toBe(action);
+  });
+
+  it("reads access policies, and warns of what has no effect in them", () => {
+    const { accessControl, problems } = parse(`
+  accessControl:
+    defaultAction: block
+    policies:
+      - appId: a
+        namespace: b
+        trustDomain: public
+        defaultAction: allow
+        operations:
+          - {name: /One, httpVerb: [GET, "*"], action: deny}
+          - {name: one, action: allow}
+`);
+    const operations = [
+      { name: "/One", verbs: ["GET", "*"], action: "deny" },
+      { name: "one", verbs: [], action: "allow" },
+    ];
+    const policy = { appId: "a", namespace: "b", trustDomain: "public", defaultAction: "allow", operations };
+    expect(accessControl).toEqual({ defaultAction: "block", policies: [policy] });
+    const texts = problems.map(formatProblem);
+    expect(texts).toContainEqual(
+      'c0.yaml:7:5: spec.accessControl.defaultAction: "block" is neither allow nor deny and denies',
+    );
+    expect(texts.join("\n")).toMatch(/c0.yaml:15:.*operations\[1\].name: "one" is declared above already/);
   });
 
   it("names the file in which a fault stands", () => {

@@ -8,6 +8,7 @@ import { parseYaml, type YamlDocument, type YamlEntry, type YamlMap } from "../.
 import { formatProblem, type Problem } from "../problem.ts";
 import { describe, ProblemList, Section } from "../section.ts";
 import { SettingError } from "../setting-error.ts";
+import { readAccessControl } from "./access-control.ts";
 import {
   type ApiRule,
   type ConfigurationResource,
@@ -125,7 +126,7 @@ function readConfiguration(root: Section): ConfigurationResource {
     deniedComponents: spec.section("components")?.texts("deny") ?? [],
     secretScopes: readSecretScopes(spec.section("secrets")),
     wasmStrictSandbox: spec.section("wasm")?.boolean("strictSandbox") ?? false,
-    accessControl: spec.json("accessControl"),
+    accessControl: readAccessControl(spec.section("accessControl")),
     nameResolution: spec.json("nameResolution"),
     workflow: spec.json("workflow"),
     mtls: spec.json("mtls"),

@@ -3,12 +3,13 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import { Metadata } from "@grpc/grpc-js";
 import { once } from "node:events";
-import { createSecureServer, createServer as createHttp2Server } from "node:http2";
+import { createSecureServer, createServer as createHttp2Server, type ServerHttp2Stream } from "node:http2";
 import { createServer as createTcpServer, type Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import { StatusSchema } from "../../../proto/gen/google/rpc/status_pb.ts";
 import { ErrorInfoSchema } from "../../../proto/gen/google/rpc/error_details_pb.ts";
 import { encodeFrame, FrameReader } from "../../../src/lib/grpc-wire.ts";
+import { eventually } from "../../kit/eventually.ts";
 import { freePort } from "../../kit/ports.ts";
 import { grpcStatus, startGrpcApp } from "../../kit/grpc-app.ts";
 import { testCertificate, testKey } from "./certificate.ts";
@@ -174,7 +175,7 @@ describe("unary", () => {
 
   test("1,000 calls at once share one connection", async () => {
     let sessions = 0;
-    const server = createHttp2Server({ settings: { maxConcurrentStreams: 100 } });
+    const server = createHttp2Server();
     server.on("session", () => sessions++);
     server.on("stream", (stream) => {
       const chunks: Buffer[] = [];
@@ -196,6 +197,34 @@ describe("unary", () => {
       Array.from({ length: 1000 }, (_, i) => i),
     );
     expect(sessions).toBe(1);
+    client.close();
+    server.close();
+  });
+
+  test("an app that takes few streams on a connection gets more connections, for as long as needed", async () => {
+    const sessions = new Set<unknown>();
+    let most = 0;
+    const server = createHttp2Server({ settings: { maxConcurrentStreams: 50 } });
+    server.on("session", (session) => {
+      sessions.add(session);
+      session.on("close", () => sessions.delete(session));
+    });
+    const open = new Set<ServerHttp2Stream>();
+    server.on("stream", (stream) => {
+      open.add(stream);
+      stream.on("error", () => {});
+      stream.on("close", () => open.delete(stream));
+      most = Math.max(most, open.size);
+      stream.respond({ "content-type": "application/grpc" });
+    });
+    const port = await listen(server);
+    using client = appClient(port);
+    const streams = await Promise.all(Array.from({ length: 220 }, () => client.open("/t.T/X", [], never)));
+    for (const stream of streams) stream.on("error", () => {});
+    await eventually(() => expect(most).toBe(220));
+    expect(sessions.size).toBe(5);
+    for (const stream of streams) stream.close();
+    await eventually(() => expect(sessions.size).toBe(1));
     client.close();
     server.close();
   });

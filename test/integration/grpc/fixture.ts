@@ -37,6 +37,7 @@ export function recorder(): Recorder {
         ? (...labels) => void completed.push(labels.join(" "))
         : () => {},
     latency: () => () => {},
+    gauge: () => () => {},
     render: () => "",
     contentType: "text/plain",
   };

@@ -225,18 +225,24 @@ describe("an HTTP app", () => {
     });
   });
 
-  test("that is down, and no app at all", async () => {
+  test("that has never been up is down, not unknown; it gets calls when it comes", async () => {
     const port = await freePort();
     await using down = await startSidecar({ appId: "down", appPort: port, nats, wait: "outbound" });
-    const absent = await failure(client.unary(invoke, request("down", "x")));
-    expect(absent).toMatchObject({
-      code: 13,
-      details: "failed to invoke, id: down, err: couldn't find service: down",
-    });
     using own = grpcClient(down.grpcPort);
-    expect((await failure(own.unary(invoke, request("down", "x")))).details).toMatch(
-      /^failed to invoke, id: down, err: Post "http:.*": dial tcp 127\.0\.0\.1:\d+: connect: connection refused$/,
-    );
+    const refused = `Post "http://127.0.0.1:${port}/x": dial tcp 127.0.0.1:${port}: connect: connection refused`;
+    expect(await failure(own.unary(invoke, request("down", "x")))).toMatchObject({
+      code: 13,
+      details: `failed to invoke, id: down, err: ${refused}`,
+    });
+    const channel = "rpc error: code = Internal desc = error invoking app channel:";
+    expect(await failure(client.unary(invoke, request("down", "x")))).toMatchObject({
+      code: 13,
+      details: `failed to invoke, id: down, err: ${channel} ${refused}`,
+    });
+    const late = client.unary(invoke, request("down", "x"));
+    await using app = await startApp({ port, fallback: () => ({ body: "up" }) });
+    expect(Buffer.from((await late).data!.value).toString()).toBe("up");
+    expect(app.requests).toHaveLength(1);
   });
 });
 
@@ -331,6 +337,26 @@ describe("a gRPC app", () => {
     expect(got.details).toMatch(
       new RegExp(`^grpc: trying to send message larger than max \\(\\d+ vs\\. ${limit}\\)$`),
     );
+  });
+
+  test("that has never been up is Unavailable", async () => {
+    const port = await freePort();
+    const options = {
+      appId: "grpc-never",
+      appPort: port,
+      appProtocol: "grpc",
+      nats,
+      wait: "outbound",
+    } as const;
+    await using never = await startSidecar(options);
+    using own = grpcClient(never.grpcPort);
+    const refused = `dial tcp 127.0.0.1:${port}: connect: connection refused`;
+    for (const from of [own, client]) {
+      expect(await failure(from.unary(invoke, request("grpc-never", "x")))).toMatchObject({
+        code: 14,
+        details: `connection error: desc = "transport: Error while dialing: ${refused}"`,
+      });
+    }
   });
 
   test("that is down is Unavailable", async () => {

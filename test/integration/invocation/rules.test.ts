@@ -347,19 +347,6 @@ describe("request lines", () => {
       /^HTTP\/1\.1 200 /,
     );
   });
-
-  test("other verbs become POST, CONNECT is refused", async () => {
-    expect((await caller.http(`${base}/verb`, { method: "PROPFIND", body: "x" })).status).toBe(200);
-    expect(last()).toMatchObject({ method: "POST", path: "/verb" });
-    const connect =
-      "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\ndapr-app-id: callee\r\n\r\n";
-    const refused = await rawHttp(caller.httpPort, connect);
-    expect(refused).toMatch(/^HTTP\/1\.1 500 /);
-    expect(refused).toContain("invalid HTTP verb");
-    expect(await rawHttp(caller.httpPort, connect.replace("dapr-app-id: callee\r\n", ""))).toMatch(
-      /^HTTP\/1\.1 404 /,
-    );
-  });
 });
 
 describe("a gRPC app behind HTTP", () => {

@@ -1,7 +1,15 @@
 // App health checks: an ill app gets no calls and no events, its replicas get them, and it comes back.
 import { expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
-import { grpcClient, grpcStatus, startApp, startGrpcApp, startNats, startSidecar } from "../../kit/index.ts";
+import {
+  eventually,
+  grpcClient,
+  grpcStatus,
+  startApp,
+  startGrpcApp,
+  startNats,
+  startSidecar,
+} from "../../kit/index.ts";
 import type { App, AppHandler } from "../../kit/index.ts";
 import { nativeComponents } from "./resources.ts";
 
@@ -13,7 +21,14 @@ const checks = [
   "--log-level=debug",
 ];
 const resources = { "c.yaml": nativeComponents };
+const channel = "rpc error: code = Internal desc = error invoking app channel:";
 const notHealthy = "rpc error: code = Internal desc = app is not in a healthy state";
+
+/** What a caller of another app gets while all its instances are ill. */
+function remotely(app: string): string {
+  const message = `failed to invoke, id: ${app}, err: ${channel} ${notHealthy}`;
+  return `{"errorCode":"ERR_DIRECT_INVOKE","message":"${message}"}`;
+}
 
 type Patient = App & { well: boolean; asked: number };
 
@@ -66,7 +81,7 @@ test("an app gets nothing until its first good probe, though the sidecar is read
     message: { method: "who", httpExtension: { verb: 1 } },
   });
   await expect(call).rejects.toMatchObject({ code: 13, details: message });
-  expect((await other.get("/v1.0/invoke/a/method/who")).status).toBe(500);
+  expect(await other.get("/v1.0/invoke/a/method/who")).toMatchObject({ status: 500, text: remotely("a") });
   expect(app.requestsTo("/who")).toEqual([]);
   expect(app.asked).toBe(0);
   app.well = true;
@@ -108,9 +123,19 @@ test("an ill app is withdrawn, its replica gets everything, calls in flight fini
   release.resolve();
   expect((await slow).text).toBe("one was slow");
 
-  one.well = true;
   two.well = false;
   await second.logged(/the app is withdrawn/);
+  const nowhere = async (): Promise<void> => {
+    expect(await caller.get("/v1.0/invoke/a/method/who")).toMatchObject({ status: 500, text: remotely("a") });
+  };
+  await eventually(nowhere);
+  using client = grpcClient(caller.grpcPort);
+  const call = client.unary(Dapr.method.invokeService, {
+    id: "a",
+    message: { method: "who", httpExtension: { verb: 1 } },
+  });
+  await expect(call).rejects.toMatchObject({ code: 13, details: expect.stringContaining(notHealthy) });
+  one.well = true;
   await expect.poll(() => last(first.logs()), { timeout: 10_000 }).toBe("App entered healthy status");
   await caller.post("/v1.0/publish/pubsub/t", { back: true });
   await one.received("/events", before + 1);
@@ -154,6 +179,9 @@ test("a gRPC app is probed by its own method", async () => {
   expect((await caller.get("/v1.0/invoke/g/method/hi")).text).toBe("hello");
   well = false;
   await sidecar.logged(/the app is withdrawn/);
+  await eventually(async () => {
+    expect(await caller.get("/v1.0/invoke/g/method/hi")).toMatchObject({ status: 500, text: remotely("g") });
+  });
   await caller.post("/v1.0/publish/pubsub/t", "late");
   expect(app.events).toEqual([]);
   well = true;

@@ -181,7 +181,7 @@ describe("odd requests over HTTP/1.1", () => {
   test.each([
     ["headers above the limit", get("GET /v1.0/metadata HTTP/1.1", [`X-Large: ${"a".repeat(9_000)}`]), 431],
     ["a lot of headers below it", get("GET /v1.0/metadata HTTP/1.1", [`X-Large: ${"a".repeat(7_000)}`]), 200],
-    ["a verb that the parser does not know", get("BREW /v1.0/metadata HTTP/1.1"), 501],
+    ["a verb that the parser does not know", get("BREW /v1.0/metadata HTTP/1.1"), 404],
     ["a Content-Length with a sign", get("POST /v1.0/metadata HTTP/1.1", ["Content-Length: +5"]), 400],
     ["two Content-Lengths", get("POST /x HTTP/1.1", ["Content-Length: 1", "Content-Length: 2"]), 400],
     ["length and chunks", get("POST /x HTTP/1.1", ["Content-Length: 1", "Transfer-Encoding: chunked"]), 400],
@@ -332,6 +332,22 @@ test("socket files replace both ports and are gone after the end, also a forced 
   expect(await local.exited).toBe(1);
   forced.destroy();
   expect(files.map(existsSync)).toEqual([false, false]);
+});
+
+test("a socket file of a living sidecar is not taken over, that of a killed one is", async () => {
+  await using folder = tempDir("sockets");
+  const flags = [`--unix-domain-socket=${folder.path}`];
+  await using first = await startSidecar({ appId: "sock", nats, flags, wait: "none" });
+  await first.logged(/dapr initialized/);
+  await using second = await startSidecar({ appId: "sock", nats, flags, wait: "none" });
+  await second.logged(/dapr-sock-grpc\.socket is taken; trying for 10 s/);
+  expect(second.logs().match(/EADDRINUSE|taken/g)).toHaveLength(1);
+  await first.kill();
+  await second.logged(/dapr initialized/);
+  expect(["http", "grpc"].map((name) => existsSync(folder.join(`dapr-sock-${name}.socket`)))).toEqual([
+    true,
+    true,
+  ]);
 });
 
 test("every listen address serves; one that cannot be had is told and does no harm", async () => {

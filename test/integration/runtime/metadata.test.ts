@@ -8,11 +8,11 @@ const others = `apiVersion: dapr.io/v1alpha1
 kind: HTTPEndpoint
 metadata: { name: github }
 spec: { baseUrl: "https://github.example" }
----
-apiVersion: dapr.io/v1alpha1
+`;
+const resiliency = `apiVersion: dapr.io/v1alpha1
 kind: Resiliency
 metadata: { name: patience }
-spec: {}
+spec: { policies: { timeouts: { broken: soon } } }
 `;
 const memory = `apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -24,6 +24,7 @@ const resources = {
   "b.yaml": ordersSubscription,
   "c.yaml": others,
   "d.yaml": memory,
+  "e.yaml": resiliency,
 };
 
 test("the whole document, members in order, empty ones left out", async () => {

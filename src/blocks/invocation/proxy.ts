@@ -1,0 +1,160 @@
+/**
+ * Calls to services that the sidecar does not have: which app they are for, what of their metadata goes on, and the way
+ * there, to the own app or over the mesh. The bytes of the messages are nobody's business here.
+ */
+import {
+  isMeshError,
+  type BodyStream,
+  type Caller,
+  type MeshRequest,
+  type MeshResponse,
+} from "../../../mesh/index.ts";
+import { ApiError, GrpcCode } from "../../api/errors.ts";
+import type { ProxiedCall } from "../../api/grpc.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
+import { passingStatus } from "../../api/mesh-status.ts";
+import { encodeTimeout, relayedPairs, sendablePairs } from "../../lib/grpc-wire.ts";
+import type { BlockHost } from "../block.ts";
+import { noInstance, noProxyTarget, unknownProxyTarget } from "./errors.ts";
+import { type Peers, withoutIdentity } from "./peers.ts";
+import { type AppTarget, parseAppId } from "./target.ts";
+
+/** Verb of a proxied call in the mesh; no HTTP caller can have it, since unknown verbs become POST. */
+export const proxyVerb = "GRPC";
+
+/** As for other calls: tries after the first, and the wait between them, when nobody of a known app is there. */
+const maxRetries = 3;
+const retryWaitMs = 1_000;
+
+export class Proxy {
+  readonly #host: BlockHost;
+  readonly #peers: Peers;
+
+  constructor(host: BlockHost, peers: Peers) {
+    this.#host = host;
+    this.#peers = peers;
+  }
+
+  /** As GrpcProxy says (api/grpc.ts). */
+  async call(call: ProxiedCall): Promise<MeshResponse> {
+    const { appId, namespace } = this.#host.options;
+    const { id } = readProxyTarget(call);
+    const target = proxyTarget(id, namespace);
+    const request = { verb: proxyVerb, path: call.path, query: "", headers: outgoing(call), body: call.body };
+    if (target.app === appId && target.namespace === namespace) return this.#toApp(request, call.signal);
+    return this.#toPeer(target, request, call);
+  }
+
+  /** Answers a proxied call that arrived over the mesh. */
+  async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
+    const { traffic } = this.#peers;
+    traffic.received(caller.app);
+    const headers = this.#peers.nameCaller(request.headers, caller);
+    const response = await this.#toApp({ ...request, headers }, signal);
+    traffic.answerSent(caller.app, String(response.grpc?.code ?? GrpcCode.Unknown));
+    return response;
+  }
+
+  #toApp(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
+    return this.#host.app.proxy({ ...request, headers: withoutToken(request.headers) }, signal);
+  }
+
+  async #toPeer(target: AppTarget, request: MeshRequest, call: ProxiedCall): Promise<MeshResponse> {
+    const { clock, mesh } = this.#host;
+    const { traffic } = this.#peers;
+    const startMs = clock.monotonicMs();
+    const type = request.body instanceof Uint8Array ? "unary" : "streaming";
+    traffic.sent(target.app, type);
+    // The deadline is the client's: the signal ends the call here, and its app has `grpc-timeout`.
+    const { app, namespace } = target;
+    const options = { app, namespace, timeoutMs: 0, signal: call.signal, sidecarsOnly: true };
+    for (let tries = 0; ; tries++) {
+      try {
+        const response = await mesh.call(withTimeLeft(request, call), options);
+        const status = String(response.grpc?.code ?? GrpcCode.Unknown);
+        traffic.answerReceived(target.app, status, type);
+        traffic.latency(clock.monotonicMs() - startMs, target.app, status);
+        return asProxied(response);
+      } catch (error) {
+        // Only a call that nobody received may be sent again.
+        if (!isMeshError(error, "no-responders")) throw passingStatus(error);
+        const known = await this.#peers.knows(target);
+        if (!(known || this.#peers.gathering))
+          throw unknownProxyTarget(`couldn't find service: ${target.app}`, error);
+        if (tries === maxRetries) throw noInstance(target.app, error);
+        await clock.sleep(retryWaitMs, call.signal).catch(() => Promise.reject(passingStatus(error)));
+      }
+    }
+  }
+}
+
+/** The app that a call names, as written, and whether policies cover no more than the opening of its stream. */
+export function readProxyTarget({ path, headers }: Pick<ProxiedCall, "path" | "headers">): {
+  readonly id: string;
+  readonly streaming: boolean;
+} {
+  const id = first(headers, "dapr-callee-app-id") || first(headers, "dapr-app-id");
+  if (id === "") throw noProxyTarget(path);
+  return { id, streaming: truths.has(first(headers, "dapr-stream").toLowerCase()) };
+}
+
+/** First value of a metadata name; empty without one. */
+function first(headers: readonly string[], name: string): string {
+  for (let i = 0; i + 1 < headers.length; i += 2)
+    if (headers[i]!.toLowerCase() === name) return headers[i + 1]!;
+  return "";
+}
+
+const truths = new Set(["y", "yes", "true", "t", "on", "1"]);
+
+/** Like other ids, but what is wrong with one is Unknown here. */
+function proxyTarget(id: string, namespace: string): AppTarget {
+  try {
+    return parseAppId(id, namespace);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    throw unknownProxyTarget(`invalid app id ${id}`, error);
+  }
+}
+
+/** Metadata and transport headers for the app. Who calls is not for the caller to say. */
+function outgoing({ headers }: ProxiedCall): string[] {
+  const kept: string[] = [];
+  const pairs = sendablePairs(headers);
+  for (let i = 0; i + 1 < pairs.length; i += 2) {
+    if (!notPassedOn.has(pairs[i]!)) kept.push(pairs[i]!, pairs[i + 1]!);
+  }
+  return [...withoutIdentity(kept), ...relayedPairs(headers)];
+}
+
+/** The token of this sidecar's own API is none of the app's business, nor is the name by which it was called. */
+const notPassedOn = new Set(["dapr-app-id", "dapr-api-token"]);
+
+function withoutToken(headers: readonly string[]): readonly string[] {
+  if (!headers.includes("dapr-api-token")) return headers;
+  return headers.filter((_, i) => headers[i - (i % 2)] !== "dapr-api-token");
+}
+
+/** A retry leaves the app less time than the client had given. */
+function withTimeLeft(request: MeshRequest, call: ProxiedCall): MeshRequest {
+  const leftMs = call.timeLeftMs();
+  if (leftMs === undefined) return request;
+  const headers = request.headers.map((item, i) =>
+    i % 2 === 1 && request.headers[i - 1] === "grpc-timeout" ? encodeTimeout(leftMs) : item,
+  );
+  return { ...request, headers };
+}
+
+/** An instance of another kind may have answered what it took for an ordinary call. */
+function asProxied(response: MeshResponse): MeshResponse {
+  if (response.grpc !== undefined) return response;
+  cancel(response.body);
+  throw new GrpcStatusError(
+    GrpcCode.Unimplemented,
+    "the app's sidecar does not take proxied gRPC calls: it is too old",
+  );
+}
+
+function cancel(body: Uint8Array | BodyStream): void {
+  if (!(body instanceof Uint8Array)) body.cancel(new Error("this answer is not used"));
+}

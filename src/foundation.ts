@@ -1,0 +1,127 @@
+/**
+ * What blocks stand on, opened in the order of start: NATS, metrics, policies, the app's channel, components, endpoints.
+ */
+import { joinMesh, type Clock, type Mesh } from "../mesh/index.ts";
+import type { Health } from "./api/health.ts";
+import type { AppChannel } from "./app/channel.ts";
+import { openApp } from "./app/open.ts";
+import type { BlockHost } from "./blocks/block.ts";
+import { openComponents } from "./components/open.ts";
+import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
+import type { SidecarOptions } from "./config/options.ts";
+import { formatProblem } from "./config/resources.ts";
+import { systemRandom } from "./lib/random.ts";
+import { makePipelines, type Pipelines } from "./pipelines.ts";
+import { noPolicies, type Policies } from "./resiliency/policies.ts";
+import type { SidecarInit } from "./runtime.ts";
+import type { Log } from "./telemetry/log.ts";
+import { createMetricsServer } from "./telemetry/metrics-server.ts";
+import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
+import { version } from "./version.ts";
+
+export type Foundation = {
+  readonly mesh: Mesh;
+  readonly metrics: Metrics;
+  readonly app: AppChannel;
+  readonly components: Awaited<ReturnType<typeof openComponents>>;
+  readonly httpEndpoints: BlockHost["httpEndpoints"];
+  readonly pipelines: Pipelines;
+  readonly policies: Policies;
+};
+
+/** Opens everything that blocks stand on, in this order; each is closed by `opened`, the last first. */
+export async function openFoundation(
+  init: SidecarInit,
+  clock: Clock,
+  health: Health,
+  opened: AsyncDisposableStack,
+): Promise<Foundation> {
+  const { options, log, env } = init;
+
+  // 1. NATS: connects in the background; everything below works as soon as it is there.
+  const mesh = join(init, clock);
+  opened.defer(() => mesh.close());
+  mesh.onStatus((status) => health.set("nats", status.connected));
+
+  // 2. What blocks stand on: metrics, the app, components.
+  const metrics = init.configuration.metrics.enabled ? createMetrics(options.appId) : noMetrics;
+  if (options.metrics.enabled) {
+    const server = await createMetricsServer(metrics, options.metrics, log);
+    opened.defer(() => server.close());
+  }
+  const profiling = await openProfiling(options, clock, log);
+  opened.defer(() => profiling?.close());
+  const policies = await openPolicies(init, clock, metrics);
+  const pipelines = makePipelines({ ...init, components: () => components });
+  const app = openApp(options, clock, log, pipelines.app);
+  opened.defer(() => app.close());
+  const resources = init.resources.components;
+  const { deniedComponents: deny } = init.configuration;
+  const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
+  opened.defer(() => components.close());
+  pipelines.warnSkipped();
+  health.set("components", true);
+  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {
+    env,
+    namespace: options.namespace,
+    ...components.secrets,
+  });
+  for (const problem of problems) log.warn(formatProblem(problem));
+  return { mesh, metrics, app, components, httpEndpoints, pipelines, policies };
+}
+
+/** Loaded only where there is a Resiliency resource. */
+async function openPolicies(init: SidecarInit, clock: Clock, metrics: Metrics): Promise<Policies> {
+  const resources = init.resources.resiliencies;
+  if (resources.length === 0) return noPolicies;
+  const { compilePolicies } = await import("./resiliency/compile.ts");
+  const log = init.log.scope("dapr.runtime.resiliency");
+  return compilePolicies({ resources, clock, random: systemRandom, log, metrics });
+}
+
+/** The profiler is loaded only where it is wanted. */
+async function openProfiling(
+  options: SidecarOptions,
+  clock: Clock,
+  log: Log,
+): Promise<{ close(): Promise<void> } | undefined> {
+  if (!options.profiling.enabled) return undefined;
+  const { createProfilingServer } = await import("./telemetry/profiling.ts");
+  const { port } = options.profiling;
+  const server = await createProfilingServer({ addresses: options.api.addresses, port }, clock);
+  log.info(`profiling on port ${port}: /debug/pprof/`);
+  return server;
+}
+
+function join(init: SidecarInit, clock: Clock): Mesh {
+  const { options, log, env } = init;
+  const { mesh } = options;
+  const meshLog = log.scope("dapr.runtime.mesh");
+  return joinMesh({
+    namespace: options.namespace,
+    app: options.appId,
+    root: mesh.root,
+    env,
+    clock,
+    version,
+    log: (level, text) => meshLog[level](text),
+    access: definedOnly({
+      credsFile: mesh.credsFile,
+      nkeyFile: mesh.nkeyFile,
+      user: mesh.user,
+      password: mesh.password,
+      tlsCa: mesh.tlsCaFile,
+      tlsCert: mesh.tlsCertFile,
+      tlsKey: mesh.tlsKeyFile,
+    }),
+    natsPort: mesh.natsPort,
+    ...(mesh.natsUrls.length === 0 ? {} : { natsUrls: mesh.natsUrls }),
+    ...definedOnly({ home: mesh.home, natsServer: mesh.serverBinary }),
+  });
+}
+
+function definedOnly<T extends Record<string, string | undefined>>(members: T): { [K in keyof T]?: string } {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: string;
+  };
+}

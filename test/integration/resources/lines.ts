@@ -1,0 +1,76 @@
+/**
+ * The lines that resource files and Configurations give when they are loaded, without a process: as the sidecar logs
+ * them, in the same steps and order.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { joinMesh } from "../../../mesh/index.ts";
+import type { BlockHost } from "../../../src/blocks/block.ts";
+import { makeBlocks } from "../../../src/blocks/index.ts";
+import { openComponents } from "../../../src/components/open.ts";
+import { resolveHttpEndpoints } from "../../../src/config/http-endpoints.ts";
+import { parseFlags } from "../../../src/config/flags.ts";
+import { loadConfiguration } from "../../../src/config/load-configuration.ts";
+import { resolveOptions } from "../../../src/config/options.ts";
+import { formatProblem, loadResources } from "../../../src/config/resources.ts";
+import { noMetrics } from "../../../src/telemetry/metrics.ts";
+import { silentLog } from "../../contract/silent-log.ts";
+import { tempDir } from "../../kit/index.ts";
+
+export type Files = Readonly<Record<string, string>>;
+
+/** Everything that is said about the files; paths are without the folder. The last line is what ends the start. */
+export async function linesOf(resources: Files, config: Files = {}): Promise<string[]> {
+  await using folder = tempDir("wrong-files");
+  for (const [name, text] of Object.entries(resources)) write(folder.join("resources", name), text);
+  for (const [name, text] of Object.entries(config)) write(folder.join(name), text);
+  mkdirSync(folder.join("resources"), { recursive: true });
+  const lines: string[] = [];
+  try {
+    const paths = Object.keys(config).map((name) => `--config=${folder.join(name)}`);
+    await load([`--resources-path=${folder.join("resources")}`, ...paths], lines);
+  } catch (error) {
+    lines.push(error instanceof Error ? error.message : String(error));
+  }
+  const inside = [`${folder.join("resources")}/`, `${folder.path}/`];
+  return lines.map((line) => inside.reduce((text, path) => text.replaceAll(path, ""), line));
+}
+
+async function load(flags: readonly string[], lines: string[]): Promise<void> {
+  const env = { WRONG_FILES: "x" };
+  const outcome = parseFlags(["--app-id=shop", ...flags], env, { version: "", commit: "" });
+  if (outcome.kind !== "run") throw new Error(`the flags of the test are wrong: ${JSON.stringify(outcome)}`);
+  const options = resolveOptions(outcome.flags, env);
+  const say = (text: string): void => void lines.push(text);
+  const log = { ...silentLog, warn: say, scope: () => log };
+  const configuration = await loadConfiguration(options.resources.configFiles, env);
+  const loaded = await loadResources(options.resources.directories, { appId: "shop", env });
+  for (const problem of [...configuration.problems, ...loaded.problems]) say(formatProblem(problem));
+
+  const mesh = joinMesh({ namespace: "default", app: "shop", natsUrls: ["nats://127.0.0.1:1"] });
+  const shared = { options, mesh, clock: mesh.clock, log, metrics: noMetrics, env };
+  try {
+    const components = await openComponents({
+      ...shared,
+      resources: loaded.components,
+      deny: configuration.deniedComponents,
+    });
+    try {
+      const surroundings = { env, namespace: "default", ...components.secrets };
+      const resolved = await resolveHttpEndpoints(loaded.httpEndpoints, surroundings);
+      for (const problem of resolved.problems) say(formatProblem(problem));
+      const host = { ...shared, configuration, components, subscriptions: loaded.subscriptions };
+      const app = { protocol: "none" };
+      await makeBlocks({ ...host, httpEndpoints: resolved.endpoints, app } as unknown as BlockHost);
+    } finally {
+      await components.close();
+    }
+  } finally {
+    await mesh.close();
+  }
+}
+
+function write(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
+}
