@@ -1,9 +1,10 @@
-// `npm run gen`: writes what is derived from the tree: proto/gen from the .proto files (by proto/generate.ts) and
-// src/components/index.gen.ts, the list of component files. `--check` writes nothing and fails when one is stale.
-import { existsSync, globSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+// `npm run gen`: writes what is derived from the tree: proto/gen from the .proto files (by proto/generate.ts),
+// src/components/index.gen.ts, the list of component files, and docs/components/state-stores.md. `--check` writes nothing and fails when one is stale.
+import { existsSync, globSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { root, runNode, say } from "./command.ts";
+import { renderStateStores, stateStoresPage } from "./gen/state-stores.ts";
 
 export interface GeneratedFile {
   /** From the root of the checkout. */
@@ -17,7 +18,10 @@ const wantedExports = ["type", "versions", "metadataSchema", "capabilities", "op
 /** Every generated file of src as it should be. Imports each component file, whose client packages are lazy. */
 export async function generatedFiles(): Promise<GeneratedFile[]> {
   if (!existsSync(join(root, "src", "components"))) return [];
-  return [{ path: componentIndex, text: await renderComponentIndex() }];
+  return [
+    { path: componentIndex, text: await renderComponentIndex() },
+    { path: stateStoresPage, text: await renderStateStores() },
+  ];
 }
 
 async function renderComponentIndex(): Promise<string> {
@@ -83,6 +87,7 @@ async function main(args: readonly string[]): Promise<number> {
     if (current) say(`${path} is current`);
     else if (check) say(`${path} is not current. Fix: npm run gen`);
     else {
+      mkdirSync(dirname(file), { recursive: true });
       writeFileSync(file, text);
       say(`${path} written`);
     }

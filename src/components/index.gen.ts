@@ -36,6 +36,7 @@ export const componentEntries: readonly ComponentEntry[] = [
   { type: "secretstores.local.file", load: () => import("./secrets/local-file.ts") },
   { type: "state.etcd", load: () => import("./state/etcd.ts") },
   { type: "state.in-memory", load: () => import("./state/in-memory.ts") },
+  { type: "state.jetstream", load: () => import("./state/jetstream.ts") },
   { type: "state.mongodb", load: () => import("./state/mongodb.ts") },
   { type: "state.mysql", load: () => import("./state/mysql.ts") },
   { type: "state.nats", load: () => import("./state/nats.ts") },

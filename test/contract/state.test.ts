@@ -1,8 +1,10 @@
 /** Every state component under the contract suite, on real servers. */
+import { jetstreamManager } from "@nats-io/jetstream";
 import { joinMesh } from "../../mesh/index.ts";
 import type { StateStore } from "../../src/blocks/state/port.ts";
 import * as etcd from "../../src/components/state/etcd.ts";
 import * as inMemory from "../../src/components/state/in-memory.ts";
+import * as jetstream from "../../src/components/state/jetstream.ts";
 import * as mongodb from "../../src/components/state/mongodb.ts";
 import * as mysql from "../../src/components/state/mysql.ts";
 import * as nats from "../../src/components/state/nats.ts";
@@ -94,6 +96,15 @@ for (const version of ["v1", "v2"] as const) {
 stateContract("state.mongodb", stateTraits["state.mongodb"], async () => {
   const server = await startMongo();
   const store = await openStore(mongodb, { properties: { host: server.address } });
+  return { store, server, close: () => closeBoth(store, server) };
+});
+
+stateContract("state.jetstream", stateTraits["state.jetstream"], async () => {
+  const server = await startNats();
+  const client = await server.connect();
+  const manager = await jetstreamManager(client);
+  await manager.streams.add({ name: "KV_states", subjects: ["$KV.states.>"], max_msgs_per_subject: 1 });
+  const store = await openStore(jetstream, { properties: { natsURL: server.url, bucket: "states" } });
   return { store, server, close: () => closeBoth(store, server) };
 });
 
