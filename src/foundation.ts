@@ -1,5 +1,5 @@
 /**
- * What blocks stand on, opened in the order of start: NATS, metrics, policies, the app's channel, components, endpoints.
+ * What blocks stand on, opened in the order of start: NATS, metrics, policies, the way to the app, components.
  */
 import { joinMesh, type Clock, type Mesh } from "../mesh/index.ts";
 import type { Health } from "./api/health.ts";

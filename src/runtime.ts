@@ -146,6 +146,7 @@ function describeSidecar({ apis, health, running, serving, app, clock, stopping,
       const endMs = clock.monotonicMs() + graceMs;
       stopping.abort(new Error("the sidecar stops"));
       health.set("app", false);
+      app.endTunnels?.();
       try {
         await serving.stop(graceMs);
         await apis.close(Math.max(0, endMs - clock.monotonicMs()));

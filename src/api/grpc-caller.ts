@@ -5,6 +5,7 @@
  * content type, `weft-grpc-method` = the method as the gRPC app shall see it, `weft-data-type` = the type URL.
  */
 import { encodeValue, type Metadata } from "../lib/grpc-wire.ts";
+import { upgradeName } from "./upgrade.ts";
 
 const methodName = "weft-grpc-method";
 const dataTypeName = "weft-data-type";
@@ -67,7 +68,7 @@ export function readDataType(headers: readonly string[]): string {
 
 function isMeshOnly(name: string): boolean {
   const lower = name.toLowerCase();
-  return lower === methodName || lower === dataTypeName;
+  return lower === methodName || lower === dataTypeName || lower === upgradeName;
 }
 
 function valueOf(headers: readonly string[], name: string): string | undefined {

@@ -30,6 +30,8 @@ export type HttpCall = {
    * with BodyTooLarge above the size limit. Rejects as `body` does for a short one.
    */
   content(): Promise<Uint8Array | BodyStream>;
+  /** The client wants to go on in WebSocket: `content` is what it will send, and a reply of status 101 is the start. */
+  readonly upgrade?: "websocket";
   /** First value of a query parameter, decoded; undefined when absent. */
   queryValue(name: string): string | undefined;
   /** All values of a query parameter. */

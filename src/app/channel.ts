@@ -51,6 +51,8 @@ export type AppChannel = {
   http(request: AppHttpRequest, signal: AbortSignal): Promise<AppHttpResponse>;
   /** Callback of a gRPC app. */
   grpc(request: AppGrpcRequest, signal: AbortSignal): Promise<AppGrpcResponse>;
+  /** Ends what has no end of its own (WebSockets), at the begin of a stop. */
+  endTunnels?(): void;
   /**
    * A proxied gRPC call, whatever the app's protocol and health; it takes no slot of the concurrency limit. See
    * GrpcProxy (api/grpc.ts) for the answer. Rejects only when the signal is aborted.

@@ -1,5 +1,7 @@
 /** Header rules between client, mesh and app: what is forwarded, what never is. Names compare in lower case. */
 
+import { upgradeName } from "../api/upgrade.ts";
+
 /** Hop-by-hop headers and those that belong to the transport of one hop. */
 const hopByHop = new Set([
   "connection",
@@ -27,6 +29,7 @@ const requestOnly = new Set([
   // Names that only sidecars may use among themselves (api/grpc-caller.ts).
   "weft-grpc-method",
   "weft-data-type",
+  upgradeName,
 ]);
 
 /** Pseudo and gRPC names keep their value under a `dapr-` name. */

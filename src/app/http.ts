@@ -7,11 +7,13 @@
 import Pool from "undici/lib/dispatcher/pool.js";
 import type { buildConnector, Dispatcher } from "undici";
 import type { BodyStream, Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
+import { upgradeName } from "../api/upgrade.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
 import { asksForGzip, isGzip, unpackGzip, unpackStream, withoutEncoding } from "./gzip.ts";
-import { forwardResponseHeaders } from "./headers.ts";
+import { forwardResponseHeaders, headerValue } from "./headers.ts";
 import { type Answer, Exchange, Unanswered } from "./http-exchange.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
+import type { Tunnel } from "./websocket.ts";
 
 /** Largest answer that is unpacked in one go, bytes: what was whole before may be a thousand times as large after. */
 const maxUnpackedBytes = 64 * 1024 * 1024;
@@ -57,6 +59,7 @@ export class HttpApp {
   readonly #options: HttpAppOptions;
   readonly #origin: string;
   readonly #pool: Dispatcher;
+  readonly #tunnels = new Set<Tunnel>();
 
   constructor(options: HttpAppOptions) {
     this.#options = options;
@@ -80,8 +83,10 @@ export class HttpApp {
    * signal also counts while it is read. `onDone` is called when the app has sent all of it, or failed.
    */
   async invoke(request: MeshRequest, signal: AbortSignal, onDone?: () => void): Promise<MeshResponse> {
-    const { verb, headers: given } = request;
+    const { verb, headers: given, body: content } = request;
     const path = request.query === "" ? request.path : `${request.path}?${request.query}`;
+    if (!(content instanceof Uint8Array) && headerValue(given, upgradeName) !== undefined)
+      return this.#openTunnel(path, request.headers, content, signal, onDone);
     const gzip = asksForGzip(verb, given);
     const asked = gzip ? [...given, "Accept-Encoding", "gzip"] : given;
     const taking = onDone === undefined ? { signal, streams: true } : { signal, streams: true, onDone };
@@ -104,6 +109,11 @@ export class HttpApp {
     return (await this.#send(request, { signal, streams: false })) as Answer & { readonly body: Buffer };
   }
 
+  /** Ends what has no end of its own: WebSockets. */
+  endTunnels(): void {
+    for (const tunnel of this.#tunnels) tunnel.end();
+  }
+
   close(): Promise<void> {
     return this.#pool.destroy();
   }
@@ -111,6 +121,33 @@ export class HttpApp {
   /** Takes no more requests; ends when those under way are answered. */
   retire(): Promise<void> {
     return this.#pool.close();
+  }
+
+  async #openTunnel(
+    path: string,
+    given: readonly string[],
+    body: BodyStream,
+    signal: AbortSignal,
+    onDone: (() => void) | undefined,
+  ): Promise<MeshResponse> {
+    const { apiToken, http2 } = this.#options;
+    if (http2 === "prior-knowledge") throw new Error("an app on h2c takes no WebSocket");
+    const headers = apiToken === undefined ? given : withToken(given, apiToken);
+    const { openTunnel } = await import("./websocket.ts");
+    const onOpen = (tunnel: Tunnel): void => void this.#tunnels.add(tunnel);
+    const onClose = (tunnel: Tunnel): void => {
+      this.#tunnels.delete(tunnel);
+      onDone?.();
+    };
+    try {
+      const options = { ...this.#options, signal, onOpen, onClose };
+      const answer = await openTunnel(path, withoutName(headers, upgradeName), body, options);
+      if (answer.status !== 101) onDone?.();
+      return answer;
+    } catch (cause) {
+      if (signal.aborted) throw cause;
+      throw this.#failure({ verb: "GET", path, headers, body: undefined }, cause);
+    }
   }
 
   async #send(request: Outgoing, taking: Taking): Promise<Answer> {
@@ -182,9 +219,14 @@ function lowerNames(headers: readonly string[]): string[] {
 }
 
 function withToken(headers: readonly string[], token: string): string[] {
+  return [...withoutName(headers, "dapr-api-token"), "dapr-api-token", token];
+}
+
+/** `name` in lower case. */
+function withoutName(headers: readonly string[], name: string): string[] {
   const kept: string[] = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
-    if (headers[i]!.toLowerCase() !== "dapr-api-token") kept.push(headers[i]!, headers[i + 1]!);
+    if (headers[i]!.toLowerCase() !== name) kept.push(headers[i]!, headers[i + 1]!);
   }
-  return [...kept, "dapr-api-token", token];
+  return kept;
 }

@@ -51,6 +51,7 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log, pipelin
       const { client, relayToApp } = await grpc.get();
       return relayToApp(client, request, signal);
     },
+    endTunnels: () => http.endTunnels(),
     close: async () => {
       await Promise.all([http.close(), grpc.close()]);
     },

@@ -122,7 +122,7 @@ const firstBytes = 64 * 1024;
  * Writes piece by piece as fast as the client reads. A body that fails resets the connection: it is not whole, and must
  * not look so.
  */
-async function writeBody(
+export async function writeBody(
   body: BodyStream,
   out: Writable,
   flushHead: () => void,

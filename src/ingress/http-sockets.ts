@@ -21,6 +21,7 @@ import type { HttpIngress } from "./http-steps.ts";
 import { Http2Call } from "./http2-call.ts";
 import { listenOn, type ListenTarget } from "./listen.ts";
 import { withKnownVerb } from "./unknown-verb.ts";
+import { isWebSocketUpgrade, WebSocketCall } from "./websocket.ts";
 
 /** Time for a client to send its header, ms (Dapr's). */
 const headerTimeoutMs = 10_000;
@@ -61,6 +62,7 @@ export class HttpSockets {
   readonly #sessions = new Set<ServerHttp2Session>();
   /** Connections that have not said yet what they speak. */
   readonly #undecided = new Set<Socket>();
+  readonly #webSockets = new Set<Duplex>();
   /** Connections that go on under another parser (unknown-verb.ts). */
   readonly #takenOver = new WeakSet<Duplex>();
   readonly #http2: Http2Server | undefined;
@@ -87,9 +89,11 @@ export class HttpSockets {
     for (const server of this.#servers) server.closeIdleConnections();
     for (const session of this.#sessions) session.close();
     for (const socket of this.#undecided) socket.destroy();
+    for (const socket of this.#webSockets) socket.end();
     const limit = this.#options.clock.setTimeout(() => {
       for (const server of this.#servers) server.closeAllConnections();
       for (const session of this.#sessions) session.destroy();
+      for (const socket of this.#webSockets) socket.destroy();
     }, graceMs);
     await Promise.all(closed);
     limit.cancel();
@@ -103,7 +107,7 @@ export class HttpSockets {
       connectionsCheckingInterval: checkEveryMs,
       keepAliveTimeout: keepAliveMs,
       joinDuplicateHeaders: true,
-      shouldUpgradeCallback: (request) => this.#http2 !== undefined && isH2cUpgrade(request),
+      shouldUpgradeCallback: (request) => this.#asksForH2c(request) || isWebSocketUpgrade(request),
     });
     const answer = (request: IncomingMessage, response: ServerResponse): void =>
       this.#answerHttp1(request, response);
@@ -112,7 +116,8 @@ export class HttpSockets {
     server.on("checkContinue", answer);
     server.on("connect", (request: IncomingMessage, socket: Duplex) => this.#answerConnect(request, socket));
     server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-      upgradeToH2c(this.#http2!, request, socket, head);
+      if (this.#asksForH2c(request)) upgradeToH2c(this.#http2!, request, socket, head);
+      else this.#answerWebSocket(request, socket, head);
     });
     const [toHttp1] = server.listeners("connection") as ToParser[];
     server.on("clientError", (error: ClientError, socket: Duplex) =>
@@ -130,6 +135,23 @@ export class HttpSockets {
     if (renamed === undefined) return refuse(error, socket);
     this.#takenOver.add(socket);
     parse(renamed);
+  }
+
+  #asksForH2c(request: IncomingMessage): boolean {
+    return this.#http2 !== undefined && isH2cUpgrade(request);
+  }
+
+  /** A tunnel has no end of its own, so a stop ends it (`close`). */
+  #answerWebSocket(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    this.#webSockets.add(socket);
+    socket.once("close", () => this.#webSockets.delete(socket));
+    const call = new WebSocketCall(request, socket, head, this.#options.maxBodyBytes);
+    this.#options.ingress
+      .answer(call, (reply) => call.send(reply))
+      .catch((error: unknown) => {
+        this.#failed(error);
+        socket.destroy();
+      });
   }
 
   #answerHttp1(request: IncomingMessage, response: ServerResponse): void {

@@ -2,6 +2,7 @@
 import type { BodyStream, MeshRequest, MeshResponse } from "../../../mesh/index.ts";
 import type { HttpCall, HttpReply } from "../../api/http.ts";
 import { readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
+import { upgradeName } from "../../api/upgrade.ts";
 import { forwardRequestHeaders, forwardResponseHeaders, headerValue } from "../../app/headers.ts";
 import { sniffContentType } from "../../lib/content-type.ts";
 import { invalidRequest } from "./errors.ts";
@@ -15,18 +16,23 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   const { id, method } = readTarget(call);
   call.endpoint = `InvokeService/${id}`;
   if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
+  const headers = invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders));
+  if (call.upgrade !== undefined) headers.push(upgradeName, call.upgrade);
   const body = await call.content();
   const request: MeshRequest = {
     verb: knownVerbs.has(call.verb) ? call.verb : "POST",
     path: methodPath(method),
     query: call.query,
-    headers: invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders)),
+    headers,
     body,
   };
   const repeatable = body.length === 0 || call.headers["content-length"] !== undefined;
   const { signal } = call;
   const response = await invocation.invoke(id, request, { signal, protocol: "http", repeatable });
-  return response.grpc === undefined ? httpAppReply(response) : grpcAppReply(response, response.grpc);
+  if (response.grpc !== undefined) return grpcAppReply(response, response.grpc);
+  // Only a client that asked for a tunnel may be told that it begins.
+  const tunnel = call.upgrade !== undefined && response.status === 101;
+  return tunnel ? { status: 101, rawHeaders: response.headers, body: response.body } : httpAppReply(response);
 }
 
 const noHeaders: readonly string[] = [];

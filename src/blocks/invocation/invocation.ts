@@ -6,6 +6,8 @@ import { hostname, networkInterfaces } from "node:os";
 import { readGrpcCaller } from "../../api/grpc-caller.ts";
 import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import type { BlockHost } from "../block.ts";
+import { upgradeName } from "../../api/upgrade.ts";
+import { headerValue } from "../../app/headers.ts";
 import { AccessControl } from "./access-control.ts";
 import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
@@ -72,6 +74,7 @@ export class Invocation {
     const { app, options } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
+    else refuseUpgrade(request);
     this.#admit(request, caller);
     try {
       const response = await app.invoke(
@@ -130,6 +133,7 @@ export class Invocation {
       throw invokeFailed(target.id, "cannot invoke local endpoint: app channel not initialized");
     try {
       if (app.protocol === "http") checkVerb(request.verb);
+      else refuseUpgrade(request);
       return await app.invoke({ ...request, headers: this.#forApp(request) }, signal);
     } catch (error) {
       throw invokeFailed(target.id, textOf(error), error);
@@ -150,8 +154,9 @@ export class Invocation {
     const startMs = clock.monotonicMs();
     const { body } = request;
     const streaming = !(body instanceof Uint8Array) && body.length === undefined;
+    const sidecarsOnly = streaming && headerValue(request.headers, upgradeName) !== undefined;
     this.#peers.traffic.sent(target.app, streaming ? "streaming" : "unary");
-    const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal };
+    const options = { app: target.app, namespace: target.namespace, timeoutMs: 0, signal, sidecarsOnly };
     const headers = [...request.headers, ...this.#forwarded];
     const headed = { ...request, headers, body: asSentOn(body) };
     let waits: Waits | undefined;
@@ -232,6 +237,11 @@ export class Invocation {
 function checkVerb(verb: string): void {
   if (verb === "") throw new Error("missing HTTP extension field");
   if (verb === "NONE" || verb === "CONNECT") throw new Error("invalid HTTP verb");
+}
+
+function refuseUpgrade({ headers }: MeshRequest): void {
+  if (headerValue(headers, upgradeName) === undefined) return;
+  throw new Error("a gRPC app takes no WebSocket; only apps with --app-protocol http or https do");
 }
 
 function forwardingHeaders(address: string): readonly string[] {
