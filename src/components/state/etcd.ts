@@ -98,7 +98,7 @@ function v2(clock: Clock): Form {
       writer.tag(1, WireType.LengthDelimited).bytes(write.json ? withoutMarkupEscapes(bytes) : bytes);
       writer.tag(2, WireType.LengthDelimited).fork();
       writer.tag(1, WireType.Varint).int64(Math.floor(nowMs / 1000));
-      writer.tag(2, WireType.Varint).int32((nowMs % 1000) * 1e6);
+      if (nowMs % 1000 !== 0) writer.tag(2, WireType.Varint).int32(Math.trunc((nowMs % 1000) * 1e6));
       writer.join();
       writer.tag(3, WireType.LengthDelimited).fork();
       if (ttlSeconds !== 0) writer.tag(1, WireType.Varint).int64(ttlSeconds);
