@@ -1,5 +1,6 @@
 // `npm run gen`: writes what is derived from the tree: proto/gen from the .proto files (by proto/generate.ts),
-// src/components/index.gen.ts, the list of component files, and docs/components/state-stores.md. `--check` writes nothing and fails when one is stale.
+// src/components/index.gen.ts, the list of component files, and docs/components/state-stores.md. `--check` writes
+// nothing and fails when one is stale.
 import { existsSync, globSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";

@@ -167,7 +167,7 @@ export class NamedStore {
       const query = parseQuery(text);
       const rows = await this.#observe("query", () => this.#port.query!(query, metadata, signal));
       const token = query.limit > 0 && rows.length > 0 ? String(query.offset + rows.length) : "";
-      return { rows: rows.map((row) => ({ ...row, key: queriedKey(row.key) })), token };
+      return { rows: rows.map(({ key, value, etag }) => ({ key: queriedKey(key), value, etag })), token };
     } catch (cause) {
       throw errors.queryFailed(this.name, cause);
     }

@@ -4,6 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { isUtf8 } from "node:buffer";
+import type * as mongodb from "mongodb";
 import type { Collection, Document, Filter, MongoClient, MongoClientOptions } from "mongodb";
 import type { Clock } from "../../../mesh/index.ts";
 import type {
@@ -56,7 +57,8 @@ type StoredDocument = {
   _etag?: string;
   _ttl?: Date | null;
 };
-type Library = typeof import("mongodb");
+/** What is needed of the package at run time. */
+type Library = Pick<typeof mongodb, "Binary" | "BSON" | "Double">;
 
 const maxKeysAtOnce = 1_000;
 /** Two writes that create the same key at once may both be told of a duplicate. */
@@ -148,7 +150,7 @@ class DocumentValues {
     if (value instanceof Date) return value.toISOString();
     if (Array.isArray(value)) return value.map((item) => this.#plain(item));
     if (typeof value !== "object" || value === null) return value;
-    if ("_bsontype" in value) return this.#library.BSON.EJSON.serialize(value as Document);
+    if ("_bsontype" in value) return this.#library.BSON.EJSON.serialize(value);
     return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, this.#plain(item)]));
   }
 }

@@ -1,4 +1,4 @@
-// No update is lost or counted twice when servers and sidecar are killed; `npm run soak -- --only stores` is the long form.
+// No update is lost or counted twice when servers and sidecar are killed. Long form: `npm run soak -- --only stores`.
 import { expect, test } from "vitest";
 import { lostUpdates } from "../../soak/lost-updates.ts";
 
