@@ -11,6 +11,7 @@ import type { Block } from "./blocks/block.ts";
 import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import { createGrpcServer, type GrpcServer } from "./ingress/grpc.ts";
+import { grpcTracing } from "./ingress/grpc-tracing.ts";
 import {
   createHttpServer,
   createPublicServer,
@@ -18,10 +19,12 @@ import {
   type HttpServerOptions,
 } from "./ingress/http.ts";
 import { middlewareStep } from "./ingress/http-middleware.ts";
+import { tracingStep } from "./ingress/http-tracing.ts";
 import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
 import type { Pipelines } from "./pipelines.ts";
 import type { Log } from "./telemetry/log.ts";
 import type { Metrics } from "./telemetry/metrics.ts";
+import type { Tracer } from "./telemetry/tracing/tracer.ts";
 
 /** A taken API port is tried for this long before the start fails, ms (Dapr's). */
 const portPatienceMs = 10_000;
@@ -42,6 +45,8 @@ export type ApisInit = {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Undefined when tracing is off. */
+  readonly tracer: Tracer | undefined;
 };
 
 export type Apis = {
@@ -83,7 +88,8 @@ async function listenAll(
 }
 
 function makeGrpc(init: ApisInit, { grpcGuard }: ApiLists): GrpcServer {
-  const { options, apiLogging, metadata, onShutdownRequest, blocks, proxy, clock, log, metrics } = init;
+  const { options, apiLogging, metadata, onShutdownRequest, blocks, proxy, clock, log, metrics, tracer } =
+    init;
   return createGrpcServer({
     methods: async () => {
       const methods = [
@@ -97,6 +103,7 @@ function makeGrpc(init: ApisInit, { grpcGuard }: ApiLists): GrpcServer {
     maxMessageBytes: options.api.maxBodyBytes,
     apiToken: options.api.apiToken,
     apiLogging: apiLogging.enabled,
+    tracing: tracer === undefined ? undefined : grpcTracing(tracer),
     proxy,
     ...(grpcGuard === undefined ? {} : { guard: (call) => grpcGuard(call.path) }),
     clock,
@@ -125,6 +132,7 @@ function makeHttp(
     apiToken: api.apiToken,
     allowedOrigins: api.allowedOrigins,
     apiLogging: init.apiLogging,
+    ...(init.tracer === undefined ? {} : { tracing: tracingStep(init.tracer) }),
     ...(pipelines.http === undefined ? {} : { middleware: middlewareStep(pipelines.http) }),
   });
   return { http, publicHttp: createPublicServer({ ...shared, routes: lists.routes(small) }) };

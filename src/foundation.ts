@@ -1,5 +1,5 @@
 /**
- * What blocks stand on, opened in the order of start: NATS, metrics, policies, the way to the app, components.
+ * What blocks stand on, in the order of start: NATS, metrics and traces, policies, the way to the app, components.
  */
 import { joinMesh, type Clock, type Mesh } from "../mesh/index.ts";
 import type { Health } from "./api/health.ts";
@@ -8,20 +8,21 @@ import { openApp } from "./app/open.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import { openComponents } from "./components/open.ts";
 import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
-import type { SidecarOptions } from "./config/options.ts";
 import { formatProblem } from "./config/resources.ts";
 import { systemRandom } from "./lib/random.ts";
+import { openObservation } from "./observation.ts";
 import { makePipelines, type Pipelines } from "./pipelines.ts";
 import { noPolicies, type Policies } from "./resiliency/policies.ts";
 import type { SidecarInit } from "./runtime.ts";
-import type { Log } from "./telemetry/log.ts";
-import { createMetricsServer } from "./telemetry/metrics-server.ts";
-import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
+import type { Metrics } from "./telemetry/metrics.ts";
+import type { Tracer } from "./telemetry/tracing/tracer.ts";
 import { version } from "./version.ts";
 
 export type Foundation = {
   readonly mesh: Mesh;
   readonly metrics: Metrics;
+  /** Undefined when tracing is off. */
+  readonly tracer: Tracer | undefined;
   readonly app: AppChannel;
   readonly components: Awaited<ReturnType<typeof openComponents>>;
   readonly httpEndpoints: BlockHost["httpEndpoints"];
@@ -44,16 +45,10 @@ export async function openFoundation(
   mesh.onStatus((status) => health.set("nats", status.connected));
 
   // 2. What blocks stand on: metrics, the app, components.
-  const metrics = init.configuration.metrics.enabled ? createMetrics(options.appId) : noMetrics;
-  if (options.metrics.enabled) {
-    const server = await createMetricsServer(metrics, options.metrics, log);
-    opened.defer(() => server.close());
-  }
-  const profiling = await openProfiling(options, clock, log);
-  opened.defer(() => profiling?.close());
+  const { metrics, tracer } = await openObservation(init, clock, opened);
   const policies = await openPolicies(init, clock, metrics);
   const pipelines = makePipelines({ ...init, components: () => components });
-  const app = openApp(options, clock, log, pipelines.app);
+  const app = openApp(options, clock, log, metrics, pipelines.app);
   opened.defer(() => app.close());
   const resources = init.resources.components;
   const { deniedComponents: deny } = init.configuration;
@@ -67,7 +62,7 @@ export async function openFoundation(
     ...components.secrets,
   });
   for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, app, components, httpEndpoints, pipelines, policies };
+  return { mesh, metrics, tracer, app, components, httpEndpoints, pipelines, policies };
 }
 
 /** Loaded only where there is a Resiliency resource. */
@@ -77,20 +72,6 @@ async function openPolicies(init: SidecarInit, clock: Clock, metrics: Metrics): 
   const { compilePolicies } = await import("./resiliency/compile.ts");
   const log = init.log.scope("dapr.runtime.resiliency");
   return compilePolicies({ resources, clock, random: systemRandom, log, metrics });
-}
-
-/** The profiler is loaded only where it is wanted. */
-async function openProfiling(
-  options: SidecarOptions,
-  clock: Clock,
-  log: Log,
-): Promise<{ close(): Promise<void> } | undefined> {
-  if (!options.profiling.enabled) return undefined;
-  const { createProfilingServer } = await import("./telemetry/profiling.ts");
-  const { port } = options.profiling;
-  const server = await createProfilingServer({ addresses: options.api.addresses, port }, clock);
-  log.info(`profiling on port ${port}: /debug/pprof/`);
-  return server;
 }
 
 function join(init: SidecarInit, clock: Clock): Mesh {

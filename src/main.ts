@@ -32,7 +32,14 @@ async function run(flags: Flags, env: NodeJS.ProcessEnv): Promise<number> {
   try {
     options = resolveOptions(flags, env);
     const { appId } = options;
-    opened = openLog({ ...options.log, appId, instance: instanceName, version, clock: systemClock });
+    opened = openLog({
+      ...options.log,
+      appId,
+      instance: instanceName,
+      version,
+      clock: systemClock,
+      terminal: process.stdout.isTTY,
+    });
   } catch (error) {
     process.stdout.write(`Fatal error from runtime: ${textOf(error)}\n`);
     return 1;

@@ -72,7 +72,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 1. and 2. NATS, metrics, policies, the app's channel, components (foundation.ts).
   const foundation = await openFoundation(init, clock, health, opened);
-  const { mesh, metrics, app, components, pipelines } = foundation;
+  const { mesh, metrics, tracer, app, components, pipelines } = foundation;
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
@@ -94,7 +94,7 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 4. API servers: gRPC, then HTTP.
   const { fallback, proxy, receive } = invocation;
-  const parts = { clock, metrics, health, metadata, blocks, fallback, proxy, pipelines };
+  const parts = { clock, metrics, tracer, health, metadata, blocks, fallback, proxy, pipelines };
   const apis = await openApis({ ...init, ...parts });
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.

@@ -4,6 +4,7 @@
  */
 import type { DescMessage, DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import type { BodyStream, MeshResponse } from "../../mesh/index.ts";
+import type { Span } from "../telemetry/tracing/span.ts";
 
 /** Lower-case metadata names to values; `-bin` values are raw bytes in latin1 text. */
 export type GrpcMetadata = ReadonlyMap<string, readonly string[]>;
@@ -12,6 +13,8 @@ export type GrpcCall = {
   readonly metadata: GrpcMetadata;
   /** Aborted at the client's deadline, cancel, or sidecar stop. */
   readonly signal: AbortSignal;
+  /** The span of this call, to go on with; undefined when tracing is off. */
+  readonly span?: Span | undefined;
   /** Response header to send with the first message (or the status). */
   setHeader(name: string, value: string): void;
   setTrailer(name: string, value: string): void;
@@ -27,6 +30,8 @@ export type ProxiedCall = {
   readonly body: Uint8Array | BodyStream;
   /** Aborted at the client's deadline, cancel, or sidecar stop. */
   readonly signal: AbortSignal;
+  /** The span of this call, to go on with; undefined when tracing is off. */
+  readonly span?: Span | undefined;
   /** What is left of the client's deadline, ms; undefined without one. */
   timeLeftMs(): number | undefined;
 };

@@ -3,11 +3,14 @@
  * Sockets, limits and the shared steps stand in ingress/http.ts and guard.ts.
  */
 import type { BodyStream } from "../../mesh/index.ts";
+import type { Span } from "../telemetry/tracing/span.ts";
 
 /** One request. Everything lazy is computed on first use. */
 export type HttpCall = {
   /** Name of what answers, for the API log: that of the route, unless a block says more (`InvokeService/orders`). */
   endpoint?: string;
+  /** The span of this request, to go on with; undefined when tracing is off. */
+  readonly span?: Span | undefined;
   readonly verb: string;
   /** Cleaned path, still percent-encoded, with its leading slash. */
   readonly path: string;

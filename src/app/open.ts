@@ -4,6 +4,7 @@ import { connect as connectTls } from "node:tls";
 import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
 import type { AppPipeline } from "./app-pipeline.ts";
 import {
   type AppChannel,
@@ -15,21 +16,29 @@ import {
 import { Slots } from "./concurrency.ts";
 import { AppHealth, type Probe, unhealthyApp } from "./health.ts";
 import { HttpApp } from "./http.ts";
+import { measuredGrpc, measuredHttp, type MeasuredHttp } from "./measured.ts";
 
 /** How often and how long the app's port is tried while it is not up, ms (Dapr's). */
 const dialPeriodMs = 100;
 const dialTimeoutMs = 500;
 
 /** `pipeline` stands around what an HTTP app gets, health checks excepted. */
-export function openApp(options: SidecarOptions, clock: Clock, log: Log, pipeline?: AppPipeline): AppChannel {
+export function openApp(
+  options: SidecarOptions,
+  clock: Clock,
+  log: Log,
+  metrics: Metrics,
+  pipeline?: AppPipeline,
+): AppChannel {
   const { port, protocol, address, apiToken, maxConcurrency } = options.app;
   if (port === 0) return noApp;
   const slots = new Slots(maxConcurrency);
   const to = { host: address, port, tls: protocol.endsWith("s") };
   const listening: AppChannel["listening"] = (signal, onAbsent) => waitForPort(to, clock, signal, onAbsent);
-  if (protocol === "grpc" || protocol === "grpcs") return openGrpcApp(options, slots, listening, clock, log);
+  if (protocol === "grpc" || protocol === "grpcs")
+    return openGrpcApp(options, slots, listening, clock, log, metrics);
   const scheme = protocol === "https" ? "https" : "http";
-  const http = new HttpApp({
+  const client = new HttpApp({
     scheme,
     host: address,
     port,
@@ -38,8 +47,9 @@ export function openApp(options: SidecarOptions, clock: Clock, log: Log, pipelin
     ...(protocol === "h2c" ? { http2: "prior-knowledge" } : protocol === "https" ? { http2: "offered" } : {}),
     clock,
   });
+  const http = measuredHttp(client, metrics, clock);
   // An HTTP app may serve gRPC beside it.
-  const grpc = new LazyGrpcClient(options, clock, log);
+  const grpc = new LazyGrpcClient(options, clock, log, metrics);
   const channel: AppChannel = {
     protocol: "http",
     listening,
@@ -76,7 +86,7 @@ function piped(channel: AppChannel, pipeline: AppPipeline): AppChannel {
 /** The slot is free when the whole answer has been read, or its reader gave up. */
 export async function invokeInSlot(
   slots: Slots,
-  http: HttpApp,
+  http: Pick<HttpApp, "invoke">,
   request: MeshRequest,
   signal: AbortSignal,
 ): Promise<MeshResponse> {
@@ -109,9 +119,9 @@ function probed(
   };
 }
 
-async function probeHttp(http: HttpApp, path: string, signal: AbortSignal): Promise<boolean> {
+async function probeHttp(http: MeasuredHttp, path: string, signal: AbortSignal): Promise<boolean> {
   const target = path.startsWith("/") ? path : `/${path}`;
-  const { status } = await http.http({ verb: "GET", path: target, headers: [], body: undefined }, signal);
+  const { status } = await http.probe({ verb: "GET", path: target, headers: [], body: undefined }, signal);
   return status >= 200 && status <= 299;
 }
 
@@ -122,8 +132,8 @@ class LazyGrpcClient {
   readonly #load: () => ReturnType<typeof loadGrpcClient>;
   #loaded: ReturnType<typeof loadGrpcClient> | undefined;
 
-  constructor(options: SidecarOptions, clock: Clock, log: Log) {
-    this.#load = () => loadGrpcClient(options, clock, log);
+  constructor(options: SidecarOptions, clock: Clock, log: Log, metrics: Metrics) {
+    this.#load = () => loadGrpcClient(options, clock, log, metrics);
   }
 
   get(): ReturnType<typeof loadGrpcClient> {
@@ -135,10 +145,10 @@ class LazyGrpcClient {
   }
 }
 
-async function loadGrpcClient(options: SidecarOptions, clock: Clock, log: Log) {
+async function loadGrpcClient(options: SidecarOptions, clock: Clock, log: Log, metrics: Metrics) {
   const { createGrpcAppClient, invokeGrpcApp, relayToApp } = await import("./grpc.ts");
   const { address, port, protocol, apiToken } = options.app;
-  const client = createGrpcAppClient({
+  const plain = createGrpcAppClient({
     host: address,
     port,
     tls: protocol === "grpcs",
@@ -147,6 +157,7 @@ async function loadGrpcClient(options: SidecarOptions, clock: Clock, log: Log) {
     clock,
     log,
   });
+  const client = measuredGrpc(plain, healthMethod, metrics, clock);
   return { client, invokeGrpcApp, relayToApp };
 }
 
@@ -156,8 +167,9 @@ function openGrpcApp(
   listening: AppChannel["listening"],
   clock: Clock,
   log: Log,
+  metrics: Metrics,
 ): AppChannel {
-  const grpc = new LazyGrpcClient(options, clock, log);
+  const grpc = new LazyGrpcClient(options, clock, log, metrics);
   const channel: AppChannel = {
     protocol: "grpc",
     listening,

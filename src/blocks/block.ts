@@ -17,6 +17,7 @@ import type { Policies } from "../resiliency/policies.ts";
 import type { Random } from "../lib/random.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import type { Tracer } from "../telemetry/tracing/tracer.ts";
 
 /** Everything a block may use; made once by runtime.ts. */
 export type BlockHost = {
@@ -38,6 +39,8 @@ export type BlockHost = {
   readonly policies: Policies;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Makes spans of what the sidecar begins itself; undefined when tracing is off. */
+  readonly tracer?: Tracer | undefined;
 };
 
 export type Block = {

@@ -4,10 +4,9 @@ import type { LoadedResources } from "./resources.ts";
 
 /** Sentences to log as warnings. */
 export function notEnforced(configuration: ConfigurationResource, resources: LoadedResources): string[] {
-  const { nameResolution, tracing } = configuration;
+  const { nameResolution } = configuration;
   const fields: readonly (readonly [string, boolean])[] = [
     ["spec.nameResolution", nameResolution !== undefined],
-    ["spec.tracing", tracing.zipkinEndpoint !== "" || tracing.otel.endpoint !== "" || tracing.stdout],
   ];
   const written = fields.filter(([, given]) => given);
   return [

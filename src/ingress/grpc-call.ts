@@ -11,6 +11,7 @@ import {
 import type { Clock, Timer } from "../../mesh/index.ts";
 import { ApiError, GrpcCode } from "../api/errors.ts";
 import type { GrpcCall, GrpcMetadata } from "../api/grpc.ts";
+import type { Span } from "../telemetry/tracing/span.ts";
 import {
   encodeFrame,
   encodeValue,
@@ -22,6 +23,7 @@ import {
   maxTimerMs,
   openFrame,
   parseTimeout,
+  percentDecode,
   percentEncode,
   readMetadata,
   relayedPairs,
@@ -48,7 +50,7 @@ export type CallHost = {
   readonly maxMessageBytes: number;
   readonly clock: Clock;
   /** Called once per call, when its status is known (sent, or Canceled because the client went away). */
-  ended(call: ServerCall, code: number): void;
+  ended(call: ServerCall, code: number, message: string): void;
 };
 
 export class ServerCall implements GrpcCall {
@@ -57,6 +59,10 @@ export class ServerCall implements GrpcCall {
   readonly headers: IncomingHttpHeaders;
   readonly rawHeaders: readonly string[];
   readonly startMs: number;
+  /** Of the messages of a unary call; -1 before its request came, and for streams. */
+  receivedBytes = -1;
+  sentBytes = 0;
+  span: Span | undefined;
   readonly #host: CallHost;
   #metadata: GrpcMetadata | undefined;
   #abort: AbortController | undefined;
@@ -175,6 +181,7 @@ export class ServerCall implements GrpcCall {
             if (first !== undefined)
               throw new GrpcWireError(GrpcCode.Internal, "a unary call got a second message");
             first = frame;
+            this.receivedBytes = frame.bytes.length;
           }
         } catch (error) {
           stream.off("data", take);
@@ -256,7 +263,7 @@ export class ServerCall implements GrpcCall {
     const code = statusCodeOf(trailers);
     if (code === undefined) fields["grpc-status"] = String(GrpcCode.Unknown);
     if (bytes.length > 0 && !this.stream.headersSent) this.#respondWith(headers);
-    this.#finish(code ?? GrpcCode.Unknown);
+    this.#finish(code ?? GrpcCode.Unknown, percentDecode(String(fields["grpc-message"] ?? "")));
     this.#endWith(fields, bytes);
   }
 
@@ -264,8 +271,9 @@ export class ServerCall implements GrpcCall {
   endUnary(message: Uint8Array): void {
     this.#checkSize(message);
     if (this.#gone()) return;
+    this.sentBytes = message.length;
     this.#respond();
-    this.#finish(GrpcCode.OK);
+    this.#finish(GrpcCode.OK, "");
     this.#sendTrailers({ ...this.#trailers, "grpc-status": "0" });
     this.stream.end(encodeFrame(message));
   }
@@ -273,7 +281,7 @@ export class ServerCall implements GrpcCall {
   /** Ends the call with a status; a second end does nothing. Never throws. */
   end(status: GrpcStatus): void {
     if (this.#gone()) return;
-    this.#finish(status.code);
+    this.#finish(status.code, status.message);
     this.#endWith(statusHeaders(status, this.#trailers), noBytes);
   }
 
@@ -321,17 +329,18 @@ export class ServerCall implements GrpcCall {
       throw sentTooLarge(message.length, this.#host.maxMessageBytes);
   }
 
-  #finish(code: number): void {
+  #finish(code: number, message: string): void {
     this.#ended = true;
     this.#deadline?.cancel();
     this.#writer();
-    this.#host.ended(this, code);
+    this.#host.ended(this, code, message);
   }
 
   #closed(): void {
     if (this.#ended) return;
-    this.#signalAbort(statusError(GrpcCode.Canceled, "context canceled"));
-    this.#finish(GrpcCode.Canceled);
+    const reason = statusError(GrpcCode.Canceled, "context canceled");
+    this.#signalAbort(reason);
+    this.#finish(GrpcCode.Canceled, reason.message);
   }
 
   #signalAbort(reason: ApiError): void {

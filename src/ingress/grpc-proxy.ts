@@ -40,9 +40,16 @@ export class ProxyIngress {
     const request = new RequestBody(call, this.#options.maxMessageBytes);
     await request.gather();
     if (call.ended) return;
-    const { path, rawHeaders: headers, signal } = call;
+    const { path, rawHeaders: headers, signal, span } = call;
     const timeLeftMs = (): number | undefined => call.timeLeftMs();
-    const answer = await this.#options.proxy({ path, headers, body: request.content, signal, timeLeftMs });
+    const answer = await this.#options.proxy({
+      path,
+      headers,
+      body: request.content,
+      signal,
+      span,
+      timeLeftMs,
+    });
     const { body } = answer;
     if (body instanceof Uint8Array) this.#passWhole(call, answer, body);
     else await this.#passStream(call, answer.headers, body);

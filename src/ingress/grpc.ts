@@ -29,6 +29,7 @@ import {
   type TableMethod,
   unknownText,
 } from "./grpc-table.ts";
+import type { GrpcTracing } from "./grpc-tracing.ts";
 import { type ListenTarget, listenOn } from "./listen.ts";
 
 export { ServerCall, statusError } from "./grpc-call.ts";
@@ -57,6 +58,8 @@ export type GrpcServerOptions = {
   /** DAPR_API_TOKEN; undefined = open. */
   readonly apiToken?: string | undefined;
   readonly apiLogging?: boolean;
+  /** Undefined when tracing is off. */
+  readonly tracing?: GrpcTracing | undefined;
   /** Runs before every call, also unknown ones; throws ApiError to refuse it. */
   readonly guard?: (call: ServerCall) => void;
   /** Takes calls of services that are not mounted; without it they are Unimplemented. */
@@ -95,6 +98,7 @@ class GrpcIngress {
   readonly #options: GrpcServerOptions;
   readonly #host: CallHost;
   readonly #token: Buffer | undefined;
+  readonly #apiLog: Log;
   readonly #calls = new Set<ServerCall>();
   readonly #sessions = new Set<ServerHttp2Session>();
   readonly #proxy: ProxyIngress | undefined;
@@ -103,6 +107,7 @@ class GrpcIngress {
 
   constructor(options: GrpcServerOptions) {
     this.#options = options;
+    this.#apiLog = options.log.scope("dapr.runtime.grpc.api-info");
     this.#token = options.apiToken === undefined ? undefined : Buffer.from(options.apiToken);
     const labels = ["grpc_server_method", "grpc_server_status"];
     const { clock, metrics, maxMessageBytes, proxy } = options;
@@ -113,15 +118,23 @@ class GrpcIngress {
       "Latency of gRPC calls at the server, ms.",
       labels,
     );
+    const sizes = ["grpc_server_method"];
+    const received = metrics.size("grpc_io_server_received_bytes_per_rpc", "Size of requests, bytes.", sizes);
+    const sent = metrics.size("grpc_io_server_sent_bytes_per_rpc", "Size of answers, bytes.", sizes);
     this.#host = {
       maxMessageBytes,
       clock,
-      ended: (call, code) => {
+      ended: (call, code, message) => {
         this.#calls.delete(call);
+        options.tracing?.end(call, code, message);
         const latencyMs = clock.monotonicMs() - call.startMs;
         const status = codeNames.get(code) ?? grpcCodeName(code);
         count(call.path, status);
-        latency(latencyMs, call.path, status);
+        latency(Math.trunc(latencyMs), call.path, status);
+        if (call.receivedBytes >= 0) {
+          received(call.receivedBytes, call.path);
+          sent(call.sentBytes, call.path);
+        }
         if (options.apiLogging === true) this.#logCall(call, code, latencyMs);
       },
     };
@@ -219,11 +232,13 @@ class GrpcIngress {
 
   #dispatch(call: ServerCall, table: MethodTable): void {
     const method = table.methods.get(call.path);
-    if (this.#proxy !== undefined && isForeign(call, method, table))
-      return void this.#pass(call, this.#proxy);
-    if (method === undefined)
-      return call.end({ code: GrpcCode.Unimplemented, message: unknownText(call.path, table) });
+    const { tracing } = this.#options;
+    const proxy = this.#proxy !== undefined && isForeign(call, method, table) ? this.#proxy : undefined;
     try {
+      tracing?.begin(call, proxy === undefined && method?.unary !== undefined);
+      if (proxy !== undefined) return void this.#pass(call, proxy);
+      if (method === undefined)
+        return call.end({ code: GrpcCode.Unimplemented, message: unknownText(call.path, table) });
       call.begin();
     } catch (error) {
       return void this.#fail(call, error);
@@ -248,6 +263,7 @@ class GrpcIngress {
     try {
       const request = method.decode(await call.readUnary());
       if (call.ended) return;
+      this.#options.tracing?.request(call, request);
       const answer = await handle(request, call);
       if (!call.ended) call.endUnary(method.encode(answer));
     } catch (error) {
@@ -273,6 +289,7 @@ class GrpcIngress {
 
   async #fail(call: ServerCall, thrown: unknown): Promise<void> {
     if (call.ended) return;
+    if (thrown instanceof ApiError) this.#options.metrics.errorCode(thrown.code);
     const status = await statusOf(thrown).catch((cause: unknown) => {
       this.#options.log.error(`${call.path}: details of the status are lost: ${textOf(cause)}`);
       return bareStatus(thrown);
@@ -297,7 +314,7 @@ class GrpcIngress {
 
   #logCall(call: ServerCall, code: number, latencyMs: number): void {
     const agent = call.headers["user-agent"];
-    this.#options.log.scope("dapr.runtime.grpc.api-info").always("gRPC API Called", {
+    this.#apiLog.always("gRPC API Called", {
       method: call.path,
       code,
       duration: Math.trunc(latencyMs),

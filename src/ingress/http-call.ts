@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { ApiError, GrpcCode } from "../api/errors.ts";
 import { BodyTooLarge, type HttpCall } from "../api/http.ts";
 import { BodyQueue, type BodyStream, failedBody } from "../../mesh/index.ts";
+import type { Span } from "../telemetry/tracing/span.ts";
 import { cleanPath } from "./router.ts";
 
 const noBody = Buffer.alloc(0);
@@ -21,10 +22,9 @@ export class NodeHttpCall implements HttpCall {
   endpoint?: string;
   /** Group of the route; empty for the fallback. */
   group = "";
-  /** Label of the metrics in place of the path. */
-  label: string | undefined;
   /** It came as far as the API log. */
   logged = false;
+  span: Span | undefined;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
   #streaming = false;
@@ -104,6 +104,10 @@ export class NodeHttpCall implements HttpCall {
 
   get remoteAddress(): string {
     return this.#request.socket.remoteAddress ?? "";
+  }
+
+  get remotePort(): number {
+    return this.#request.socket.remotePort ?? 0;
   }
 
   get signal(): AbortSignal {

@@ -12,6 +12,7 @@ import type { Metrics } from "../telemetry/metrics.ts";
 import { createCors, isPreflight } from "./cors.ts";
 import type { NodeHttpCall } from "./http-call.ts";
 import { createApiLog } from "./http-log.ts";
+import { createHttpRecord } from "./http-record.ts";
 import type { SendReply } from "./http-reply.ts";
 import { BadEscape, Router } from "./router.ts";
 
@@ -60,28 +61,19 @@ function stepsInOrder(steps: HttpSteps): HttpStep[] {
 export class HttpIngress {
   readonly #clock: Clock;
   readonly #log: Log;
+  readonly #metrics: Metrics;
   readonly #handle: Handler;
   readonly #writeLog: ReturnType<typeof createApiLog>;
-  readonly #count;
-  readonly #latency;
+  readonly #record: ReturnType<typeof createHttpRecord>;
 
   constructor(steps: HttpSteps) {
     this.#clock = steps.clock;
     this.#log = steps.log;
-    const route: Handler = routeStep(new Router(steps.routes), steps.fallback, steps.log);
+    this.#metrics = steps.metrics;
+    const route: Handler = routeStep(new Router(steps.routes), steps);
     this.#handle = stepsInOrder(steps).reduceRight((next, step) => step(next), route);
     this.#writeLog = createApiLog(steps.apiLogging, steps.log);
-    const labels = ["method", "path", "status"];
-    this.#count = steps.metrics.count(
-      "http_server_request_count",
-      "HTTP requests started by the server.",
-      labels,
-    );
-    this.#latency = steps.metrics.latency(
-      "http_server_latency",
-      "End-to-end latency of HTTP requests, ms.",
-      labels,
-    );
+    this.#record = createHttpRecord(steps.metrics);
   }
 
   /** Answers one request. Rejects only when the answer could not be written; then the connection is of no more use. */
@@ -91,14 +83,11 @@ export class HttpIngress {
     try {
       reply = await this.#handle(call);
     } catch (error) {
-      reply = failure(error, call, this.#log);
+      reply = failure(error, call, this.#log, this.#metrics);
     }
     const sizeBytes = await send(reply, call.verb);
     const latencyMs = this.#clock.monotonicMs() - startMs;
-    const status = String(reply.status);
-    const path = call.label ?? call.path;
-    this.#count(call.verb, path, status);
-    this.#latency(Math.trunc(latencyMs), call.verb, path, status);
+    this.#record(call, reply.status, latencyMs, sizeBytes);
     if (this.#writeLog !== undefined && call.logged) {
       const { endpoint = "Invoke", group } = call;
       this.#writeLog({ call, endpoint, group, status: reply.status, latencyMs, sizeBytes });
@@ -143,25 +132,25 @@ const loggedStep: HttpStep = (next) => (call) => {
   return next(call);
 };
 
-function routeStep(router: Router, fallback: HttpSteps["fallback"], log: Log): Handler {
+function routeStep(router: Router, { fallback, log, metrics }: HttpSteps): Handler {
   return async (call) => {
     try {
       const match = router.find(call.verb, call.path);
       if (match === undefined) return await fallback(call);
       call.endpoint = match.route.name;
       call.group = match.route.group;
-      call.label = metricPath(match.route, match.params, call.path);
       call.params = match.params;
       return await match.route.handle(call);
     } catch (error) {
-      return failure(error, call, log);
+      return failure(error, call, log, metrics);
     }
   };
 }
 
-function failure(thrown: unknown, call: HttpCall, log: Log): HttpReply {
+function failure(thrown: unknown, call: HttpCall, log: Log, metrics: Metrics): HttpReply {
   if (thrown instanceof BadEscape) return badEscape;
   const error = toApiError(thrown);
+  metrics.errorCode(error.code);
   if (error.code === "ERROR") log.error(`${call.verb} ${call.path}: ${textOf(thrown)}`);
   else if (error.cause !== undefined) log.debug(`${error.code}: ${textOf(error.cause)}`);
   return {
@@ -174,7 +163,7 @@ function failure(thrown: unknown, call: HttpCall, log: Log): HttpReply {
 const jsonHeaders = Object.freeze({ "Content-Type": "application/json" });
 
 /** Header lines of refusals in plain text. */
-const textHeaders = Object.freeze({
+export const textHeaders = Object.freeze({
   "Content-Type": "text/plain; charset=utf-8",
   "X-Content-Type-Options": "nosniff",
 });
@@ -184,13 +173,6 @@ const unauthorized: HttpReply = Object.freeze({
   body: "invalid api token\n",
 });
 const badEscape: HttpReply = Object.freeze({ status: 400, headers: textHeaders, body: "400 Bad Request" });
-
-/** Label of a route: stores keep their name but not their keys; the rest keeps its path. */
-function metricPath(route: HttpRoute, params: readonly string[], path: string): string {
-  const brace = route.path.indexOf("{");
-  if (brace < 0) return path;
-  return route.group === "state" || route.group === "secrets" ? route.path.slice(0, brace) + params[0] : path;
-}
 
 function textOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -161,10 +161,10 @@ export class Policy {
     if (signal.aborted) giveUp();
     else signal.addEventListener("abort", giveUp, { once: true });
     const { promise: late, reject } = Promise.withResolvers<never>();
-    const stop = new PolicyStop("timeout");
-    let over = false;
+    // Made only when it is needed: a stack trace costs more than all the rest.
+    let stop: PolicyStop | undefined;
     const timer = this.#init.clock.setTimeout(() => {
-      over = true;
+      stop = new PolicyStop("timeout");
       reject(stop);
       limit.abort(stop);
     }, timeoutMs);
@@ -176,13 +176,24 @@ export class Policy {
       return value;
     } catch (error) {
       signal.removeEventListener("abort", giveUp);
-      if (!over) throw error;
+      if (stop === undefined) throw error;
       running.then(discard, () => {});
       throw stop;
     } finally {
       timer.cancel();
     }
   }
+}
+
+/** A call of a component: under its policy, or plainly when there is none. */
+export function callUnder<T>(
+  policy: Policy | undefined,
+  signal: AbortSignal,
+  attempt: Attempt<T>,
+  judgeError?: (error: unknown) => Failure,
+): Promise<T> {
+  if (policy === undefined) return attempt(signal, 1);
+  return policy.run(attempt, judgeError === undefined ? { signal } : { signal, judgeError });
 }
 
 function meaning(outcome: Outcome<unknown>, signal: AbortSignal): "success" | "failure" | "unknown" {

@@ -1,10 +1,12 @@
 /**
- * Log lines in Dapr's two forms. Text: `time="…" level=info msg="…" app_id=… instance=… scope=… type=log ver=…`
- * with the fields after msg sorted; JSON: one object a line with sorted keys. One writer per sidecar.
+ * Log lines in Dapr's forms. Text: `time="…" level=info msg="…" app_id=… instance=… scope=… type=log ver=…` with the
+ * fields after msg sorted; JSON: one object a line with sorted keys; a coloured short form on terminals. One writer per
+ * sidecar.
  */
 import { closeSync, openSync, writeSync } from "node:fs";
 import type { Clock } from "../../mesh/index.ts";
 import { goJson } from "../lib/go-json.ts";
+import { goQuote } from "../lib/go-quote.ts";
 
 /** As in the flag --log-level. */
 export type LogLevel = "debug" | "info" | "warn" | "error" | "fatal";
@@ -33,6 +35,8 @@ export type LogOptions = {
   readonly instance: string;
   readonly version: string;
   readonly clock: Clock;
+  /** Somebody reads along: the coloured form instead of text. */
+  readonly terminal?: boolean;
 };
 
 const rank: Readonly<Record<LogLevel, number>> = { debug: 0, info: 1, warn: 2, error: 3, fatal: 4 };
@@ -60,10 +64,11 @@ export function openLog(options: LogOptions): { log: Log; close(): void } {
 }
 
 function scoped(options: LogOptions, write: (line: string) => void, fixed: LogFields): Log {
+  const form = formOf(options);
   const put = (level: LogLevel, message: string, fields?: LogFields): void => {
     const all = fields === undefined ? fixed : { ...fixed, ...fields };
     const time = rfc3339Nanos(options.clock.nowMs());
-    write(options.json ? jsonLine(time, level, message, all) : textLine(time, level, message, all));
+    write(form(time, level, message, all));
   };
   const emit: typeof put = (level, message, fields) => {
     if (rank[level] >= rank[options.level]) put(level, message, fields);
@@ -79,8 +84,32 @@ function scoped(options: LogOptions, write: (line: string) => void, fixed: LogFi
   };
 }
 
+type Form = (time: string, level: LogLevel, message: string, fields: LogFields) => string;
+
+function formOf({ json, terminal, file, clock }: LogOptions): Form {
+  if (json) return jsonLine;
+  if (terminal !== true || file !== undefined) return textLine;
+  const startMs = clock.monotonicMs();
+  return (_time, level, message, fields) =>
+    terminalLine((clock.monotonicMs() - startMs) / 1000, level, message, fields);
+}
+
+/** ANSI colours. */
+const colours: Readonly<Record<LogLevel, number>> = { debug: 37, info: 36, warn: 33, error: 31, fatal: 31 };
+const messageColumns = 44;
+
+/** Level, seconds since the start, message, fields. */
+function terminalLine(seconds: number, level: LogLevel, message: string, fields: LogFields): string {
+  const coloured = (text: string): string => `\u001b[${colours[level]}m${text}\u001b[0m`;
+  const name = written[level].slice(0, 4).toUpperCase();
+  const at = String(Math.floor(seconds)).padStart(4, "0");
+  let line = `${coloured(name)}[${at}] ${message.padEnd(messageColumns)}`;
+  for (const key of Object.keys(fields).sort()) line += ` ${coloured(key)}=${textValue(String(fields[key]))}`;
+  return `${line}\n`;
+}
+
 function textLine(time: string, level: LogLevel, message: string, fields: LogFields): string {
-  let line = `time=${quoted(time)} level=${written[level]} msg=${JSON.stringify(message)}`;
+  let line = `time=${quoted(time)} level=${written[level]} msg=${textValue(message)}`;
   for (const key of Object.keys(fields).sort()) line += ` ${key}=${textValue(String(fields[key]))}`;
   return `${line}\n`;
 }
@@ -90,14 +119,16 @@ function jsonLine(time: string, level: LogLevel, message: string, fields: LogFie
   return `${goJson(line)}\n`;
 }
 
-const plainValue = /^[A-Za-z0-9\-._/@^+]+$/;
+const plainValue = /^[A-Za-z0-9\-._/@^+]*$/;
+/** Nothing that has an escape in quotes. */
+const plainQuoted = /^[ !#-[\]-~]*$/;
 
 function textValue(value: string): string {
   return plainValue.test(value) ? value : quoted(value);
 }
 
 function quoted(value: string): string {
-  return JSON.stringify(value);
+  return plainQuoted.test(value) ? `"${value}"` : goQuote(value);
 }
 
 /** RFC 3339 in UTC with the digits Go writes for nanoseconds (milliseconds are all this clock knows). */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { DEFAULT_CONFIGURATION } from "../config/kinds/configuration.ts";
 import { createMetrics } from "./metrics.ts";
 
 /** The lines of one family. */
@@ -77,6 +78,73 @@ describe("metrics", () => {
     metrics.count("x_total", "X.", [])();
     metrics.count("x_total", "X.", [])();
     expect(lines(metrics.render(), "dapr_x_total{")).toEqual(['dapr_x_total{app_id="a"} 2']);
+  });
+
+  it("says in a metric of its own which families overflow", () => {
+    const metrics = createMetrics("a");
+    const count = metrics.count("paths_total", "Paths.", ["path"]);
+    for (let i = 0; i < 2_003; i++) count(`/p${i}`);
+    metrics.count("few_total", "Few.", ["path"])("/");
+    expect(lines(metrics.render(), "overflow_total{")).toEqual([
+      'dapr_runtime_metrics_overflow_total{app_id="a",metric="dapr_paths_total"} 3',
+    ]);
+  });
+
+  it("knows sizes and gauges", () => {
+    const metrics = createMetrics("a");
+    const size = metrics.size("sent_bytes", "Sent.", []);
+    for (const bytes of [1_024, 1_025, 2 ** 33]) size(bytes);
+    const found = lines(metrics.render(), "dapr_sent_bytes");
+    expect(found).toContain('dapr_sent_bytes_bucket{app_id="a",le="1024"} 1');
+    expect(found).toContain('dapr_sent_bytes_bucket{app_id="a",le="2048"} 2');
+    expect(found).toContain('dapr_sent_bytes_bucket{app_id="a",le="4294967296"} 2');
+    expect(found).toContain('dapr_sent_bytes_bucket{app_id="a",le="+Inf"} 3');
+    const gauge = metrics.gauge("open", "Open.", ["what"]);
+    gauge(3, "x");
+    gauge(1, "x");
+    expect(lines(metrics.render(), "dapr_open{")).toEqual(['dapr_open{app_id="a",what="x"} 1']);
+    expect(metrics.render()).toContain("# TYPE dapr_open gauge");
+  });
+
+  it("takes buckets, rules and error codes from the Configuration", () => {
+    const problems: string[] = [];
+    const settings = {
+      ...DEFAULT_CONFIGURATION.metrics,
+      recordErrorCodes: true,
+      latencyBuckets: [10, 100],
+      rules: [
+        { name: "dapr_calls_total", labels: [{ name: "path", regex: { "/orders/{id}": "/orders/\\d+" } }] },
+        { name: "calls_total", labels: [{ name: "path", regex: { x: "(" } }] },
+        { name: 5 },
+      ],
+    };
+    const metrics = createMetrics("a", settings, (text) => void problems.push(text));
+    metrics.latency("wait", "Wait.", [])(50);
+    const count = metrics.count("calls_total", "Calls.", ["verb", "path"]);
+    for (const path of ["/orders/1", "/orders/22", "/other"]) count("GET", path);
+    metrics.errorCode("ERR_STATE_GET");
+    metrics.errorCode("ERR_DIRECT_INVOKE");
+    metrics.errorCode("ERR_BODY_READ");
+    const text = metrics.render();
+    expect(lines(text, "dapr_wait_bucket").map((line) => line.replace(/.*le=/, ""))).toEqual([
+      '"10"} 0',
+      '"100"} 1',
+      '"+Inf"} 1',
+    ]);
+    expect(lines(text, "dapr_calls_total{")).toEqual([
+      'dapr_calls_total{app_id="a",path="/orders/{id}",verb="GET"} 2',
+      'dapr_calls_total{app_id="a",path="/other",verb="GET"} 1',
+    ]);
+    expect(lines(text, "dapr_error_code_total{")).toEqual([
+      'dapr_error_code_total{app_id="a",category="state",error_code="ERR_STATE_GET"} 1',
+      'dapr_error_code_total{app_id="a",category="service-invocation",error_code="ERR_DIRECT_INVOKE"} 1',
+      'dapr_error_code_total{app_id="a",category="common",error_code="ERR_BODY_READ"} 1',
+    ]);
+    expect(problems).toEqual([
+      expect.stringMatching(/^calls_total: label path: Invalid regular expression/),
+      expect.stringContaining("a rule needs a name"),
+    ]);
+    createMetrics("a").errorCode("ERR_STATE_GET");
   });
 
   it("tells about the process", () =>

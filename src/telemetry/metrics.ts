@@ -2,12 +2,24 @@
  * Prometheus metrics under Dapr's names. Recording stands on the hot path of every call, so it is a map look-up and an
  * addition on plain numbers (docs/decisions/0013): families are made once at boot, series hold their label text ready.
  */
+import { DEFAULT_CONFIGURATION, type MetricSettings } from "../config/kinds/configuration.ts";
+import { errorCategory } from "./error-category.ts";
+import { createHttpLabels, type HttpLabels } from "./http-labels.ts";
+import { type LabelRules, readLabelRules, type Rewrite } from "./label-rules.ts";
 import { processMetrics } from "./process-metrics.ts";
 
-/** Upper bounds of latency buckets, ms. */
-const latencyBucketsMs: readonly number[] = [
+/** Upper bounds of latency buckets, ms, unless the Configuration names others. */
+const defaultLatencyBucketsMs: readonly number[] = [
   1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 650,
   800, 1000, 2000, 5000, 10000, 20000, 50000, 100000,
+];
+
+const kiB = 1024;
+const miB = 1024 * kiB;
+/** Upper bounds of size buckets, bytes. */
+const sizeBucketsBytes: readonly number[] = [
+  ...[1, 2, 4, 16, 64, 256].map((size) => size * kiB),
+  ...[1, 4, 16, 64, 256, 1024, 4096].map((size) => size * miB),
 ];
 
 /** Series kept per family; further label sets are counted in one series whose labels are all `overflow`. */
@@ -16,6 +28,7 @@ const maxSeries = 2_000;
 /** Records one event. Label values in the order of the family's label names. */
 export type CountFamily = (...labels: string[]) => void;
 export type LatencyFamily = (latencyMs: number, ...labels: string[]) => void;
+export type SizeFamily = (sizeBytes: number, ...labels: string[]) => void;
 /** Sets the current value. */
 export type GaugeFamily = (value: number, ...labels: string[]) => void;
 
@@ -26,89 +39,167 @@ export type Metrics = {
    */
   count(name: string, help: string, labels: readonly string[]): CountFamily;
   latency(name: string, help: string, labels: readonly string[]): LatencyFamily;
+  size(name: string, help: string, labels: readonly string[]): SizeFamily;
   gauge(name: string, help: string, labels: readonly string[]): GaugeFamily;
+  /** Counts an error that is answered; nothing unless `recordErrorCodes`. */
+  errorCode(code: string): void;
+  /** Labels of HTTP requests, as the Configuration wants them. */
+  readonly http: HttpLabels;
   /** Text exposition; a family appears after its first record. */
   render(): string;
   readonly contentType: string;
 };
 
-/** Metrics of one sidecar. */
-export function createMetrics(appId: string): Metrics {
-  const families = new Map<string, Family<Series>>();
-  const family = <S extends Series>(name: string, make: () => Family<S>): Family<S> => {
-    const found = (families.get(name) as Family<S> | undefined) ?? make();
-    families.set(name, found);
-    return found;
-  };
-  return {
-    count(name, help, labels) {
-      const counters = family(
-        name,
-        () => new Family(`dapr_${name}`, "counter", help, appId, labels, newCounter),
-      );
-      return (...values) => {
-        counters.series(values).value++;
-      };
-    },
-    latency(name, help, labels) {
-      const latencies = family(
-        name,
-        () => new Family(`dapr_${name}`, "histogram", help, appId, labels, newHistogram),
-      );
-      return (latencyMs, ...values) => {
-        const series = latencies.series(values);
-        series.sum += latencyMs;
-        series.buckets[bucketOf(latencyMs)]!++;
-      };
-    },
-    gauge(name, help, labels) {
-      const gauges = family(name, () => new Family(`dapr_${name}`, "gauge", help, appId, labels, newCounter));
-      return (value, ...values) => {
-        gauges.series(values).value = value;
-      };
-    },
-    render: () => [...families.values()].map((each) => each.render()).join("") + processMetrics(),
-    contentType: "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-  };
+/** Metrics of one sidecar. Rules that cannot be used are told to `problem` and left out. */
+export function createMetrics(
+  appId: string,
+  settings: MetricSettings = DEFAULT_CONFIGURATION.metrics,
+  problem: (text: string) => void = () => {},
+): Metrics {
+  const metrics = new Registry(appId, settings, problem);
+  if (!settings.recordErrorCodes) return metrics;
+  const count = metrics.count("error_code_total", "Errors answered, by code.", ["category", "error_code"]);
+  metrics.errorCode = (code) => count(errorCategory(code), code);
+  return metrics;
 }
+
+class Registry implements Metrics {
+  readonly contentType = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+  readonly http: HttpLabels;
+  errorCode: (code: string) => void = () => {};
+  readonly #appId: string;
+  readonly #latencyBuckets: readonly number[];
+  readonly #rules: LabelRules;
+  readonly #families = new Map<string, Family<Series>>();
+
+  constructor(appId: string, settings: MetricSettings, problem: (text: string) => void) {
+    this.#appId = appId;
+    const { latencyBuckets } = settings;
+    this.#latencyBuckets = latencyBuckets.length > 0 ? latencyBuckets : defaultLatencyBucketsMs;
+    this.http = createHttpLabels(settings.http);
+    this.#rules = readLabelRules(settings.rules, problem);
+  }
+
+  count(name: string, help: string, labels: readonly string[]): CountFamily {
+    const counters = this.#family(name, "counter", help, labels, newNumber);
+    return (...values) => {
+      counters.series(values).value++;
+    };
+  }
+
+  gauge(name: string, help: string, labels: readonly string[]): GaugeFamily {
+    const gauges = this.#family(name, "gauge", help, labels, newNumber);
+    return (value, ...values) => {
+      gauges.series(values).value = value;
+    };
+  }
+
+  latency(name: string, help: string, labels: readonly string[]): LatencyFamily {
+    return this.#histogram(name, help, labels, this.#latencyBuckets);
+  }
+
+  size(name: string, help: string, labels: readonly string[]): SizeFamily {
+    return this.#histogram(name, help, labels, sizeBucketsBytes);
+  }
+
+  render(): string {
+    let text = "";
+    let overflow = "";
+    const own = escapeLabel(this.#appId);
+    for (const [name, family] of this.#families) {
+      text += family.render();
+      const { overflowed } = family;
+      if (overflowed > 0)
+        overflow += `${overflowName}{app_id="${own}",metric="dapr_${name}"} ${overflowed}\n`;
+    }
+    return text + (overflow === "" ? "" : overflowHead + overflow) + processMetrics();
+  }
+
+  #histogram(
+    name: string,
+    help: string,
+    labels: readonly string[],
+    bounds: readonly number[],
+  ): (value: number, ...labels: string[]) => void {
+    const histograms = this.#family(name, "histogram", help, labels, (text) => newHistogram(text, bounds));
+    return (value, ...values) => {
+      const series = histograms.series(values);
+      series.sum += value;
+      series.buckets[bucketOf(bounds, value)]!++;
+    };
+  }
+
+  #family<S extends Series>(
+    name: string,
+    type: FamilyType,
+    help: string,
+    labels: readonly string[],
+    make: (labels: string) => S,
+  ): Family<S> {
+    const found = this.#families.get(name) as Family<S> | undefined;
+    if (found !== undefined) return found;
+    const rules = this.#rules.get(name);
+    const rewrites = rules === undefined ? undefined : labels.map((label) => rules.get(label));
+    const made = new Family(`dapr_${name}`, type, help, this.#appId, labels, rewrites, make);
+    this.#families.set(name, made);
+    return made;
+  }
+}
+
+const overflowName = "dapr_runtime_metrics_overflow_total";
+const overflowHead =
+  `# HELP ${overflowName} Records counted under the labels overflow, because a metric has too many series.\n` +
+  `# TYPE ${overflowName} counter\n`;
 
 /** Nothing is recorded (`spec.metrics.enabled: false`). */
 export const noMetrics: Metrics = Object.freeze({
   count: () => () => {},
   latency: () => () => {},
+  size: () => () => {},
   gauge: () => () => {},
+  errorCode: () => {},
+  http: Object.freeze({ path: () => "", method: () => "", detailed: false }),
   render: () => "",
   contentType: "text/plain",
 });
 
 type Series = { readonly labels: string; render(name: string): string };
-type Counter = Series & { value: number };
-type Histogram = Series & { sum: number; readonly buckets: Float64Array };
+type FamilyType = "counter" | "gauge" | "histogram";
+type NumberSeries = Series & { value: number };
+type Histogram = Series & { sum: number; readonly buckets: Float64Array; readonly bounds: readonly number[] };
 
 class Family<S extends Series> {
+  /** Records that went to the overflow series. */
+  overflowed = 0;
   readonly #name: string;
   readonly #head: string;
   readonly #appId: string;
   readonly #labelNames: readonly string[];
+  /** By place of the label; undefined without rules. */
+  readonly #rewrites: readonly (Rewrite | undefined)[] | undefined;
   readonly #make: (labels: string) => S;
   readonly #series = new Map<string, S>();
 
   constructor(
     name: string,
-    type: "counter" | "histogram" | "gauge",
+    type: FamilyType,
     help: string,
     appId: string,
     labelNames: readonly string[],
+    rewrites: readonly (Rewrite | undefined)[] | undefined,
     make: (labels: string) => S,
   ) {
     this.#name = name;
     this.#head = `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
     this.#appId = appId;
     this.#labelNames = labelNames;
+    this.#rewrites = rewrites;
     this.#make = make;
   }
 
-  series(values: readonly string[]): S {
+  series(given: readonly string[]): S {
+    const rewrites = this.#rewrites;
+    const values = rewrites === undefined ? given : given.map((value, i) => rewrites[i]?.(value) ?? value);
     const key = keyOf(values);
     return this.#series.get(key) ?? this.#add(key, values);
   }
@@ -122,6 +213,7 @@ class Family<S extends Series> {
 
   #add(key: string, values: readonly string[]): S {
     if (this.#series.size >= maxSeries) {
+      this.overflowed++;
       const labels = new Array<string>(values.length).fill("overflow");
       // The key that a caller's own series of these labels has: a page must not show the same labels twice.
       const overflow = keyOf(labels);
@@ -144,16 +236,16 @@ function keyOf(values: readonly string[]): string {
   return values.length === 1 ? values[0]! : values.join("\u0000");
 }
 
-function newCounter(labels: string): Counter {
-  return { labels, value: 0, render: renderCounter };
+function newNumber(labels: string): NumberSeries {
+  return { labels, value: 0, render: renderNumber };
 }
 
-function renderCounter(this: Counter, name: string): string {
+function renderNumber(this: NumberSeries, name: string): string {
   return `${name}{${this.labels}} ${this.value}\n`;
 }
 
-function newHistogram(labels: string): Histogram {
-  return { labels, sum: 0, buckets: new Float64Array(latencyBucketsMs.length + 1), render: renderHistogram };
+function newHistogram(labels: string, bounds: readonly number[]): Histogram {
+  return { labels, bounds, sum: 0, buckets: new Float64Array(bounds.length + 1), render: renderHistogram };
 }
 
 function renderHistogram(this: Histogram, name: string): string {
@@ -161,18 +253,18 @@ function renderHistogram(this: Histogram, name: string): string {
   let count = 0;
   for (const [i, bucket] of this.buckets.entries()) {
     count += bucket;
-    text += `${name}_bucket{${this.labels},le="${latencyBucketsMs[i] ?? "+Inf"}"} ${count}\n`;
+    text += `${name}_bucket{${this.labels},le="${this.bounds[i] ?? "+Inf"}"} ${count}\n`;
   }
   return `${text}${name}_sum{${this.labels}} ${this.sum}\n${name}_count{${this.labels}} ${count}\n`;
 }
 
 /** Index of the first bucket whose bound is not below the value; the last one is +Inf. */
-function bucketOf(valueMs: number): number {
+function bucketOf(bounds: readonly number[], value: number): number {
   let low = 0;
-  let high = latencyBucketsMs.length;
+  let high = bounds.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (latencyBucketsMs[middle]! >= valueMs) high = middle;
+    if (bounds[middle]! >= value) high = middle;
     else low = middle + 1;
   }
   return low;

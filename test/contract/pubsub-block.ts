@@ -14,8 +14,12 @@ import type {
   SubscribeRequest,
 } from "../../src/blocks/pubsub/port.ts";
 import type { OpenComponent } from "../../src/components/open.ts";
+import { noPolicies, type Policies } from "../../src/resiliency/policies.ts";
 import type { SubscriptionResource } from "../../src/config/resources.ts";
 import { Router } from "../../src/ingress/router.ts";
+import { readBinaryTrace } from "../../src/telemetry/tracing/trace-context.ts";
+import { noMetrics } from "../../src/telemetry/metrics.ts";
+import { passingTracer } from "../../src/telemetry/tracing/tracer.ts";
 import { type ManualClock, manualClock } from "./manual-clock.ts";
 import { silentLog } from "./silent-log.ts";
 
@@ -67,6 +71,7 @@ export type PubSubBlockOptions = {
   readonly app?: (request: AppHttpRequest) => Partial<AppHttpResponse> | Error;
   /** Any other app. */
   readonly channel?: Partial<AppChannel>;
+  readonly policies?: Policies;
 };
 
 export type TestedPubSub = {
@@ -97,6 +102,8 @@ export type TestedPubSub = {
 };
 
 const never = new AbortController().signal;
+/** As without any setting of tracing: contexts go through. */
+const tracer = passingTracer();
 
 /** App `app` in namespace `prod`, one component `pubsub`. */
 export async function testPubSubBlock(options: PubSubBlockOptions = {}): Promise<TestedPubSub> {
@@ -108,6 +115,8 @@ export async function testPubSubBlock(options: PubSubBlockOptions = {}): Promise
   const open = component(broker, options);
   const host = {
     clock,
+    random: () => 0.5,
+    policies: options.policies ?? noPolicies,
     app: options.channel ?? appChannel(options.app, asked),
     options: { appId: "app", namespace: "prod", app: { skipSubscribe: false } },
     subscriptions: (options.subscriptions ?? []).map(resource),
@@ -117,7 +126,9 @@ export async function testPubSubBlock(options: PubSubBlockOptions = {}): Promise
       all: () => [open],
     },
     log: recordingLog(logged),
+    tracer,
     metrics: {
+      ...noMetrics,
       count:
         (family: string) =>
         (...labels: string[]) =>
@@ -158,7 +169,10 @@ function grpcCall(
   signal: AbortSignal,
 ): Parameters<NonNullable<Awaited<ReturnType<Block["grpc"]>>[number]["unary"]>>[1] {
   const lists = new Map(Object.entries(metadata).map(([name, value]) => [name, [value]]));
-  return { metadata: lists, signal, setHeader: () => {}, setTrailer: () => {} };
+  const binary = metadata["grpc-trace-bin"];
+  const parent = binary === undefined ? metadata["traceparent"] : readBinaryTrace(binary).traceparent;
+  const span = tracer.start("", "client", parent, metadata["tracestate"]);
+  return { metadata: lists, signal, span, setHeader: () => {}, setTrailer: () => {} };
 }
 
 function recordingLog(lines: string[]): BlockHost["log"] {
@@ -229,6 +243,7 @@ async function callHttp(
     query,
     params: match.params,
     headers: init.headers ?? {},
+    span: tracer.start(path, "client", init.headers?.["traceparent"], init.headers?.["tracestate"]),
     signal: never,
     body: async () => Buffer.from(init.body ?? ""),
     metadata: () => metadata,

@@ -6,6 +6,7 @@ import type { HttpCall, HttpReply } from "../../src/api/http.ts";
 import type { Block, BlockHost } from "../../src/blocks/block.ts";
 import { stateBlock } from "../../src/blocks/state/index.ts";
 import type { StateStore } from "../../src/blocks/state/port.ts";
+import { noPolicies, type Policies } from "../../src/resiliency/policies.ts";
 import type { OpenComponent } from "../../src/components/open.ts";
 import * as inMemory from "../../src/components/state/in-memory.ts";
 import type { MetadataItem } from "../../src/config/kinds/component.ts";
@@ -22,6 +23,7 @@ export type StateBlockOptions = {
   readonly metadata?: readonly Pick<MetadataItem, "name" | "secretKeyRef">[];
   /** As the options have it: `default` when the environment names none. */
   readonly namespace?: string;
+  readonly policies?: Policies;
 };
 
 export type Answer = {
@@ -60,6 +62,7 @@ export async function testStateBlock(options: StateBlockOptions = {}): Promise<T
   );
   const host = {
     clock,
+    policies: options.policies ?? noPolicies,
     options: { appId: "app", namespace: options.namespace ?? "default", namespaceEnv: options.namespace },
     components: {
       get: (_category: string, name: string) => components.find(({ resource }) => resource.name === name),

@@ -14,6 +14,7 @@ import { startNats, startProcess, startSidecar, eventually } from "../kit/index.
 import type { Sidecar } from "../kit/sidecar.ts";
 import { httpLoad, type HttpJob, type LoadResult } from "./http-load.ts";
 import { natsCeilings, natsLoad } from "./nats-load.ts";
+import { costLimit, measureTelemetry } from "./telemetry-cost.ts";
 import { cpuMs, residentMb } from "./process-usage.ts";
 
 const connections = 32;
@@ -46,25 +47,52 @@ type Report = {
 };
 
 const { values } = parseArgs({
-  options: { seconds: { type: "string", default: "3" }, rounds: { type: "string", default: "3" } },
+  options: {
+    seconds: { type: "string", default: "3" },
+    rounds: { type: "string", default: "3" },
+    /** Only what tracing and metrics cost an invocation. */
+    telemetry: { type: "boolean", default: false },
+  },
 });
 const seconds = Number(values.seconds);
 const rounds = Number(values.rounds);
-const report = await run();
-print(report);
-save(report);
+if (values.telemetry) await runTelemetry();
+else {
+  const report = await run();
+  print(report);
+  save(report);
+}
+
+async function runTelemetry(): Promise<void> {
+  const command = sidecarBinary();
+  await using nats = await startNats();
+  await using echo = await startEcho();
+  const cost = await measureTelemetry({ command, nats, echoPort: echo.port, connections, seconds, rounds });
+  console.log(
+    `\ntracing (every call, OTLP) and metrics on: ${cost.on.toFixed(0)}/s for ${cost.off.toFixed(0)}/s without, ` +
+      `${cost.onCpuUs.toFixed(0)} us of CPU for ${cost.offCpuUs.toFixed(0)} us; ` +
+      `${(cost.cost * 100).toFixed(1)} % of the throughput, limit ${costLimit * 100} %`,
+  );
+}
+
+/** The app behind the callee. */
+async function startEcho(): Promise<AsyncDisposable & { readonly port: number }> {
+  const port = await freePort();
+  const process = await startProcess({
+    name: "echo",
+    command: nodeBinary(),
+    args: [join(checkout, "test", "load", "echo.mjs"), String(port)],
+  });
+  await eventually(() => fetch(`http://127.0.0.1:${port}/`));
+  return { port, [Symbol.asyncDispose]: () => process[Symbol.asyncDispose]() };
+}
 
 async function run(): Promise<Report> {
   const command = sidecarBinary();
   await using nats = await startNats();
-  const echoPort = await freePort();
-  await using echo = await startProcess({
-    name: "echo",
-    command: nodeBinary(),
-    args: [join(checkout, "test", "load", "echo.mjs"), String(echoPort)],
-  });
+  await using echo = await startEcho();
+  const echoPort = echo.port;
   const echoUrl = `http://127.0.0.1:${echoPort}/`;
-  await eventually(() => fetch(echoUrl));
   const readyMs = await measureReady(command, nats);
   const resources = { "components.yaml": nativeComponents };
   await using caller = await startSidecar({ appId: "caller", nats, resources, command });
@@ -76,7 +104,6 @@ async function run(): Promise<Report> {
   const results = await measure(jobs, pids);
   const single = await httpLoad(jobs["invoke"]!, 1, 2);
   const ceilings = await measureCeilings(nats.url);
-  void echo;
   return {
     commit: execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: checkout, encoding: "utf8" }).trim(),
     rows: results,

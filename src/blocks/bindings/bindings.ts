@@ -2,6 +2,7 @@
  * Output: what the app asks a binding to do. Knows neither HTTP nor gRPC; http.ts and grpc.ts decode into `invoke`.
  */
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
+import { callUnder } from "../../resiliency/policy.ts";
 import type { BlockHost } from "../block.ts";
 import { invokeFailed, noOperation, notFound, unsupported } from "./errors.ts";
 import { type Binding, BindingFailure, type BindingRequest, type BindingResponse } from "./port.ts";
@@ -14,8 +15,10 @@ export type Outputs = {
 /** What `direction` in a component's metadata asks for; both when it says nothing. */
 export type Direction = { readonly input: boolean; readonly output: boolean; readonly explicit: boolean };
 
-export function openOutputs(host: Pick<BlockHost, "components" | "clock" | "metrics" | "options">): Outputs {
-  const { components, clock, metrics } = host;
+export function openOutputs(
+  host: Pick<BlockHost, "components" | "clock" | "metrics" | "options" | "policies">,
+): Outputs {
+  const { components, clock, metrics, policies } = host;
   const { namespace } = host.options;
   const labels = ["component", "namespace", "operation", "success"];
   const count = metrics.count("component_output_binding_count", "Calls of output bindings.", labels);
@@ -33,7 +36,8 @@ export function openOutputs(host: Pick<BlockHost, "components" | "clock" | "metr
       try {
         const run = prepare(components, name, operation);
         called = true;
-        const response = await run(request, signal);
+        const policy = policies.component(name, "Binding", "outbound");
+        const response = await callUnder(policy, signal, (now) => run(request, now));
         success = "true";
         return response;
       } catch (error) {

@@ -13,6 +13,8 @@ import { grpcMetadata } from "../../app/callback-metadata.ts";
 import type { AppChannel } from "../../app/channel.ts";
 import { goJson, unmarshalJson } from "../../lib/go-json.ts";
 import type { Log } from "../../telemetry/log.ts";
+import { grpcTracePairs } from "../../telemetry/tracing/headers.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
 import type { Outputs } from "./bindings.ts";
 import type { BindingApp } from "./input.ts";
 
@@ -26,12 +28,12 @@ export function openGrpcApp(app: AppChannel, outputs: Outputs, log: Log): Bindin
       listed ??= list(app, signal).catch(() => new Set<string>());
       return (await listed).has(name);
     },
-    async deliver(name, _route, { data, metadata }, signal) {
+    async deliver(name, _route, { data, metadata }, span, signal) {
       const message = toBinary(
         BindingEventRequestSchema,
         create(BindingEventRequestSchema, { name, data, metadata: { ...metadata } }),
       );
-      const request = { path: `${service}/OnBindingEvent`, metadata: callMetadata(metadata), message };
+      const request = { path: `${service}/OnBindingEvent`, metadata: callMetadata(metadata, span), message };
       const answer = fromBinary(BindingEventResponseSchema, (await app.grpc(request, signal)).message);
       if (answer.to.length > 0) void forward(name, answer, outputs, signal, log);
       return answer.data;
@@ -45,11 +47,9 @@ async function list(app: AppChannel, signal: AbortSignal): Promise<ReadonlySet<s
   return new Set(fromBinary(ListInputBindingsResponseSchema, answer.message).bindings);
 }
 
-function callMetadata(metadata: Readonly<Record<string, string>>): string[] {
+function callMetadata(metadata: Readonly<Record<string, string>>, span: Span | undefined): string[] {
   const list = grpcMetadata(metadata);
-  const parent = metadata["traceparent"];
-  if (parent !== undefined && parent !== "") list.push("traceparent", parent);
-  return list;
+  return span === undefined ? list : [...list, ...grpcTracePairs(span)];
 }
 
 /** The answer's data as `create` of each binding it names. Failures are nobody's but the log's. */

@@ -2,6 +2,7 @@
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { type GrpcCall, type GrpcMethod, unary } from "../../api/grpc.ts";
 import { canonicalHeader } from "../../lib/canonical-header.ts";
+import { traceMetadata } from "../../telemetry/tracing/headers.ts";
 import type { Outputs } from "./bindings.ts";
 
 export function bindingMethods(outputs: Outputs): GrpcMethod[] {
@@ -20,17 +21,21 @@ export function bindingMethods(outputs: Outputs): GrpcMethod[] {
   ];
 }
 
+/** Of the caller's span; the sidecar's own goes on in their place. */
+const traceNames: ReadonlySet<string> = new Set(["traceparent", "tracestate", "grpc-trace-bin"]);
+
 /**
  * All metadata of the call goes to the binding, under names that a binding can tell from its own; what the request
  * says itself stands.
  */
 function withCallMetadata(
   metadata: Record<string, string>,
-  { metadata: sent }: GrpcCall,
+  { metadata: sent, span }: GrpcCall,
 ): Record<string, string> {
-  const all = { ...metadata };
+  const traced = span?.valid === true ? traceMetadata(span) : {};
+  const all = { ...traced, ...metadata };
   for (const [name, [value]] of sent) {
-    if (value === undefined) continue;
+    if (value === undefined || (span !== undefined && traceNames.has(name))) continue;
     const reserved = name.startsWith(":") || name.startsWith("grpc-");
     const key = reserved ? `dapr-${name.replace(/^:/, "")}` : name;
     all[key] ??= value;

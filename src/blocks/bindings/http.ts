@@ -3,6 +3,7 @@ import { type HttpCall, type HttpReply, type HttpRoute, noContent } from "../../
 import { goJson, unmarshalJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import type { Outputs } from "./bindings.ts";
+import { traceMetadata } from "../../telemetry/tracing/headers.ts";
 import { malformedBody, metadataHeaders } from "./errors.ts";
 import type { BindingRequest } from "./port.ts";
 
@@ -40,6 +41,7 @@ function decode(body: Buffer, call: HttpCall): BindingRequest {
       const text = typeof value === "string" ? value : value?.[0];
       if (text !== undefined) metadata[name] = text;
     }
+    if (call.span?.valid === true) Object.assign(metadata, traceMetadata(call.span));
     return {
       operation: json.text(fields["operation"], "operation"),
       data: Buffer.from(goJson(fields["data"] ?? null)),

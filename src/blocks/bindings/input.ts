@@ -3,10 +3,14 @@
  * ending. How an event reaches the app stands in http-app.ts and grpc-app.ts.
  */
 import type { OpenComponent } from "../../components/open.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
+import { anyFailure, callUnder, type Failure } from "../../resiliency/policy.ts";
 import type { Log } from "../../telemetry/log.ts";
+import { readBinaryHeader } from "../../telemetry/tracing/headers.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
 import type { BlockHost } from "../block.ts";
 import { directionOf, type Outputs } from "./bindings.ts";
-import { openHttpApp } from "./http-app.ts";
+import { openHttpApp, Refused } from "./http-app.ts";
 import type { Binding, BindingEvent, BindingReading } from "./port.ts";
 
 /** One protocol's way to ask an app about a binding and to hand it events. */
@@ -14,8 +18,19 @@ export type BindingApp = {
   /** Whether the app takes events of this binding. Rejects when it cannot be asked. */
   wants(name: string, route: string, signal: AbortSignal): Promise<boolean>;
   /** Resolves with the app's answer. Rejects when the event was not handled. */
-  deliver(name: string, route: string, event: BindingEvent, signal: AbortSignal): Promise<Uint8Array>;
+  deliver(
+    name: string,
+    route: string,
+    event: BindingEvent,
+    span: Span | undefined,
+    signal: AbortSignal,
+  ): Promise<Uint8Array>;
 };
+
+function judge(error: unknown): Failure {
+  if (error instanceof Refused) return error.failure;
+  return error instanceof GrpcStatusError ? { kind: "grpc", code: error.code } : anyFailure;
+}
 
 export type Inputs = {
   /** Begins, or begins again after `end`. Problems are logged. */
@@ -118,21 +133,29 @@ async function read(
   component: OpenComponent<Binding>,
   app: BindingApp,
   route: string,
-  { clock }: BlockHost,
+  host: BlockHost,
   log: Log,
   record: Record,
 ): Promise<void> {
   const { name } = component.resource;
+  const { clock, policies } = host;
+  const policy = policies.component(name, "Binding", "inbound");
   try {
     const reading = await component.port.read!(async (event, signal) => {
       if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
       const startMs = clock.monotonicMs();
+      const span = eventSpan(host, name, route, event);
       let success = false;
       try {
-        const answer = await app.deliver(name, route, event, signal);
+        const attempt = (now: AbortSignal): Promise<Uint8Array> => app.deliver(name, route, event, span, now);
+        const answer = await callUnder(policy, signal, attempt, judge);
         success = true;
         return answer;
+      } catch (error) {
+        if (span?.error === undefined) span?.fail(textOf(error));
+        throw error;
       } finally {
+        span?.end();
         record(name, success, clock.monotonicMs() - startMs);
       }
     });
@@ -141,6 +164,25 @@ async function read(
   } catch (error) {
     log.error(`error reading from input binding ${name}: ${textOf(error)}`);
   }
+}
+
+/** Under the trace that the event's metadata names; undefined when tracing is off. */
+function eventSpan(
+  { tracer, app }: BlockHost,
+  name: string,
+  route: string,
+  { metadata }: BindingEvent,
+): Span | undefined {
+  if (tracer === undefined) return undefined;
+  const binary = metadata["grpc-trace-bin"];
+  const parent = binary === undefined ? metadata["traceparent"] : readBinaryHeader(binary).traceparent;
+  const span = tracer.start(`bindings/${name}`, "client", parent);
+  span.set("db.name", name);
+  span.set("db.system", "bindings");
+  span.set("rpc.service", "Dapr");
+  const grpc = "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent";
+  span.set("db.connection_string", app.protocol === "grpc" ? grpc : `POST /${route.replace(/^\//, "")}`);
+  return span;
 }
 
 function isInput(component: OpenComponent<Binding>): boolean {

@@ -7,9 +7,11 @@ import { grpcErrorOfHttp, metadataName } from "../../api/status.ts";
 import { grpcCallerHeaders, readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
 import { headerValue } from "../../app/headers.ts";
 import { decodeValues, receivedTooLarge } from "../../lib/grpc-wire.ts";
+import { setTrace } from "../../telemetry/tracing/headers.ts";
 import { emptyAppId, grpcAppStatus, invokeFailed } from "./errors.ts";
 import type { Invocation } from "./invocation.ts";
 import { methodPath, normalizeMethod } from "./target.ts";
+import { nameSpan } from "./trace.ts";
 
 /** `maxBytes`: largest data that goes into an answer. */
 export function invocationMethods(invocation: Invocation, maxBytes: number): GrpcMethod[] {
@@ -18,18 +20,23 @@ export function invocationMethods(invocation: Invocation, maxBytes: number): Grp
       if (request.id === "") throw emptyAppId();
       const message = request.message;
       const method = normalizeMethod(message?.method ?? "");
+      const headers = invocation.withoutOwnToken(
+        grpcCallerHeaders(ownMetadata(call), {
+          // SDK servers find their handlers by the exact text, so a leading slash is there when the caller wrote it.
+          method: message?.method.startsWith("/") ? `/${method}` : method,
+          contentType: message?.contentType ?? "",
+          dataType: message?.data?.typeUrl ?? "",
+        }),
+      );
+      if (call.span !== undefined) {
+        nameSpan(call.span, request.id, method);
+        setTrace(headers, call.span);
+      }
       const meshRequest: MeshRequest = {
         verb: verbName(message?.httpExtension?.verb),
         path: methodPath(method),
         query: message?.httpExtension?.querystring ?? "",
-        headers: invocation.withoutOwnToken(
-          grpcCallerHeaders(ownMetadata(call), {
-            // SDK servers find their handlers by the exact text, so a leading slash is there when the caller wrote it.
-            method: message?.method.startsWith("/") ? `/${method}` : method,
-            contentType: message?.contentType ?? "",
-            dataType: message?.data?.typeUrl ?? "",
-          }),
-        ),
+        headers,
         body: message?.data?.value ?? new Uint8Array(0),
       };
       const { signal } = call;
@@ -91,6 +98,7 @@ function httpAnswer(response: Whole, call: GrpcCall): Answer {
 function grpcAnswer(response: Whole, outcome: NonNullable<MeshResponse["grpc"]>, call: GrpcCall): Answer {
   passOn(withoutMeshOnly(response.headers), (name, value) => call.setHeader(name, value));
   passOn(outcome.trailers ?? [], (name, value) => call.setTrailer(name, value));
+  if (call.span !== undefined) call.setTrailer("traceparent", call.span.traceparent);
   if (outcome.code !== 0) throw grpcAppStatus(outcome.code, outcome.message, outcome.details);
   const typeUrl = readDataType(response.headers);
   return { data: { typeUrl, value: response.body }, contentType: outcome.contentType ?? "" };

@@ -5,9 +5,11 @@ import { readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
 import { upgradeName } from "../../api/upgrade.ts";
 import { forwardRequestHeaders, forwardResponseHeaders, headerValue } from "../../app/headers.ts";
 import { sniffContentType } from "../../lib/content-type.ts";
+import { setTrace } from "../../telemetry/tracing/headers.ts";
 import { invalidRequest } from "./errors.ts";
 import type { Invocation } from "./invocation.ts";
 import { methodPath, readTarget } from "./target.ts";
+import { nameSpan } from "./trace.ts";
 
 const knownVerbs = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]);
 
@@ -19,6 +21,10 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   const headers = invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders));
   if (call.upgrade !== undefined) headers.push(upgradeName, call.upgrade);
   const body = await call.content();
+  if (call.span !== undefined) {
+    nameSpan(call.span, id, method);
+    setTrace(headers, call.span);
+  }
   const request: MeshRequest = {
     verb: knownVerbs.has(call.verb) ? call.verb : "POST",
     path: methodPath(method),
@@ -29,10 +35,11 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   const repeatable = body.length === 0 || call.headers["content-length"] !== undefined;
   const { signal } = call;
   const response = await invocation.invoke(id, request, { signal, protocol: "http", repeatable });
-  if (response.grpc !== undefined) return grpcAppReply(response, response.grpc);
   // Only a client that asked for a tunnel may be told that it begins.
   const tunnel = call.upgrade !== undefined && response.status === 101;
-  return tunnel ? { status: 101, rawHeaders: response.headers, body: response.body } : httpAppReply(response);
+  if (tunnel) return { status: 101, rawHeaders: response.headers, body: response.body };
+  if (response.status < 200 || response.status > 399) invocation.countRefusal();
+  return response.grpc === undefined ? httpAppReply(response) : grpcAppReply(response, response.grpc);
 }
 
 const noHeaders: readonly string[] = [];

@@ -19,6 +19,7 @@ import { type InvokeCall, invokeUnder } from "./policy.ts";
 import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import type { Peers } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
+import { describeAnswer, serverSpan, traced, withBinaryTrace } from "./trace.ts";
 import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
 
 export class Invocation {
@@ -68,24 +69,33 @@ export class Invocation {
     return headers;
   }
 
+  /** An app that answers with an error counts as one of the API, as with Dapr. */
+  countRefusal(): void {
+    this.#host.metrics.errorCode("ERR_DIRECT_INVOKE");
+  }
+
   /** Answers a call that arrived over the mesh. An Error becomes the caller's `err` text. */
   async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
     this.#peers.traffic.received(caller.app);
-    const { app, options } = this.#host;
+    const { app, options, tracer } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
     else refuseUpgrade(request);
     this.#admit(request, caller);
+    const span = tracer === undefined ? undefined : serverSpan(tracer, options.appId, request);
     try {
-      const response = await app.invoke(
-        { ...request, headers: this.#peers.nameCaller(this.#forApp(request), caller) },
-        signal,
-      );
+      const headers = this.#peers.nameCaller(this.#forApp(request), caller);
+      if (span !== undefined) traced(headers, span, app.protocol);
+      const response = await app.invoke({ ...request, headers }, signal);
       this.#peers.traffic.answerSent(caller.app, statusLabel(response));
+      if (span?.recording === true) describeAnswer(span, response);
       return response;
     } catch (error) {
       this.#host.log.debug(`call of ${caller.app} to ${options.appId} failed: ${String(error)}`);
+      span?.fail(textOf(error));
       throw new Error(`error invoking app channel: ${textOf(error)}`, { cause: error });
+    } finally {
+      span?.end();
     }
   }
 
@@ -134,7 +144,9 @@ export class Invocation {
     try {
       if (app.protocol === "http") checkVerb(request.verb);
       else refuseUpgrade(request);
-      return await app.invoke({ ...request, headers: this.#forApp(request) }, signal);
+      const headers = this.#forApp(request);
+      const local = app.protocol === "grpc" ? withBinaryTrace(headers) : headers;
+      return await app.invoke({ ...request, headers: local }, signal);
     } catch (error) {
       throw invokeFailed(target.id, textOf(error), error);
     }

@@ -1,7 +1,7 @@
 /** A call to an app or endpoint under its policy: what is sent again, and what an answer means to the policy. */
 import { collectBody, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import { ApiError } from "../../api/errors.ts";
-import { anyFailure, type Failure, type Policy } from "../../resiliency/policy.ts";
+import { anyFailure, type Failure, ignoredFailure, type Policy } from "../../resiliency/policy.ts";
 import { PolicyStop } from "../../resiliency/stop.ts";
 import { breakerRefused, invokeFailed, timedOut } from "./errors.ts";
 
@@ -32,6 +32,7 @@ export async function invokeUnder(
       signal: call.signal,
       repeatable,
       judge: call.protocol === "http" ? judgeOverHttp : judgeOverGrpc,
+      judgeError,
       discard,
     });
   } catch (error) {
@@ -53,9 +54,9 @@ async function keepBody(request: MeshRequest): Promise<MeshRequest> {
   }
 }
 
-/** The status of a gRPC app is an answer like any other: neither retried nor counted. */
+/** The status of a gRPC app is an answer like any other: neither retried nor counted. 101 begins a tunnel. */
 function judgeOverHttp({ grpc, status }: MeshResponse): Failure | undefined {
-  const fine = grpc !== undefined || (status >= 200 && status <= 399);
+  const fine = grpc !== undefined || status === 101 || (status >= 200 && status <= 399);
   return fine ? undefined : { kind: "http", code: status };
 }
 
@@ -63,6 +64,11 @@ function judgeOverHttp({ grpc, status }: MeshResponse): Failure | undefined {
 function judgeOverGrpc({ grpc, status }: MeshResponse): Failure | undefined {
   const fine = grpc === undefined ? status >= 200 && status <= 299 : grpc.code === 0;
   return fine ? undefined : anyFailure;
+}
+
+/** An app that does not let this caller in is well, and says the same each time. */
+function judgeError(error: unknown): Failure {
+  return error instanceof ApiError && error.httpStatus === 403 ? ignoredFailure : anyFailure;
 }
 
 function discard({ body }: MeshResponse): void {

@@ -14,10 +14,12 @@ import type { ProxiedCall } from "../../api/grpc.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { passingStatus } from "../../api/mesh-status.ts";
 import { encodeTimeout, relayedPairs, sendablePairs } from "../../lib/grpc-wire.ts";
+import { grpcTracePairs } from "../../telemetry/tracing/headers.ts";
 import type { BlockHost } from "../block.ts";
 import { noInstance, noProxyTarget, unknownProxyTarget } from "./errors.ts";
 import { type Peers, withoutIdentity } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
+import { describeAnswer, proxySpan } from "./trace.ts";
 
 /** Verb of a proxied call in the mesh; no HTTP caller can have it, since unknown verbs become POST. */
 export const proxyVerb = "GRPC";
@@ -42,6 +44,8 @@ export class Proxy {
     const target = proxyTarget(id, namespace);
     const request = { verb: proxyVerb, path: call.path, query: "", headers: outgoing(call), body: call.body };
     if (target.app === appId && target.namespace === namespace) return this.#toApp(request, call.signal);
+    // The caller's own values stay first, as with Dapr; the peer's sidecar goes by the last.
+    if (call.span !== undefined) request.headers.push(...grpcTracePairs(call.span));
     return this.#toPeer(target, request, call);
   }
 
@@ -49,10 +53,20 @@ export class Proxy {
   async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
     const { traffic } = this.#peers;
     traffic.received(caller.app);
+    const { tracer } = this.#host;
+    const span = tracer === undefined ? undefined : proxySpan(tracer, request);
     const headers = this.#peers.nameCaller(request.headers, caller);
-    const response = await this.#toApp({ ...request, headers }, signal);
-    traffic.answerSent(caller.app, String(response.grpc?.code ?? GrpcCode.Unknown));
-    return response;
+    try {
+      const response = await this.#toApp({ ...request, headers }, signal);
+      traffic.answerSent(caller.app, String(response.grpc?.code ?? GrpcCode.Unknown));
+      if (span?.recording === true) describeAnswer(span, response);
+      return response;
+    } catch (error) {
+      span?.fail(error instanceof Error ? error.message : String(error));
+      throw error;
+    } finally {
+      span?.end();
+    }
   }
 
   #toApp(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {

@@ -17,7 +17,7 @@ import { chooseSubscriptions, compileSubscription } from "./subscription.ts";
 import type { TopicSubscription } from "./subscription.ts";
 
 export type AppDeliveryParts = {
-  readonly host: Pick<BlockHost, "options" | "app" | "clock">;
+  readonly host: Pick<BlockHost, "options" | "app" | "clock" | "policies" | "random">;
   readonly log: Log;
   readonly brokers: Brokers;
   readonly open: OpenSubscription;
@@ -35,7 +35,7 @@ export type AppDelivery = {
 };
 
 export function createAppDelivery({ host, log, brokers, open, declarative }: AppDeliveryParts): AppDelivery {
-  const { app, clock } = host;
+  const { app, clock, policies, random } = host;
   const { appId } = host.options;
   const unasked = chooseSubscriptions(declarative, []);
   let chosen: readonly TopicSubscription[] | undefined;
@@ -43,7 +43,7 @@ export function createAppDelivery({ host, log, brokers, open, declarative }: App
 
   async function choose(signal: AbortSignal): Promise<readonly TopicSubscription[]> {
     if (host.options.app.skipSubscribe || !brokers.any()) return unasked;
-    const specs = await askForSubscriptions({ app, appId, clock, log }, signal);
+    const specs = await askForSubscriptions({ app, appId, clock, policies, random, log }, signal);
     const programmatic = await Promise.all(specs.map(compileSubscription));
     return chooseSubscriptions(declarative, programmatic);
   }

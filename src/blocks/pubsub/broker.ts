@@ -3,6 +3,8 @@
  * (scopes, namespaced topics) worked out once.
  */
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
+import type { Policies } from "../../resiliency/policies.ts";
+import type { Policy } from "../../resiliency/policy.ts";
 import type { PubSub } from "./port.ts";
 import { readScopes } from "./scopes.ts";
 import type { TopicScopes } from "./scopes.ts";
@@ -15,6 +17,9 @@ export type Broker = {
   readonly keepsTtl: boolean;
   /** True when waiting for more messages makes no sense, as they come one by one. */
   readonly immediateBulk: boolean;
+  /** Around each delivery to the app, and around each call of the component; undefined for none. */
+  readonly inbound: Policy | undefined;
+  readonly outbound: Policy | undefined;
   /** Name of an app's topic at the component, and back. */
   stored(topic: string): string;
   shown(topic: string): string;
@@ -27,7 +32,12 @@ export type Brokers = {
 };
 
 /** Looks brokers up in the open components; what is worked out stays valid as long as the component stays open. */
-export function createBrokers(components: OpenComponents, appId: string, namespace: string): Brokers {
+export function createBrokers(
+  components: OpenComponents,
+  appId: string,
+  namespace: string,
+  policies: Policies,
+): Brokers {
   const known = new Map<string, { readonly open: OpenComponent<PubSub>; readonly broker: Broker }>();
   return {
     get(name) {
@@ -35,7 +45,7 @@ export function createBrokers(components: OpenComponents, appId: string, namespa
       if (open === undefined) return undefined;
       const entry = known.get(name);
       if (entry?.open === open) return entry.broker;
-      const broker = describe(open, appId, namespace);
+      const broker = describe(open, appId, namespace, policies);
       known.set(name, { open, broker });
       return broker;
     },
@@ -43,15 +53,18 @@ export function createBrokers(components: OpenComponents, appId: string, namespa
   };
 }
 
-function describe(open: OpenComponent<PubSub>, appId: string, namespace: string): Broker {
+function describe(open: OpenComponent<PubSub>, appId: string, namespace: string, policies: Policies): Broker {
+  const { name } = open.resource;
   const written = open.resource.metadata.map((item) => item.value ?? "");
   const prefix = written.some((value) => value.includes("{namespace}")) ? namespace : "";
   return {
-    name: open.resource.name,
+    name,
     port: open.port,
     scopes: readScopes(open.properties, appId),
     keepsTtl: open.capabilities.includes("MESSAGE_TTL"),
     immediateBulk: open.capabilities.includes("BULK_SUBSCRIBE_IMMEDIATE"),
+    inbound: policies.component(name, "Pubsub", "inbound"),
+    outbound: policies.component(name, "Pubsub", "outbound"),
     stored: prefix === "" ? (topic) => topic : (topic) => prefix + topic,
     shown: (topic) => (prefix !== "" && topic.startsWith(prefix) ? topic.slice(prefix.length) : topic),
   };

@@ -11,7 +11,9 @@ import type { DeliveryParts, Line } from "./delivery.ts";
 import { handleLoss, prepare } from "./delivery.ts";
 import type { AppEvent } from "./event.ts";
 import type { BrokerMessage, MessageHandler } from "./port.ts";
+import { failureOfAll } from "./policy.ts";
 import { asError } from "./publish.ts";
+import { deliverySpan, endDelivery } from "./trace.ts";
 
 /** What a bulk subscription asks for; both at least 1. */
 export type BulkLimits = { readonly maxMessages: number; readonly maxAwaitMs: number };
@@ -150,15 +152,38 @@ class Batches {
     }
     await Promise.all(
       [...byPath].map(async ([path, group]) => {
-        const given = await this.#send(
-          path,
-          group.map(({ item }) => item),
-          signal,
-        );
-        for (const { index, item } of group) answers[index] = given(item.entryId);
+        const items = group.map(({ item }) => item);
+        const given = await this.#sendAll(path, items, signal);
+        for (const { index, item } of group) answers[index] = given.get(item.entryId);
       }),
     );
     return answers.map((answer) => answer ?? dropLost);
+  }
+
+  /** The answer of each entry. Under a policy of the component, only those are sent again that failed. */
+  async #sendAll(
+    path: string,
+    items: readonly BulkItem[],
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<string, Answer>> {
+    const answers = new Map<string, Answer>();
+    let left = items;
+    const attempt = async (now: AbortSignal): Promise<readonly Answer[]> => {
+      const given = await this.#send(path, left, now);
+      // What comes after the time of this attempt is of no use: the entries are on their way again.
+      if (now.aborted && !signal.aborted) return [];
+      for (const { entryId } of left) answers.set(entryId, given(entryId));
+      left = left.filter(({ entryId }) => answers.get(entryId)!.kind === "retry");
+      return left.map(({ entryId }) => answers.get(entryId)!);
+    };
+    const policy = this.#line.broker.inbound;
+    try {
+      await (policy === undefined ? attempt(signal) : policy.run(attempt, { signal, judge: failureOfAll }));
+    } catch (error) {
+      const stopped = retry(asError(error));
+      for (const { entryId } of left) answers.set(entryId, stopped);
+    }
+    return answers;
   }
 
   async #send(
@@ -166,6 +191,14 @@ class Batches {
     items: readonly BulkItem[],
     signal: AbortSignal,
   ): Promise<(id: string) => Answer> {
+    const spans = items.map(({ event }) => deliverySpan(this.#parts.tracer, event));
+    const answerOf = await this.#ask(path, items, signal);
+    for (const [i, span] of spans.entries())
+      if (span !== undefined) endDelivery(span, answerOf(items[i]!.entryId));
+    return answerOf;
+  }
+
+  async #ask(path: string, items: readonly BulkItem[], signal: AbortSignal): Promise<(id: string) => Answer> {
     const { broker, subscription, raw } = this.#line;
     const { topic } = subscription;
     const events = { id: randomUUID(), pubsub: broker.name, topic, raw: raw === true, items };

@@ -12,7 +12,7 @@ import { GrpcCode } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import type { AppChannel, AppGrpcResponse } from "../../app/channel.ts";
 import type { Answer } from "./answer.ts";
-import { dropLost } from "./answer.ts";
+import { dropLost, retry } from "./answer.ts";
 import { bulkEventType } from "./bulk-delivery.ts";
 import type { BulkEvents, BulkItem, DeliverBulk } from "./bulk-delivery.ts";
 import { cloudEventsType } from "./envelope.ts";
@@ -28,11 +28,16 @@ export function deliverBulkToGrpcApp(app: AppChannel): DeliverBulk {
   let known: string | undefined;
   return async (events, path, signal) => {
     const message = encode(events, path);
-    for (const method of known === undefined ? methods : [known]) {
-      const answer = await call(app, method, message, signal);
-      if (answer === undefined) continue;
-      known = method;
-      return readStatuses(answer.message);
+    try {
+      for (const method of known === undefined ? methods : [known]) {
+        const answer = await call(app, method, message, signal);
+        if (answer === undefined) continue;
+        known = method;
+        return readStatuses(answer.message);
+      }
+    } catch (error) {
+      if (!(error instanceof GrpcStatusError)) throw error;
+      return retry(error, { kind: "grpc", code: error.code });
     }
     return dropLost;
   };

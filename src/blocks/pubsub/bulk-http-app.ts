@@ -53,7 +53,8 @@ function encodeEntry({ entryId, event, message }: BulkItem, raw: boolean): Recor
 function readResponse({ status, body }: AppHttpResponse): ReadonlyMap<string, Answer> | Answer {
   if (status === 404) return dropLost;
   if (status < 200 || status > 299) {
-    return retry(`the app answered status ${status}: ${body.toString("utf8", 0, shownBytes)}`);
+    const text = `the app answered status ${status}: ${body.toString("utf8", 0, shownBytes)}`;
+    return retry(text, { kind: "http", code: status });
   }
   return readStatuses(body.toString());
 }

@@ -2,11 +2,19 @@
  * Publishing many events in one request. Each gets its own envelope; components take them one by one, many at once.
  */
 import { eachAtMost } from "../../lib/each-at-most.ts";
+import { callUnder } from "../../resiliency/policy.ts";
+import { PolicyStop } from "../../resiliency/stop.ts";
+import type { Broker } from "./broker.ts";
 import { bulkRefused } from "./errors.ts";
 import type { PublishMessage } from "./port.ts";
+import { judgePublish, type Via } from "./policy.ts";
 import { asError } from "./publish.ts";
+import type { Metrics } from "../../telemetry/metrics.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
+import type { BlockHost } from "../block.ts";
+import type { Tracer } from "../../telemetry/tracing/tracer.ts";
 import type { PublishTarget, Publisher } from "./publish.ts";
-import type { TraceContext } from "./trace.ts";
+import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
 
 type Metadata = Readonly<Record<string, string>>;
 
@@ -22,6 +30,8 @@ export type BulkRequest = {
   readonly entries: readonly BulkEntry[];
   readonly metadata: Metadata;
   readonly trace: TraceContext;
+  /** Of the request; its entries have spans below it. Undefined when tracing is off. */
+  readonly span: Span | undefined;
 };
 
 export type FailedEntry = { readonly entryId: string; readonly error: string };
@@ -36,13 +46,21 @@ export type BulkPublisher = {
     target: PublishTarget,
     request: BulkRequest,
     signal: AbortSignal,
+    via: Via,
   ): Promise<FailedEntry[] | undefined>;
 };
 
 /** Entries on their way to the broker at once. */
 const maxParallel = 100;
 
-export function createBulkPublisher(publisher: Publisher, appId: string): BulkPublisher {
+export function createBulkPublisher(
+  publisher: Publisher,
+  appId: string,
+  host: Pick<BlockHost, "tracer" | "metrics" | "clock">,
+  namespace: string,
+): BulkPublisher {
+  const { tracer, clock } = host;
+  const record = createRecord(host.metrics, namespace);
   return {
     appId,
     checkIds(target, entries) {
@@ -56,20 +74,60 @@ export function createBulkPublisher(publisher: Publisher, appId: string): BulkPu
         cause: `error: ${cause}`,
       });
     },
-    async publish(target, request, signal) {
-      const messages = request.entries.map((entry) => wrapEntry(publisher, target, entry, request));
+    async publish(target, request, signal, via) {
+      const spans = request.entries.map(() => entrySpan(tracer, request.span));
+      const messages = request.entries.map((entry, i) =>
+        wrapEntry(publisher, target, entry, { ...request, span: spans[i] }),
+      );
       publisher.allow(target);
-      const failed: FailedEntry[] = [];
-      await eachAtMost(messages, maxParallel, async (message, index) => {
-        try {
-          await publisher.send(target.broker, message, signal);
-        } catch (error) {
-          failed.push({ entryId: request.entries[index]!.entryId, error: asError(error).message });
-        }
-      });
-      return failed.length === 0 ? undefined : failed;
+      const startMs = clock.monotonicMs();
+      const failed = await sendAll(publisher, target.broker, messages, signal, via);
+      for (const [index, error] of failed) spans[index]?.fail(error.message);
+      for (const span of spans) span?.end();
+      record(target, failed.size === 0, clock.monotonicMs() - startMs);
+      if (failed.size === 0) return undefined;
+      return [...failed].map(([index, error]) => ({
+        entryId: request.entries[index]!.entryId,
+        error: error.message,
+      }));
     },
   };
+}
+
+/**
+ * Errors of the messages that the broker did not take, by their place. Under a policy of the component only those are
+ * sent again; when it ends the call, all that are left have failed.
+ */
+async function sendAll(
+  publisher: Publisher,
+  broker: Broker,
+  messages: readonly PublishMessage[],
+  signal: AbortSignal,
+  via: Via,
+): Promise<ReadonlyMap<number, Error>> {
+  let left: readonly number[] = messages.map((_, index) => index);
+  let failed = new Map<number, Error>();
+  const attempt = async (now: AbortSignal): Promise<void> => {
+    const found = new Map<number, Error>();
+    await eachAtMost(left, maxParallel, async (index) => {
+      try {
+        await publisher.sendOnce(broker, messages[index]!, now);
+      } catch (error) {
+        found.set(index, asError(error));
+      }
+    });
+    // What comes after the time of this attempt is of no use: the messages are on their way again.
+    if (now.aborted && !signal.aborted) return;
+    failed = found;
+    left = [...found.keys()];
+    for (const error of found.values()) throw error;
+  };
+  try {
+    await callUnder(broker.outbound, signal, attempt, judgePublish[via]);
+  } catch (error) {
+    if (error instanceof PolicyStop) return new Map(left.map((index) => [index, error]));
+  }
+  return failed;
 }
 
 function wrapEntry(
@@ -80,7 +138,36 @@ function wrapEntry(
 ): PublishMessage {
   const { data, contentType } = entry;
   const metadata = entry.metadata === undefined ? {} : { ...request.metadata, ...entry.metadata };
-  return publisher.wrap(target, { data, contentType, metadata, trace: request.trace });
+  const { span } = request;
+  const trace =
+    span?.valid === true
+      ? { traceparent: span.traceparent, tracestate: request.trace.tracestate }
+      : request.trace;
+  return publisher.wrap(target, { data, contentType, metadata, trace });
+}
+
+function createRecord(
+  metrics: Metrics,
+  namespace: string,
+): (target: PublishTarget, success: boolean, latencyMs: number) => void {
+  const labels = ["component", "namespace", "success", "topic"];
+  const name = "component_pubsub_egress_bulk";
+  const count = metrics.count(`${name}_count`, "Bulk publishes.", labels);
+  const latency = metrics.latency(
+    `${name}_latencies`,
+    "Time the broker took for a bulk publish, ms.",
+    labels,
+  );
+  return ({ broker, topic }, success, latencyMs) => {
+    count(broker.name, namespace, String(success), topic);
+    latency(latencyMs, broker.name, namespace, String(success), topic);
+  };
+}
+
+function entrySpan(tracer: Tracer | undefined, request: Span | undefined): Span | undefined {
+  return tracer === undefined || request === undefined
+    ? undefined
+    : tracer.child(request.name, "producer", request);
 }
 
 /** Where a bulk publish goes, as its refusals say it. */

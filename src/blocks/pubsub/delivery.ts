@@ -5,15 +5,18 @@
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
+import type { Tracer } from "../../telemetry/tracing/tracer.ts";
 import { drop, retry } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
 import { hasExpired, readEvent } from "./event.ts";
 import type { AppEvent } from "./event.ts";
 import type { BrokerMessage, MessageHandler, PublishMessage } from "./port.ts";
+import { deliverUnder } from "./policy.ts";
 import { asError } from "./publish.ts";
 import type { Publisher } from "./publish.ts";
 import type { TopicSubscription } from "./subscription.ts";
+import { deliverySpan, endDelivery } from "./trace.ts";
 
 export type DeliveryParts = {
   readonly namespace: string;
@@ -21,6 +24,8 @@ export type DeliveryParts = {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Undefined when tracing is off. */
+  readonly tracer: Tracer | undefined;
 };
 
 /** Longest time that a copy to a dead-letter topic may take, ms. */
@@ -33,10 +38,27 @@ export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver
     const topic = line.broker.shown(message.topic);
     const startMs = parts.clock.monotonicMs();
     const ready = prepare(parts, line, message);
-    const answer = "kind" in ready ? ready : await deliver(ready.event, ready.path, signal);
+    const answer =
+      "kind" in ready
+        ? ready
+        : await deliverUnder(line.broker.inbound, signal, (now) => traced(parts, deliver, ready, now));
     record(answer, line.broker.name, topic, parts.clock.monotonicMs() - startMs);
     if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
   };
+}
+
+/** One delivery with its span around it. */
+async function traced(
+  { tracer }: DeliveryParts,
+  deliver: Deliver,
+  { event, path }: { readonly event: AppEvent; readonly path: string },
+  signal: AbortSignal,
+): Promise<Answer> {
+  const span = deliverySpan(tracer, event);
+  if (span === undefined) return deliver(event, path, signal);
+  const answer = await deliver({ ...event, span }, path, signal);
+  endDelivery(span, answer);
+  return answer;
 }
 
 /** A subscription with all that its messages need on their way. */
@@ -110,7 +132,7 @@ async function deadLetter(
   };
   try {
     publisher.allow({ broker, topic, raw: true });
-    await publisher.send(broker, copy, limit.signal);
+    await publisher.send(broker, copy, limit.signal, "grpc");
   } catch (error) {
     throw new Error(`cannot dead-letter to topic ${topic}: ${asError(error).message}`, { cause: error });
   } finally {

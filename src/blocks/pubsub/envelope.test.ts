@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { manualClock } from "../../../test/contract/manual-clock.ts";
 import { createWrapEvent, localTime } from "./envelope.ts";
 import type { Envelope, EventInput } from "./envelope.ts";
-import { noTrace } from "./trace.ts";
+import { noTrace } from "../../telemetry/tracing/trace-context.ts";
 
 const clock = manualClock();
 const now = localTime(clock.nowMs());

@@ -7,7 +7,7 @@ import type { Clock } from "../../../mesh/index.ts";
 import { parseGoDuration } from "../../lib/duration.ts";
 import { GoJsonError, goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import { dataMember, jsonString, mediaType } from "./payload.ts";
-import type { TraceContext } from "./trace.ts";
+import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
 
 type Metadata = Readonly<Record<string, string>>;
 

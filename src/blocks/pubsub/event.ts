@@ -4,6 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { goJson } from "../../lib/go-json.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
 import { defaultEventType, unnamedSource } from "./envelope.ts";
 import type { BrokerMessage } from "./port.ts";
 import { mediaType } from "./payload.ts";
@@ -22,6 +23,8 @@ export type AppEvent = {
   readonly attributes: CloudEvent;
   /** Metadata of the message and `pubsubName`. */
   readonly metadata: Metadata;
+  /** Of its delivery, to go on with to the app; undefined when tracing is off or the event has no trace. */
+  readonly span?: Span | undefined;
 };
 
 /** How a subscription wants its messages: `raw` undefined means that its `rawPayload` is no boolean. */

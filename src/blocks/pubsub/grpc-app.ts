@@ -13,15 +13,15 @@ import { GrpcCode } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import type { AppChannel } from "../../app/channel.ts";
 import { goJson } from "../../lib/go-json.ts";
+import { grpcTracePairs } from "../../telemetry/tracing/headers.ts";
 import { dropAsked, dropLost, retry, success } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import { grpcMetadata } from "../../app/callback-metadata.ts";
 import { cloudEventsType } from "./envelope.ts";
-import { eventTrace, textAttribute } from "./event.ts";
+import { textAttribute } from "./event.ts";
 import type { AppEvent, CloudEvent } from "./event.ts";
 import { mediaType } from "./payload.ts";
 import { asError } from "./publish.ts";
-import { binaryTrace, validTraceparent, zeroTraceparent } from "./trace.ts";
 
 const method = "/dapr.proto.runtime.v1.AppCallback/OnTopicEvent";
 
@@ -37,21 +37,16 @@ export function deliverToGrpcApp(app: AppChannel): Deliver {
       const answer = await app.grpc({ path: method, metadata: metadataOf(event), message }, signal);
       return readStatus(fromBinary(TopicEventResponseSchema, answer.message).status);
     } catch (error) {
-      if (error instanceof GrpcStatusError && error.code === GrpcCode.Unimplemented) return dropLost;
-      return retry(asError(error));
+      if (!(error instanceof GrpcStatusError)) return retry(asError(error));
+      if (error.code === GrpcCode.Unimplemented) return dropLost;
+      return retry(error, { kind: "grpc", code: error.code });
     }
   };
 }
 
 function metadataOf(event: AppEvent): string[] {
   const metadata = grpcMetadata(event.metadata);
-  const trace = eventTrace(event.attributes);
-  if (trace === undefined) return metadata;
-  const parent = validTraceparent(trace) ? trace : zeroTraceparent;
-  const binary = binaryTrace(parent);
-  metadata.push("traceparent", parent);
-  if (binary !== undefined) metadata.push("grpc-trace-bin", binary.toString("base64"));
-  return metadata;
+  return event.span === undefined ? metadata : [...metadata, ...grpcTracePairs(event.span)];
 }
 
 /** What a subscriber's status means. */

@@ -8,17 +8,17 @@ import type { GrpcCall, GrpcMethod } from "../../api/grpc.ts";
 import type { BulkPublisher } from "./bulk-publish.ts";
 import { publishFailed } from "./errors.ts";
 import type { Publisher } from "./publish.ts";
-import { noTrace, readBinaryTrace, readTrace } from "./trace.ts";
-import type { TraceContext } from "./trace.ts";
+import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
+import { traceOf } from "./trace.ts";
 
 export function grpcMethods(publisher: Publisher, bulk: BulkPublisher): GrpcMethod[] {
   return [
     unary(Dapr.method.publishEvent, async (request, call) => {
       const target = publisher.resolve(request.pubsubName, request.topic, request.metadata);
-      const trace = traceOf(call);
+      const trace = withoutState(traceOf(call.span));
       const metadata = target.raw ? withTrace(request.metadata, trace) : request.metadata;
       const event = { data: bufferOf(request.data), contentType: request.dataContentType, metadata, trace };
-      await publisher.publish(target, event, call.signal);
+      await publisher.publish(target, event, call.signal, "grpc");
       return {};
     }),
     unary(Dapr.method.bulkPublishEvent, (request, call) => publishBulk(publisher, bulk, request, call)),
@@ -41,19 +41,18 @@ async function publishBulk(
     metadata: Object.keys(entry.metadata).length === 0 ? undefined : entry.metadata,
   }));
   bulk.checkIds(target, entries);
-  const failed = await bulk.publish(target, { entries, metadata, trace: traceOf(call) }, call.signal);
+  const trace = withoutState(traceOf(call.span));
+  const wanted = { entries, metadata, trace, span: call.span };
+  const failed = await bulk.publish(target, wanted, call.signal, "grpc");
   // Clients of the gRPC API rely on a status; which entries failed is not part of it.
   if (failed !== undefined)
     throw publishFailed(target.broker.name, target.topic, new Error(failed[0]!.error));
   return { failedEntries: [] };
 }
 
-/** The caller's trace. Over gRPC a `tracestate` is not taken over. */
-function traceOf(call: GrpcCall): TraceContext {
-  const binary = call.metadata.get("grpc-trace-bin")?.[0];
-  if (binary !== undefined) return readBinaryTrace(binary);
-  const parent = call.metadata.get("traceparent")?.[0];
-  return parent === undefined ? noTrace : readTrace(parent, undefined);
+/** Over gRPC a caller's `tracestate` is not taken over. */
+function withoutState({ traceparent }: TraceContext): TraceContext {
+  return { traceparent, tracestate: "" };
 }
 
 /** Raw bytes have no envelope to carry the trace in. */

@@ -2,7 +2,9 @@ import { describe, expect, it } from "vitest";
 import type { AppChannel, AppHttpRequest } from "../../app/channel.ts";
 import type { AppEvent } from "./event.ts";
 import { deliverToHttpApp, readResponse, targetOf } from "./http-app.ts";
-import { zeroTraceparent } from "./trace.ts";
+import { deliverySpan } from "./trace.ts";
+import { zeroTraceparent } from "../../telemetry/tracing/trace-context.ts";
+import { passingTracer } from "../../telemetry/tracing/tracer.ts";
 
 const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -98,7 +100,10 @@ describe("delivery to an HTTP app", () => {
     [{}, undefined],
     [{ traceparent: 5 }, undefined],
   ])("sends the trace of %j", async (attributes, sent) => {
-    const { headers } = await requestOf({ attributes, metadata: { traceparent: "from metadata" } });
+    const { headers } = await requestOf({
+      span: deliverySpan(passingTracer(), { attributes, topic: "orders" }),
+      metadata: { traceparent: "from metadata" },
+    });
     const at = headers.indexOf("traceparent");
     expect(at === -1 ? undefined : headers[at + 1]).toBe(sent);
   });

@@ -3,14 +3,13 @@
  */
 import { posix } from "node:path";
 import type { AppChannel, AppHttpResponse } from "../../app/channel.ts";
+import { httpStatusText } from "../../telemetry/tracing/status.ts";
 import { drop, dropAsked, retry, success } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import { httpHeaders } from "../../app/callback-metadata.ts";
 import { cloudEventsType } from "./envelope.ts";
-import { eventTrace } from "./event.ts";
 import type { AppEvent } from "./event.ts";
 import { asError } from "./publish.ts";
-import { validTraceparent, zeroTraceparent } from "./trace.ts";
 
 export function deliverToHttpApp(app: AppChannel): Deliver {
   // As many entries as the subscriptions have rules.
@@ -25,6 +24,7 @@ export function deliverToHttpApp(app: AppChannel): Deliver {
     } catch (error) {
       return retry(asError(error));
     }
+    if (response.status >= 400) event.span?.fail(httpStatusText(response.status));
     return readResponse(response);
   };
 }
@@ -32,8 +32,7 @@ export function deliverToHttpApp(app: AppChannel): Deliver {
 function headersOf(event: AppEvent): string[] {
   const headers = httpHeaders(event.metadata);
   headers.push("Content-Type", cloudEventsType);
-  const trace = eventTrace(event.attributes);
-  if (trace !== undefined) headers.push("traceparent", validTraceparent(trace) ? trace : zeroTraceparent);
+  if (event.span !== undefined) headers.push("traceparent", event.span.traceparent);
   return headers;
 }
 
@@ -50,7 +49,11 @@ export function targetOf(route: string): string {
 export function readResponse(response: AppHttpResponse): Answer {
   if (response.status === 404) return drop;
   if (response.status < 200 || response.status > 299) {
-    return retry(`the app answered status ${response.status}: ${response.body.toString("utf8", 0, 300)}`);
+    const { status, body } = response;
+    return retry(`the app answered status ${status}: ${body.toString("utf8", 0, 300)}`, {
+      kind: "http",
+      code: status,
+    });
   }
   const status = statusOf(response.body);
   if (status === "" || status === "SUCCESS") return success;

@@ -6,8 +6,7 @@ import type { HttpCall, HttpRoute } from "../../api/http.ts";
 import type { BulkPublisher } from "./bulk-publish.ts";
 import { bulkFailedReply, decodeBulk } from "./http-body.ts";
 import type { Publisher } from "./publish.ts";
-import { noTrace, readTrace } from "./trace.ts";
-import type { TraceContext } from "./trace.ts";
+import { traceOf } from "./trace.ts";
 
 const verbs = ["POST", "PUT"];
 
@@ -18,8 +17,8 @@ export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute
     const target = publisher.resolve(pubsub, topic, metadata);
     const entries = decodeBulk(target, bulk.appId, await call.body());
     bulk.checkIds(target, entries);
-    const request = { entries, metadata, trace: traceOf(call) };
-    const failed = await bulk.publish(target, request, call.signal);
+    const request = { entries, metadata, trace: traceOf(call.span), span: call.span };
+    const failed = await bulk.publish(target, request, call.signal, "http");
     return failed === undefined ? noContent : bulkFailedReply(target, failed);
   };
   return [
@@ -51,18 +50,13 @@ export function httpRoutes(publisher: Publisher, bulk: BulkPublisher): HttpRoute
           data,
           contentType: header(call, "content-type") ?? "",
           metadata,
-          trace: traceOf(call),
+          trace: traceOf(call.span),
         };
-        await publisher.publish(target, event, call.signal);
+        await publisher.publish(target, event, call.signal, "http");
         return noContent;
       },
     },
   ];
-}
-
-function traceOf(call: HttpCall): TraceContext {
-  const parent = header(call, "traceparent");
-  return parent === undefined ? noTrace : readTrace(parent, header(call, "tracestate"));
 }
 
 function header(call: HttpCall, name: string): string | undefined {

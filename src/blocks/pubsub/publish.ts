@@ -4,6 +4,7 @@
  */
 import type { Clock } from "../../../mesh/index.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
+import { callUnder } from "../../resiliency/policy.ts";
 import type { Broker, Brokers } from "./broker.ts";
 import { cloudEventsType } from "./envelope.ts";
 import type { Envelope, WrapEvent } from "./envelope.ts";
@@ -16,9 +17,10 @@ import {
   topicEmpty,
   topicForbidden,
 } from "./errors.ts";
+import { judgePublish, type Via } from "./policy.ts";
 import { readRawPayload } from "./raw-payload.ts";
 import type { PublishMessage } from "./port.ts";
-import type { TraceContext } from "./trace.ts";
+import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
 
 type Metadata = Readonly<Record<string, string>>;
 
@@ -36,13 +38,18 @@ export type Publisher = {
   /** Checks name, topic and `rawPayload`. Throws ApiError. */
   resolve(pubsub: string, topic: string, metadata: Metadata): PublishTarget;
   /** Resolves once the broker has the event. Rejects with ApiError. */
-  publish(target: PublishTarget, event: PublishedEvent, signal: AbortSignal): Promise<void>;
+  publish(target: PublishTarget, event: PublishedEvent, signal: AbortSignal, via: Via): Promise<void>;
   /** The message that the event becomes. Throws ApiError for a declared CloudEvent that is none. */
   wrap(target: PublishTarget, event: PublishedEvent): PublishMessage;
   /** Throws ApiError when this app may not publish there. */
   allow(target: PublishTarget): void;
-  /** Hands a finished message to the broker and records it. Rejects with the component's error. */
-  send(broker: Broker, message: PublishMessage, signal: AbortSignal): Promise<void>;
+  /**
+   * Hands a finished message to the broker, under the policy of the component, and records it. Rejects with the
+   * component's error, or with PolicyStop.
+   */
+  send(broker: Broker, message: PublishMessage, signal: AbortSignal, via: Via): Promise<void>;
+  /** The same without the policy, for who calls under it already. */
+  sendOnce(broker: Broker, message: PublishMessage, signal: AbortSignal): Promise<void>;
 };
 
 export type PublisherParts = {
@@ -56,7 +63,13 @@ export type PublisherParts = {
 
 export function createPublisher(parts: PublisherParts): Publisher {
   const { appId, brokers } = parts;
-  const send = createSend(parts);
+  const recorded = createRecorded(parts);
+  const sendOnce: Publisher["sendOnce"] = (broker, message, signal) =>
+    recorded(broker, message.topic, () => broker.port.publish(message, signal));
+  const send: Publisher["send"] = (broker, message, signal, via) =>
+    recorded(broker, message.topic, () =>
+      callUnder(broker.outbound, signal, (now) => broker.port.publish(message, now), judgePublish[via]),
+    );
 
   const wrap = (target: PublishTarget, event: PublishedEvent): PublishMessage => {
     const topic = target.broker.stored(target.topic);
@@ -75,6 +88,7 @@ export function createPublisher(parts: PublisherParts): Publisher {
     wrap,
     allow,
     send,
+    sendOnce,
     resolve(pubsub, topic, metadata) {
       if (pubsub === "") throw pubsubNameEmpty(metadata);
       const broker = brokers.get(pubsub);
@@ -84,11 +98,11 @@ export function createPublisher(parts: PublisherParts): Publisher {
       if (raw === undefined) throw badRawPayload(pubsub, metadata["rawPayload"]!, metadata);
       return { broker, topic, raw };
     },
-    async publish(target, event, signal) {
+    async publish(target, event, signal, via) {
       const message = wrap(target, event);
       allow(target);
       try {
-        await send(target.broker, message, signal);
+        await send(target.broker, message, signal, via);
       } catch (error) {
         throw publishFailed(target.broker.name, target.topic, asError(error));
       }
@@ -112,7 +126,10 @@ function envelopeOf(parts: PublisherParts, target: PublishTarget, event: Publish
   }
 }
 
-function createSend(parts: PublisherParts): Publisher["send"] {
+/** Counts and times what the broker does. */
+function createRecorded(
+  parts: PublisherParts,
+): (broker: Broker, stored: string, work: () => Promise<void>) => Promise<void> {
   const { clock, metrics, namespace } = parts;
   const labels = ["component", "namespace", "success", "topic"];
   const count = metrics.count("component_pubsub_egress_count", "Messages published to a broker.", labels);
@@ -121,15 +138,15 @@ function createSend(parts: PublisherParts): Publisher["send"] {
     "Time the broker took to accept, ms.",
     labels,
   );
-  return async (broker, message, signal) => {
-    const topic = broker.shown(message.topic);
+  return async (broker, stored, work) => {
+    const topic = broker.shown(stored);
     const startMs = clock.monotonicMs();
     const record = (success: string): void => {
       count(broker.name, namespace, success, topic);
       latency(clock.monotonicMs() - startMs, broker.name, namespace, success, topic);
     };
     try {
-      await broker.port.publish(message, signal);
+      await work();
     } catch (error) {
       record("false");
       throw error;

@@ -18,13 +18,13 @@ import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 
 export async function createPubSubBlock(host: BlockHost): Promise<Block> {
   const { appId, namespace } = host.options;
-  const { clock, metrics } = host;
+  const { clock, metrics, tracer } = host;
   const log = host.log.scope("dapr.runtime.pubsub");
-  const brokers = createBrokers(host.components, appId, namespace);
+  const brokers = createBrokers(host.components, appId, namespace, host.policies);
   const wrapEvent = createWrapEvent(appId, clock);
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
-  const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics }));
-  const bulk = createBulkPublisher(publisher, appId);
+  const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics, tracer }));
+  const bulk = createBulkPublisher(publisher, appId, host, namespace);
   const declarative = await Promise.all(host.subscriptions.map(compileResource));
   const delivery = createAppDelivery({ host, log, brokers, open, declarative });
   let streams: Streams | undefined;

@@ -6,7 +6,9 @@ import { GrpcCode } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import type { AppChannel } from "../../app/channel.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
+import { Waits } from "../../resiliency/retry.ts";
 import type { Log } from "../../telemetry/log.ts";
+import type { BlockHost } from "../block.ts";
 import { bulkLimits } from "./bulk-delivery.ts";
 import { asError } from "./publish.ts";
 import type { RouteRule } from "./routes.ts";
@@ -16,11 +18,12 @@ export type AskParts = {
   readonly app: AppChannel;
   readonly appId: string;
   readonly clock: Clock;
+  /** What the tries after a failure to reach the app are made of. */
+  readonly policies: BlockHost["policies"];
+  readonly random: BlockHost["random"];
   readonly log: Log;
 };
 
-/** Waits before the three further tries after a failure to reach the app, ms. */
-const retryDelaysMs = [500, 750, 1000];
 /** An app that takes longer than this to list its topics counts as not reached. */
 const answerTimeoutMs = 30_000;
 
@@ -30,16 +33,19 @@ const answerTimeoutMs = 30_000;
  */
 export async function askForSubscriptions(parts: AskParts, signal: AbortSignal): Promise<SubscriptionSpec[]> {
   const ask = parts.app.protocol === "grpc" ? askGrpc : askHttp;
-  for (const delayMs of retryDelaysMs) {
+  const { policies, clock, random } = parts;
+  const waits = new Waits(policies.builtIn("DaprBuiltInInitializationRetries"), clock, random);
+  for (;;) {
     try {
       return await withinLimit(parts, ask, signal);
     } catch (error) {
       if (error instanceof UnusableList || signal.aborted) throw error;
+      const waitMs = waits.next();
+      if (waitMs === undefined) throw error;
       parts.log.warn(`cannot ask the app for its subscriptions, trying again: ${asError(error).message}`);
+      await clock.sleep(waitMs, signal);
     }
-    await parts.clock.sleep(delayMs, signal);
   }
-  return withinLimit(parts, ask, signal);
 }
 
 async function withinLimit(

@@ -1,60 +1,30 @@
-/**
- * Reads the W3C trace context that a caller sent, in the three forms in which it comes.
- */
+/** Spans of events: what a published event carries on, and the span of its delivery. */
+import type { Span } from "../../telemetry/tracing/span.ts";
+import { noTrace, type TraceContext } from "../../telemetry/tracing/trace-context.ts";
+import type { Tracer } from "../../telemetry/tracing/tracer.ts";
+import type { Answer } from "./answer.ts";
+import { type AppEvent, eventTrace } from "./event.ts";
 
-/** Both texts are empty when the caller sent nothing valid. */
-export type TraceContext = { readonly traceparent: string; readonly tracestate: string };
-
-export const noTrace: TraceContext = Object.freeze({ traceparent: "", tracestate: "" });
-
-/** The header that is sent in place of an invalid or empty one. */
-export const zeroTraceparent = `00-${"0".repeat(32)}-${"0".repeat(16)}-00`;
-
-const parentForm = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:$|-)/;
-const stateKey = /^(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})$/;
-const stateValue = /^[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]$/;
-const maxStateMembers = 32;
-
-/** True for a `traceparent` that a trace can be continued from. */
-export function validTraceparent(text: string): boolean {
-  return parentForm.test(text) && (text.length === 55 || !text.startsWith("00"));
+/** The trace that an event published under this span belongs to; none when tracing is off or passes on nothing. */
+export function traceOf(span: Span | undefined): TraceContext {
+  return span?.valid === true ? span : noTrace;
 }
 
-/** Context of two headers. A state counts only beside a valid parent. */
-export function readTrace(traceparent: string | undefined, tracestate: string | undefined): TraceContext {
-  if (traceparent === undefined || !validTraceparent(traceparent)) return noTrace;
-  const state = tracestate !== undefined && validTracestate(tracestate) ? tracestate : "";
-  return { traceparent, tracestate: state };
+/** The span of one delivery, under the event's own; undefined when tracing is off or the event has no trace. */
+export function deliverySpan(
+  tracer: Tracer | undefined,
+  { attributes, topic }: Pick<AppEvent, "attributes" | "topic">,
+): Span | undefined {
+  const trace = tracer === undefined ? undefined : eventTrace(attributes);
+  if (tracer === undefined || trace === undefined) return undefined;
+  const span = tracer.start(`pubsub/${topic}`, "client", trace);
+  span.set("messaging.system", "pubsub");
+  span.set("messaging.destination.name", topic);
+  return span;
 }
 
-/** Context of gRPC's `grpc-trace-bin`: version 0, then fields 0 (trace id), 1 (span id), 2 (flags). */
-export function readBinaryTrace(latin1: string): TraceContext {
-  const bytes = Buffer.from(latin1, "latin1");
-  if (bytes.length < 29 || bytes[0] !== 0 || bytes[1] !== 0 || bytes[18] !== 1 || bytes[27] !== 2)
-    return noTrace;
-  const trace = bytes.toString("hex", 2, 18);
-  const span = bytes.toString("hex", 19, 27);
-  return readTrace(`00-${trace}-${span}-${bytes.toString("hex", 28, 29)}`, undefined);
-}
-
-/** The same context in the binary form; undefined for an invalid parent. */
-export function binaryTrace(traceparent: string): Buffer | undefined {
-  const [, trace, span, flags] = traceparent.split("-");
-  if (trace?.length !== 32 || span?.length !== 16 || flags?.length !== 2) return undefined;
-  return Buffer.from(`0000${trace}01${span}02${flags}`, "hex");
-}
-
-function validTracestate(text: string): boolean {
-  const members = text.split(",");
-  if (members.length > maxStateMembers) return false;
-  const seen = new Set<string>();
-  for (const raw of members) {
-    const member = raw.trim();
-    if (member === "") continue;
-    const equals = member.indexOf("=");
-    const key = member.slice(0, Math.max(equals, 0));
-    if (!stateKey.test(key) || !stateValue.test(member.slice(equals + 1)) || seen.has(key)) return false;
-    seen.add(key);
-  }
-  return true;
+/** Ends it by what became of the event. */
+export function endDelivery(span: Span, answer: Answer): void {
+  if (answer.kind === "retry" && span.error === undefined) span.fail(answer.error.message);
+  span.end();
 }

@@ -4,9 +4,17 @@ import { secretHttpRoutes } from "./http.ts";
 import { Secrets } from "./secrets.ts";
 
 export function secretsBlock(host: BlockHost): Block {
-  const { components, clock, metrics, log } = host;
+  const { components, clock, policies, metrics, log } = host;
   const scopes = host.configuration.secretScopes;
-  const secrets = new Secrets({ components, scopes, namespace: host.options.namespace, clock, metrics, log });
+  const secrets = new Secrets({
+    components,
+    scopes,
+    namespace: host.options.namespace,
+    clock,
+    policies,
+    metrics,
+    log,
+  });
   return {
     name: "secrets",
     http: secretHttpRoutes(secrets),

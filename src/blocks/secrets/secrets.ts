@@ -5,6 +5,8 @@
 import type { Clock } from "../../../mesh/index.ts";
 import type { OpenComponents } from "../../components/open.ts";
 import type { SecretScope } from "../../config/kinds/configuration.ts";
+import type { Policies } from "../../resiliency/policies.ts";
+import { callUnder } from "../../resiliency/policy.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { CountFamily, LatencyFamily, Metrics } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
@@ -18,6 +20,7 @@ export type SecretsInit = {
   readonly scopes: readonly SecretScope[];
   readonly namespace: string;
   readonly clock: Clock;
+  readonly policies: Policies;
   readonly metrics: Metrics;
   readonly log: Log;
 };
@@ -28,15 +31,17 @@ export class Secrets {
   readonly #isAllowed: SecretPolicy;
   readonly #namespace: string;
   readonly #clock: Clock;
+  readonly #policies: Policies;
   readonly #count: CountFamily;
   readonly #latency: LatencyFamily;
 
-  constructor({ components, scopes, namespace, clock, metrics, log }: SecretsInit) {
+  constructor({ components, scopes, namespace, clock, policies, metrics, log }: SecretsInit) {
     const labels = ["component", "namespace", "operation", "success"];
     this.#components = components;
     this.#isAllowed = compileScopes(scopes);
     this.#namespace = namespace;
     this.#clock = clock;
+    this.#policies = policies;
     this.#count = metrics.count("component_secret_count", "Calls of secret stores.", labels);
     this.#latency = metrics.latency(
       "component_secret_latencies",
@@ -62,7 +67,7 @@ export class Secrets {
     const port = this.#port(store);
     if (!this.#isAllowed(store, name)) throw errors.accessDenied(store, name);
     try {
-      return await this.#observe(store, "get", () => port.get(name, metadata, signal));
+      return await this.#call(store, "get", signal, (now) => port.get(name, metadata, now));
     } catch (cause) {
       throw errors.getFailed(store, name, cause);
     }
@@ -76,7 +81,7 @@ export class Secrets {
   ): Promise<Readonly<Record<string, Secret>>> {
     const port = this.#port(store);
     try {
-      const all = await this.#observe(store, "bulk_get", () => port.getAll(metadata, signal));
+      const all = await this.#call(store, "bulk_get", signal, (now) => port.getAll(metadata, now));
       return Object.fromEntries(Object.entries(all).filter(([name]) => this.#isAllowed(store, name)));
     } catch (cause) {
       throw errors.getAllFailed(store, cause);
@@ -91,11 +96,17 @@ export class Secrets {
       : errors.storeNotFound(store);
   }
 
-  async #observe<T>(store: string, operation: string, run: () => Promise<T>): Promise<T> {
+  /** A call of the store, under its policy; counted and timed as a whole. */
+  async #call<T>(
+    store: string,
+    operation: string,
+    signal: AbortSignal,
+    run: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     const startMs = this.#clock.monotonicMs();
     let success = "false";
     try {
-      const value = await run();
+      const value = await callUnder(this.#policies.component(store, "Secretstore", "outbound"), signal, run);
       success = "true";
       return value;
     } finally {

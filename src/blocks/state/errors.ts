@@ -190,7 +190,8 @@ export function joinFailures(failures: readonly Error[]): Error {
     : new EtagMismatch(text);
 }
 
-function isEtagError(error: unknown): boolean {
+/** The store refused a write by its ETag. */
+export function isEtagError(error: unknown): boolean {
   return error instanceof EtagMismatch || error instanceof EtagInvalid;
 }
 

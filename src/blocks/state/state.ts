@@ -3,7 +3,10 @@
  * and names its failures. http.ts and grpc.ts decode into the types of this file; stores.ts finds the store.
  */
 import type { Clock } from "../../../mesh/index.ts";
+import { ApiError } from "../../api/errors.ts";
 import { eachAtMost } from "../../lib/each-at-most.ts";
+import { anyFailure, callUnder, type Failure, ignoredFailure, type Policy } from "../../resiliency/policy.ts";
+import { PolicyStop } from "../../resiliency/stop.ts";
 import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
@@ -56,13 +59,21 @@ export class NamedStore {
   readonly #port: StateStore;
   readonly #prefix: string;
   readonly #recorder: Recorder;
+  readonly #policy: Policy | undefined;
 
-  /** `prefix` goes before every key, separator included. */
-  constructor(name: string, port: StateStore, prefix: string, recorder: Recorder) {
+  /** `prefix` goes before every key, separator included. `policy` stands around each call of the store. */
+  constructor(
+    name: string,
+    port: StateStore,
+    prefix: string,
+    recorder: Recorder,
+    policy: Policy | undefined,
+  ) {
     this.name = name;
     this.#port = port;
     this.#prefix = prefix;
     this.#recorder = recorder;
+    this.#policy = policy;
   }
 
   /** `consistency` other than `strong` and `eventual` is the store's default. */
@@ -73,9 +84,9 @@ export class NamedStore {
     signal: AbortSignal,
   ): Promise<StateRecord | undefined> {
     const storedKey = this.#storedKey(key);
-    const options = { consistency: readConsistency(consistency), metadata, signal };
+    const options = { consistency: readConsistency(consistency), metadata };
     try {
-      return await this.#observe("get", () => this.#port.get(storedKey, options));
+      return await this.#call("get", signal, (now) => this.#port.get(storedKey, { ...options, signal: now }));
     } catch (cause) {
       throw errors.getFailed(this.name, key, cause);
     }
@@ -91,8 +102,8 @@ export class NamedStore {
     const storedKeys = keys.map((key) => this.#storedKey(key));
     if (keys.length === 0) return [];
     try {
-      const found = await this.#observe("bulk_get", () =>
-        this.#readMany(storedKeys, parallelism, metadata, signal),
+      const found = await this.#call("bulk_get", signal, (now) =>
+        this.#readMany(storedKeys, parallelism, metadata, now),
       );
       return keys.map((key, index) => bulkEntry(key, found[index]));
     } catch (cause) {
@@ -108,7 +119,7 @@ export class NamedStore {
     }
     try {
       const writes = items.map((item) => this.#toSet(item));
-      if (writes.length > 0) await this.#observe("set", () => this.#writeAll(writes, signal));
+      if (writes.length > 0) await this.#writeAll("set", writes, signal);
     } catch (cause) {
       throw errors.saveFailed(this.name, cause);
     }
@@ -118,7 +129,8 @@ export class NamedStore {
   async delete(item: WriteItem, signal: AbortSignal): Promise<void> {
     this.#checkKey(item.key, false);
     try {
-      await this.#observe("delete", () => this.#port.delete(this.#toDelete(item), signal));
+      const write = this.#toDelete(item);
+      await this.#call("delete", signal, (now) => this.#port.delete(write, now));
     } catch (cause) {
       throw errors.deleteFailed(item.key, cause);
     }
@@ -129,7 +141,7 @@ export class NamedStore {
     for (const { key } of items) this.#checkKey(key, false);
     try {
       const writes = items.map((item) => this.#toDelete(item));
-      if (writes.length > 0) await this.#observe("bulk_delete", () => this.#writeAll(writes, signal));
+      if (writes.length > 0) await this.#writeAll("bulk_delete", writes, signal);
     } catch (cause) {
       throw errors.bulkDeleteFailed(this.name, cause);
     }
@@ -154,7 +166,7 @@ export class NamedStore {
       const writes = operations.map(({ operation, item }) =>
         operation === "delete" ? this.#toDelete(item) : this.#toSet(item),
       );
-      await this.#observe("transaction", () => this.#port.transact!(writes, metadata, signal));
+      await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
     } catch (cause) {
       throw errors.transactionFailed(cause);
     }
@@ -165,7 +177,7 @@ export class NamedStore {
     if (this.#port.query === undefined) throw errors.queryNotSupported(this.name);
     try {
       const query = parseQuery(text);
-      const rows = await this.#observe("query", () => this.#port.query!(query, metadata, signal));
+      const rows = await this.#call("query", signal, (now) => this.#port.query!(query, metadata, now));
       const token = query.limit > 0 && rows.length > 0 ? String(query.offset + rows.length) : "";
       return { rows: rows.map(({ key, value, etag }) => ({ key: queriedKey(key), value, etag })), token };
     } catch (cause) {
@@ -213,18 +225,45 @@ export class NamedStore {
     return write.kind === "set" ? this.#port.set(write, signal) : this.#port.delete(write, signal);
   }
 
-  async #writeAll(writes: readonly StateWrite[], signal: AbortSignal): Promise<void> {
-    if (writes.length === 1) return this.#write(writes[0]!, signal);
+  /** Several run at once. Under a policy only those are sent again that failed, and not for their ETag. */
+  async #writeAll(operation: string, writes: readonly StateWrite[], signal: AbortSignal): Promise<void> {
+    if (writes.length === 1) {
+      return this.#call(operation, signal, (now) => this.#write(writes[0]!, now));
+    }
     const outcomes = new Array<Error | undefined>(writes.length);
-    await eachAtMost(writes, maxParallel, async (write, index) => {
+    let left = writes.map((_, index) => index);
+    const failure = (): Error => errors.joinFailures(outcomes.filter((outcome) => outcome !== undefined));
+    const attempt = async (now: AbortSignal): Promise<void> => {
+      const found = await this.#tryAll(writes, left, now);
+      // A later attempt may be under way: what comes after the time of this one says nothing any more.
+      if (now.aborted && !signal.aborted) return;
+      for (const [index, outcome] of found) outcomes[index] = outcome;
+      left = left.filter((index) => outcomes[index] !== undefined && judge(outcomes[index]) === anyFailure);
+      if (outcomes.some((outcome) => outcome !== undefined)) throw failure();
+    };
+    try {
+      await this.#call(operation, signal, attempt, () => (left.length > 0 ? anyFailure : ignoredFailure));
+    } catch (error) {
+      throw error instanceof PolicyStop ? error : failure();
+    }
+  }
+
+  /** What became of the writes of these indices. */
+  async #tryAll(
+    writes: readonly StateWrite[],
+    indices: readonly number[],
+    signal: AbortSignal,
+  ): Promise<Map<number, Error | undefined>> {
+    const found = new Map<number, Error | undefined>();
+    await eachAtMost(indices, maxParallel, async (index) => {
       try {
-        await this.#write(write, signal);
+        await this.#write(writes[index]!, signal);
+        found.set(index, undefined);
       } catch (failure) {
-        outcomes[index] = asError(failure);
+        found.set(index, asError(failure));
       }
     });
-    const failures = outcomes.filter((outcome) => outcome !== undefined);
-    if (failures.length > 0) throw errors.joinFailures(failures);
+    return found;
   }
 
   async #readMany(
@@ -247,12 +286,18 @@ export class NamedStore {
     return found;
   }
 
-  async #observe<T>(operation: string, work: () => Promise<T>): Promise<T> {
+  /** A call of the store, counted and timed as a whole, under its policy. */
+  async #call<T>(
+    operation: string,
+    signal: AbortSignal,
+    work: (signal: AbortSignal) => Promise<T>,
+    judgeError = judge,
+  ): Promise<T> {
     const { clock } = this.#recorder;
     const startedMs = clock.monotonicMs();
     let success = "false";
     try {
-      const result = await work();
+      const result = await callUnder(this.#policy, signal, work, judgeError);
       success = "true";
       return result;
     } finally {
@@ -262,6 +307,12 @@ export class NamedStore {
         this.#recorder.latency(latencyMs, this.name, this.#recorder.namespace, operation, success);
     }
   }
+}
+
+/** What the store answers to the client, such as an ETag that does not match, is no failure of the store. */
+function judge(error: unknown): Failure {
+  const answered = errors.isEtagError(error) || (error instanceof ApiError && error.httpStatus < 500);
+  return answered ? ignoredFailure : anyFailure;
 }
 
 function bulkEntry(key: string, found: StateRecord | Error | undefined): BulkEntry {

@@ -29,12 +29,9 @@ export function openStateStores(host: BlockHost): StateStores {
   // Weak, so that a component that is replaced takes its binding along.
   const bound = new WeakMap<OpenComponent<StateStore>, NamedStore>();
   const bind = (component: OpenComponent<StateStore>): NamedStore => {
-    const store = new NamedStore(
-      component.resource.name,
-      portOf(component),
-      prefixOf(component, host),
-      recorder,
-    );
+    const { name } = component.resource;
+    const policy = host.policies.component(name, "Statestore", "outbound");
+    const store = new NamedStore(name, portOf(component), prefixOf(component, host), recorder, policy);
     bound.set(component, store);
     return store;
   };

@@ -4,7 +4,7 @@ import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { type GrpcCall, type GrpcMethod, streaming, unary } from "../../../src/api/grpc.ts";
 import { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "../../../src/ingress/grpc.ts";
 import type { Log } from "../../../src/telemetry/log.ts";
-import type { Metrics } from "../../../src/telemetry/metrics.ts";
+import { type Metrics, noMetrics } from "../../../src/telemetry/metrics.ts";
 import { grpcClient, type GrpcClient } from "../../kit/grpc-client.ts";
 
 export type Recorder = {
@@ -32,14 +32,12 @@ export function recorder(): Recorder {
     scope: () => log,
   };
   const metrics: Metrics = {
+    ...noMetrics,
     count: (name) =>
       name === "grpc_io_server_completed_rpcs"
         ? (...labels) => void completed.push(labels.join(" "))
         : () => {},
     latency: () => () => {},
-    gauge: () => () => {},
-    render: () => "",
-    contentType: "text/plain",
   };
   return { log, lines, metrics, completed };
 }

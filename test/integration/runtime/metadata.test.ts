@@ -107,6 +107,10 @@ test("the whole document, members in order, empty ones left out", async () => {
     },
     actorRuntime: { hostReady: false, placement: "placement: disconnected" },
   });
+  // A Resiliency with an error is listed, and has no effect.
+  expect(sidecar.logs()).toMatch(
+    /Could not read resiliency policy patience: \S*e\.yaml:4:\d+: spec\.policies\.timeouts\.broken: time: invalid/,
+  );
 });
 
 test("before the app is up: outbound is ready, healthz names the app, actors are initializing", async () => {
