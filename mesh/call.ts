@@ -10,6 +10,7 @@ import type { MeshConnection } from "./connection.ts";
 import { MeshError, cancelledBy, isMeshError } from "./errors.ts";
 import { FrameKind, decodeFrame, encodeCancel, encodeRequest, readFollowing, readResponse } from "./frame.ts";
 import { errorOf, livenessMs } from "./link.ts";
+import type { Peers } from "./peers.ts";
 import { type Mux, type MuxOptions, type Step, type Waiting, isNoResponders } from "./mux.ts";
 import { plainRequest, readPlainResponse } from "./plain.ts";
 import { chunkBytes, type WindowBudget } from "./stream.ts";
@@ -27,7 +28,13 @@ const maxSubjects = 1_000;
 /** What is left of a message for the head of a request that begins a stream. */
 const headShare = 2;
 
-type Subjects = { readonly rpc: string; readonly call: string; readonly cancel: string };
+/** Of one called app. */
+type Subjects = {
+  readonly rpc: string;
+  readonly call: string;
+  readonly cancel: string;
+  readonly onQuiet: (waiting: Waiting) => void;
+};
 type Whole = MeshRequest & { readonly body: Uint8Array };
 
 export class Caller {
@@ -36,12 +43,20 @@ export class Caller {
   readonly #identity: MeshIdentity;
   readonly #subjects = new Map<string, Subjects>();
   readonly #streams: StreamCalls;
+  readonly #peers: Peers;
 
-  constructor(connection: MeshConnection, mux: Mux, identity: MeshIdentity, budget: WindowBudget) {
+  constructor(
+    connection: MeshConnection,
+    mux: Mux,
+    identity: MeshIdentity,
+    budget: WindowBudget,
+    peers: Peers,
+  ) {
     this.#connection = connection;
     this.#mux = mux;
     this.#identity = identity;
-    this.#streams = new StreamCalls(connection, identity, budget);
+    this.#peers = peers;
+    this.#streams = new StreamCalls(connection, identity, budget, peers);
   }
 
   /** Calls with an open stream; for tests and diagnostics. */
@@ -84,6 +99,7 @@ export class Caller {
       idleMs: livenessMs,
       signal,
       read: this.#readReply,
+      onQuiet: subjects.onQuiet,
       onGiveUp: (replySubject) => this.#cancel(subjects.cancel, replySubject),
     };
     try {
@@ -170,7 +186,10 @@ export class Caller {
       if (readFollowing(frame) === undefined) return { done: readResponse(frame) };
       return new CallerStream(this.#streams, undefined).answer(frame, waiting);
     }
-    if (frame.kind === FrameKind.progress) return "more";
+    if (frame.kind === FrameKind.progress) {
+      if (frame.head["to"] !== undefined) this.#peers.watch(waiting, this.#streams.peerOf(frame));
+      return "more";
+    }
     if (frame.kind === FrameKind.error) throw errorOf(frame);
     throw new MeshError("protocol", `frame kind ${frame.kind} is no answer to a call`);
   };
@@ -181,7 +200,10 @@ export class Caller {
     if (subjects === undefined) {
       const of = (form: "rpc" | "call" | "cancel"): string =>
         callSubject(this.#identity.root, form, target, this.#identity);
-      subjects = { rpc: of("rpc"), call: of("call"), cancel: of("cancel") };
+      const cancel = of("cancel");
+      const { namespace, app } = target;
+      const onQuiet = (waiting: Waiting): void => this.#peers.ask(waiting, { namespace, app }, cancel);
+      subjects = { rpc: of("rpc"), call: of("call"), cancel, onQuiet };
       if (this.#subjects.size >= maxSubjects) this.#subjects.clear();
       this.#subjects.set(key, subjects);
     }

@@ -6,6 +6,7 @@ import { MeshError } from "./errors.ts";
 import { encodeCancel, FrameKind, type Frame, readFollowing, readResponse, readTo } from "./frame.ts";
 import { encodeErrorOf, errorOf, streamTickMs, StreamLink } from "./link.ts";
 import { isNoResponders, type Step, type Waiting } from "./mux.ts";
+import type { Peers } from "./peers.ts";
 import type { WindowBudget } from "./stream.ts";
 import { isStreamSubject } from "./subjects.ts";
 import type { BodyStream, MeshIdentity, MeshResponse } from "./types.ts";
@@ -17,13 +18,15 @@ const farewellWaitMs = 10_000;
 export class StreamCalls {
   readonly connection: MeshConnection;
   readonly budget: WindowBudget;
+  readonly peers: Peers;
   readonly #identity: MeshIdentity;
   readonly #links = new Set<StreamLink>();
   #ticker: Timer | undefined;
 
-  constructor(connection: MeshConnection, identity: MeshIdentity, budget: WindowBudget) {
+  constructor(connection: MeshConnection, identity: MeshIdentity, budget: WindowBudget, peers: Peers) {
     this.connection = connection;
     this.budget = budget;
+    this.peers = peers;
     this.#identity = identity;
     connection.onRefusal((subject, reason) => {
       const error = new MeshError("peer", `NATS refuses this participant: ${reason}`);
@@ -92,7 +95,7 @@ export class CallerStream {
     const frame = link.read(message);
     if (frame === undefined) return "more";
     if (frame.kind === FrameKind.accept) {
-      this.#accept(link, frame);
+      this.#accept(link, waiting, frame);
       return "more";
     }
     if (frame.kind === FrameKind.error) throw errorOf(frame);
@@ -106,7 +109,7 @@ export class CallerStream {
   /** The answer whose body follows in chunks. */
   answer(frame: Frame, waiting: Waiting): Step<MeshResponse> {
     const link = this.#linkOf(waiting);
-    link.setPeer(this.#calls.peerOf(frame));
+    this.#setPeer(link, waiting, frame);
     const response = readResponse(frame);
     const body = link.receive(response.body, readFollowing(frame)!);
     this.#calls.add(link);
@@ -141,9 +144,15 @@ export class CallerStream {
     return this.#link;
   }
 
-  #accept(link: StreamLink, frame: Frame): void {
+  #setPeer(link: StreamLink, waiting: Waiting, frame: Frame): void {
+    const to = this.#calls.peerOf(frame);
+    link.setPeer(to);
+    this.#calls.peers.watch(waiting, to);
+  }
+
+  #accept(link: StreamLink, waiting: Waiting, frame: Frame): void {
     if (this.#body === undefined || link.peer !== undefined) return;
-    link.setPeer(this.#calls.peerOf(frame));
+    this.#setPeer(link, waiting, frame);
     this.#calls.add(link);
     link.send(this.#body).catch((error: unknown) => {
       // The peer must not take what it has for the whole; what it makes of this is the answer.

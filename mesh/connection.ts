@@ -5,6 +5,7 @@
 import { connect, errors, type NatsConnection, type Subscription } from "@nats-io/transport-node";
 import type { ConnectionOptions, Msg, PublishOptions, Status } from "@nats-io/transport-node";
 import { accessOptions, type NatsAccess } from "./access.ts";
+import { destroySocket, publishUncopied } from "./client-socket.ts";
 import type { Clock } from "./clock.ts";
 import { MeshError, cancelledBy, textOf } from "./errors.ts";
 import type { EncodedHeaders } from "./headers.ts";
@@ -28,6 +29,8 @@ type Outgoing = {
   readonly payload: Uint8Array;
   readonly reply: string | undefined;
   readonly headers: EncodedHeaders | undefined;
+  /** Second part of the payload. */
+  readonly rest: Uint8Array | undefined;
 };
 
 type Listener = (connected: boolean) => void;
@@ -133,13 +136,20 @@ export class MeshConnection {
   /**
    * Sends with all else that this turn of the event loop sends: one write for the requests of many clients costs a
    * third less CPU than one each (docs/decisions/0014). Throws `disconnected` when NATS is away (the client would lose
-   * the message silently), `too-large` above max_payload.
+   * the message silently), `too-large` above max_payload. `rest` follows `payload` in the same message; it must not
+   * change any more, and goes without headers.
    */
-  publish(subject: string, payload: Uint8Array, reply?: string, headers?: EncodedHeaders): void {
+  publish(
+    subject: string,
+    payload: Uint8Array,
+    reply?: string,
+    headers?: EncodedHeaders,
+    rest?: Uint8Array,
+  ): void {
     if (!this.#connected) throw this.closed ? closed() : this.#away();
-    this.checkSize(payload.length + (headers?.encode().length ?? 0));
+    this.checkSize(payload.length + (headers?.encode().length ?? 0) + (rest?.length ?? 0));
     if (this.#outbox.length === 0) setImmediate(() => this.#sendOutbox());
-    this.#outbox.push({ subject, payload, reply, headers });
+    this.#outbox.push({ subject, payload, reply, headers, rest });
   }
 
   /** Throws `too-large` for a message that the server would refuse; `bytes` with headers. */
@@ -208,9 +218,11 @@ export class MeshConnection {
     const outbox = this.#outbox;
     this.#outbox = [];
     if (!this.#connected) return;
-    for (const { subject, payload, reply, headers } of outbox) {
+    const client = this.#client!;
+    for (const { subject, payload, reply, headers, rest } of outbox) {
       try {
-        this.#client!.publish(subject, payload, { reply, headers } as unknown as PublishOptions);
+        if (rest !== undefined) publishUncopied(client, subject, reply, payload, rest);
+        else client.publish(subject, payload, { reply, headers } as unknown as PublishOptions);
       } catch (error) {
         this.settings.log("error", `message to ${subject} was not sent: ${textOf(error)}`);
       }
@@ -352,15 +364,6 @@ export class MeshConnection {
       ...accessOptions(access),
     };
   }
-}
-
-/**
- * The client (3.4) closes a stale connection only after all that is unsent has left, which never happens when the peer
- * has stopped reading: it would wait for ever. Without its socket it goes on to reconnect.
- */
-function destroySocket(client: NatsConnection): void {
-  const inside = client as unknown as { protocol?: { transport?: { socket?: { destroy(): void } } } };
-  inside.protocol?.transport?.socket?.destroy();
 }
 
 function closed(): MeshError {

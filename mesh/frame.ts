@@ -21,6 +21,7 @@ export const FrameKind = Object.freeze({
   chunk: 7,
   end: 8,
   credit: 9,
+  probe: 10,
 } as const);
 export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 
@@ -60,6 +61,9 @@ export type Frame = {
   readonly head: Record<string, unknown>;
   readonly body: Uint8Array;
 };
+
+/** A body from this size on travels beside its head, bytes: smaller ones are copied faster than written apart. */
+const apartBytes = 16 * 1024;
 
 function encode(kind: FrameKind, head: unknown, body: Uint8Array): Buffer {
   const packed = packr.pack(head);
@@ -207,10 +211,24 @@ export function readError(frame: Frame): ErrorHead {
 
 /**
  * The call is alive. Resets the peer's liveness limit. `n` is the number of the next chunk, from a side that sends
- * some: it shows the loss of the last ones.
+ * some: it shows the loss of the last ones. `to`: a subject of the serving instance, for this caller.
  */
-export function encodeProgress(n?: number): Buffer {
-  return encode(FrameKind.progress, n === undefined ? {} : { n }, noBody);
+export function encodeProgress(n?: number, to?: string): Buffer {
+  const head: { n?: number; to?: string } = {};
+  if (n !== undefined) head.n = n;
+  if (to !== undefined) head.to = to;
+  return encode(FrameKind.progress, head, noBody);
+}
+
+/** Asks all instances of an app which of these calls, named by their reply subjects, they have. */
+export function encodeProbe(ids: readonly string[]): Buffer {
+  return encode(FrameKind.probe, { ids }, noBody);
+}
+
+/** Reply subjects in a probe. */
+export function readIds(frame: Frame): string[] {
+  const { ids } = frame.head;
+  return Array.isArray(ids) ? ids.filter((id): id is string => typeof id === "string") : [];
 }
 
 /** The request has arrived; its chunks go to the subject `to`. */
@@ -221,6 +239,13 @@ export function encodeAccept(to: string): Buffer {
 /** Part `n` (from 0) of a body. */
 export function encodeChunk(n: number, body: Uint8Array): Buffer {
   return encode(FrameKind.chunk, { n }, body);
+}
+
+/** The same as one or two pieces that follow each other in the message: a large body is not copied. */
+export function chunkPieces(n: number, body: Uint8Array): [Uint8Array, Uint8Array?] {
+  return body.length < apartBytes
+    ? [encode(FrameKind.chunk, { n }, body)]
+    : [encode(FrameKind.chunk, { n }, noBody), body];
 }
 
 /** The body is complete with the chunks before `n`. */

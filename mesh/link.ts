@@ -148,11 +148,11 @@ export class StreamLink {
   }
 
   /** Sends a frame to the peer. Ends the link when NATS is away. */
-  readonly publish = (frame: Uint8Array): void => {
+  readonly publish = (frame: Uint8Array, body?: Uint8Array): void => {
     if (this.#peer === undefined || this.#over) return;
     try {
       // With the own subject as reply, NATS tells at once when nobody is there any more.
-      this.#settings.connection.publish(this.#peer, frame, this.#settings.own);
+      this.#settings.connection.publish(this.#peer, frame, this.#settings.own, undefined, body);
     } catch (error) {
       this.break(isMeshError(error, "disconnected") ? new MeshError("interrupted", error.message) : error);
     }

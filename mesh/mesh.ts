@@ -7,6 +7,7 @@ import { systemClock, type Clock } from "./clock.ts";
 import { MeshConnection } from "./connection.ts";
 import { JetStream } from "./jetstream.ts";
 import { Mux } from "./mux.ts";
+import { Peers } from "./peers.ts";
 import { Presence } from "./presence.ts";
 import { findNats, type FindOptions, hasCredentials } from "./server/index.ts";
 import { Server } from "./serve.ts";
@@ -122,7 +123,6 @@ class NatsMesh implements JoinedMesh {
     this.#mux = new Mux(this.#connection);
     this.#js = new JetStream(this.#connection, this.#mux);
     this.#topology = new Topology(this.#js, log);
-    this.#caller = new Caller(this.#connection, this.#mux, this.identity, this.#budget);
     const presenceTable = new JetStreamTable(
       this.#js,
       this.#topology,
@@ -131,6 +131,8 @@ class NatsMesh implements JoinedMesh {
     );
     const about = { host: hostname(), pid: process.pid, version: options.version ?? "" };
     this.#presence = new Presence(presenceTable, this.#connection, this.identity, about);
+    const peers = new Peers(this.#connection, this.#mux, this.identity, (target) => this.presence(target));
+    this.#caller = new Caller(this.#connection, this.#mux, this.identity, this.#budget, peers);
     this.#connection.start();
   }
 

@@ -7,11 +7,14 @@ import type { Timer } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";
 import { MeshError, cancelledBy } from "./errors.ts";
 import { type EncodedHeaders, headerText, statusOf } from "./headers.ts";
+import type { Peer } from "./peers.ts";
 
 /** How often deadlines are looked at, ms; a deadline is late by at most this. */
 const sweepMs = 50;
 /** A sweep that is later than this means that this process stood still; what peers said meanwhile is still unread. */
 const stallMs = 1_000;
+/** After this long without any message `onQuiet` is called, ms: some more than peers take to show life first. */
+const quietMs = 1_500;
 /** Requests waiting at once; more are refused. */
 const maxPending = 50_000;
 
@@ -25,8 +28,21 @@ export type Follower = {
   onFail(error: MeshError): void;
 };
 
+/** A call under way, as peers.ts sees it. */
+export type Watched = {
+  readonly replySubject: string;
+  /** The instance that serves it, once it is known. */
+  peer: Peer | undefined;
+  /** False once it has an answer or has failed. */
+  readonly waits: boolean;
+  /** Ends the request with this error. */
+  fail(error: MeshError): void;
+  /** To be told again when it goes on being silent. */
+  askAgain(): void;
+};
+
 /** A request that waits, as its reader may handle it. */
-export type Waiting = {
+export type Waiting = Watched & {
   readonly replySubject: string;
   /** From now on all messages and failures go here, without a deadline; the reader still resolves with `done`. */
   follow(follower: Follower): void;
@@ -43,6 +59,8 @@ export type MuxOptions<T> = {
   readonly signal?: AbortSignal | undefined;
   /** Reads one reply; a throw rejects the request. */
   readonly read: (message: Msg, waiting: Waiting) => Step<T>;
+  /** Called when nothing at all was heard for some time. Must not throw. */
+  readonly onQuiet?: (waiting: Waiting) => void;
   /** Called with the reply subject when the caller gives up or times out, to tell the peer. Must not throw. */
   readonly onGiveUp?: (replySubject: string) => void;
 };
@@ -58,6 +76,9 @@ class Pending<T> implements Waiting {
   aliveMs: number;
   onAbort: (() => void) | undefined;
   follower: Follower | undefined;
+  peer: Peer | undefined;
+  waits = true;
+  quietUntilMs: number;
 
   constructor(
     mux: Mux,
@@ -76,6 +97,7 @@ class Pending<T> implements Waiting {
     this.reject = reject;
     this.deadlineMs = options.timeoutMs > 0 ? nowMs + options.timeoutMs : Number.POSITIVE_INFINITY;
     this.aliveMs = nowMs;
+    this.quietUntilMs = nowMs + quietMs;
   }
 
   get replySubject(): string {
@@ -92,8 +114,20 @@ class Pending<T> implements Waiting {
   }
 
   fail(error: MeshError): void {
+    if (!this.waits) return;
+    this.end();
     if (this.follower === undefined) this.reject(error);
     else this.follower.onFail(error);
+  }
+
+  askAgain(): void {
+    this.quietUntilMs = this.mux.nowMs + quietMs;
+  }
+
+  /** Nothing has been heard so far, for long enough to ask why. */
+  quiet(nowMs: number): boolean {
+    if (nowMs < this.quietUntilMs || this.options.onQuiet === undefined) return false;
+    return this.peer === undefined && this.follower === undefined;
   }
 
   /** Why the request is over at this time; undefined while it may go on. */
@@ -131,6 +165,10 @@ export class Mux {
   /** Requests that wait now; for tests and diagnostics. */
   get pendingCount(): number {
     return this.#pending.size;
+  }
+
+  get nowMs(): number {
+    return this.#connection.settings.clock.monotonicMs();
   }
 
   /** A fresh reply subject's token is never reused by this mux. */
@@ -176,6 +214,7 @@ export class Mux {
     const token = message.subject.slice(this.prefix.length);
     const pending = this.#pending.get(token);
     if (pending === undefined) return;
+    if (pending.peer !== undefined && isNoResponders(message)) return pending.peer.gone();
     if (pending.follower !== undefined) {
       pending.aliveMs = this.#connection.settings.clock.monotonicMs();
       return pending.follower.onMessage(message);
@@ -198,11 +237,12 @@ export class Mux {
   /** Only for a request's own end. */
   forget(token: string, pending: Pending<never>): void {
     this.#pending.delete(token);
+    pending.waits = false;
+    pending.peer?.delete(pending);
     if (pending.onAbort !== undefined) pending.options.signal?.removeEventListener("abort", pending.onAbort);
   }
 
   #giveUp(token: string, pending: Pending<never>, error: MeshError): void {
-    this.forget(token, pending);
     pending.fail(error);
     pending.options.onGiveUp?.(this.prefix + token);
   }
@@ -215,6 +255,10 @@ export class Mux {
       if (lateMs > stallMs) pending.aliveMs += lateMs;
       const error = pending.overdue(nowMs);
       if (error !== undefined) this.#giveUp(token, pending, error);
+      else if (pending.quiet(nowMs)) {
+        pending.quietUntilMs = Number.POSITIVE_INFINITY;
+        pending.options.onQuiet!(pending);
+      }
     }
     if (this.#pending.size > 0) return;
     this.#sweep?.cancel();
@@ -224,17 +268,15 @@ export class Mux {
   #rejectAll(code: "closed" | "interrupted"): void {
     const text =
       code === "closed" ? "the mesh is closed" : "the NATS connection broke while the request was under way";
-    for (const [token, pending] of [...this.#pending]) {
-      this.forget(token, pending);
+    for (const pending of [...this.#pending.values()]) {
       pending.fail(new MeshError(code, text));
     }
   }
 
   /** The server does not say which message it refused, yet all to this subject share its fate. */
   #rejectRefused(subject: string, reason: string): void {
-    for (const [token, pending] of [...this.#pending]) {
+    for (const pending of [...this.#pending.values()]) {
       if (pending.subject !== subject) continue;
-      this.forget(token, pending);
       pending.fail(new MeshError("peer", `NATS refuses this participant: ${reason}`));
     }
   }

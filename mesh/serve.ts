@@ -6,14 +6,7 @@ import type { Msg, Subscription } from "@nats-io/transport-node";
 import type { Timer } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";
 import { MeshError, isMeshError, textOf } from "./errors.ts";
-import {
-  FrameKind,
-  decodeFrame,
-  encodeProgress,
-  encodeResponse,
-  readFollowing,
-  readRequest,
-} from "./frame.ts";
+import { FrameKind, decodeFrame, encodeResponse, readFollowing, readIds, readRequest } from "./frame.ts";
 import { bodyOfBytes, collectBody } from "./body.ts";
 import { encodeErrorOf, lifeSignMs } from "./link.ts";
 import { plainError, plainResponse, readPlainRequest } from "./plain.ts";
@@ -30,6 +23,10 @@ const answerWaitMs = 10_000;
 const deadlineGraceMs = 1_000;
 /** Callers remembered by their subjects. */
 const maxCallers = 1_000;
+/** A call that takes longer than this shows life, ms: so its caller knows early which instance to watch. */
+const firstSignMs = 500;
+/** How often the calls are looked at, ms. */
+const lookMs = 500;
 /** Longest text of an error; it must fit in a message whatever the app threw. */
 const maxErrorChars = 8_192;
 
@@ -38,7 +35,8 @@ type InFlight = StreamedCall & {
   /** Key in the map: the reply subject, unless a caller uses one for several calls. */
   readonly id: string;
   readonly framed: boolean;
-  readonly sinceMs: number;
+  /** When the caller shall hear that it is alive. */
+  signAtMs: number;
   /** When the caller has given up for certain, unless the answer has begun. */
   untilMs: number;
   answered: boolean;
@@ -103,7 +101,7 @@ export class Server implements Served {
         queue,
       ),
     ];
-    this.#progress = connection.settings.clock.setInterval(() => this.#showProgress(), lifeSignMs);
+    this.#progress = connection.settings.clock.setInterval(() => this.#showProgress(), lookMs);
     this.#off = connection.onChange(() => {
       if (connection.closed) this.#end();
     });
@@ -188,16 +186,27 @@ export class Server implements Served {
 
   #onCancel(message: Msg): void {
     try {
-      const { kind, head } = decodeFrame(message.data);
-      if (kind !== FrameKind.cancel || typeof head["id"] !== "string") return;
-      const call = this.#inFlight.get(head["id"]);
-      const { namespace, app } = parseCaller(message.subject);
-      // Only the caller may end its call.
-      if (call === undefined || call.caller.namespace !== namespace || call.caller.app !== app) return;
-      call.abort.abort(new MeshError("cancelled", "the caller gave up"));
+      const frame = decodeFrame(message.data);
+      const { kind, head } = frame;
+      const caller = parseCaller(message.subject);
+      if (kind === FrameKind.cancel && typeof head["id"] === "string") {
+        this.#callOf(head["id"], caller)?.abort.abort(new MeshError("cancelled", "the caller gave up"));
+      } else if (kind === FrameKind.probe && this.#mayAnswer(message.reply)) {
+        for (const id of readIds(frame)) {
+          const call = this.#callOf(id, caller);
+          if (call !== undefined && !call.answered) this.#streams.showLife(call);
+        }
+        this.#streams.answerProbe(message.reply, caller);
+      }
     } catch (error) {
-      this.#connection.settings.log("debug", `cancel frame dropped: ${textOf(error)}`);
+      this.#connection.settings.log("debug", `cancel or probe frame dropped: ${textOf(error)}`);
     }
+  }
+
+  /** Only the caller may ask for its call, or end it. */
+  #callOf(id: string, { namespace, app }: Caller): InFlight | undefined {
+    const call = this.#inFlight.get(id);
+    return call?.caller.namespace === namespace && call.caller.app === app ? call : undefined;
   }
 
   #admit(message: Msg, reply: string, timeoutMs: number, framed: boolean): InFlight {
@@ -216,10 +225,11 @@ export class Server implements Served {
       framed,
       caller,
       abort,
-      sinceMs,
+      signAtMs: sinceMs + firstSignMs,
       untilMs,
       answered: false,
       stream: undefined,
+      to: undefined,
     };
     this.#inFlight.set(id, call);
     return call;
@@ -329,9 +339,10 @@ export class Server implements Served {
     for (const call of this.#inFlight.values()) {
       if (nowMs >= call.untilMs)
         call.abort.abort(new MeshError("timeout", "the caller's deadline has passed"));
-      if (!call.framed || call.stream !== undefined || nowMs - call.sinceMs < lifeSignMs) continue;
+      if (!call.framed || call.stream !== undefined || nowMs < call.signAtMs) continue;
+      call.signAtMs = nowMs + lifeSignMs;
       try {
-        this.#connection.publish(call.reply, encodeProgress());
+        this.#streams.showLife(call);
       } catch {
         // NATS is away; the next round comes soon.
       }

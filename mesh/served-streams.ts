@@ -3,8 +3,9 @@ import type { Msg, Subscription } from "@nats-io/transport-node";
 import type { Timer } from "./clock.ts";
 import type { MeshConnection } from "./connection.ts";
 import { MeshError, cancelledBy } from "./errors.ts";
-import { encodeAccept, encodeResponse, FrameKind, type Following } from "./frame.ts";
+import { encodeAccept, encodeProgress, encodeResponse, FrameKind, type Following } from "./frame.ts";
 import { errorOf, streamTickMs, livenessMs, StreamLink } from "./link.ts";
+import { isNoResponders } from "./mux.ts";
 import { chunkBytes, type WindowBudget } from "./stream.ts";
 import { streamFilter, streamSubject } from "./subjects.ts";
 import type { BodyStream, Caller, MeshIdentity, MeshResponse } from "./types.ts";
@@ -19,6 +20,8 @@ export type StreamedCall = {
   /** Aborted when the caller gives up, falls silent or is gone. */
   readonly abort: AbortController;
   stream: ServedStream | undefined;
+  /** Subject of the call at this instance, once the caller may have been told. */
+  to: string | undefined;
 };
 
 export type ServedStream = { readonly to: string; readonly link: StreamLink };
@@ -29,6 +32,8 @@ export class ServedStreams {
   readonly #budget: WindowBudget;
   /** By the subject of the stream, which names the caller: no other can speak for it. */
   readonly #streams = new Map<string, StreamLink>();
+  /** Calls without streams that have shown life, by their subject. */
+  readonly #calls = new Map<string, StreamedCall>();
   readonly #off: () => void;
   #subscription: Subscription | undefined;
   #ticker: Timer | undefined;
@@ -90,8 +95,24 @@ export class ServedStreams {
     await link.send(body);
   }
 
+  /** Shows the caller that its call is alive, and where: so each notices at once when the other is gone. */
+  showLife(call: StreamedCall): void {
+    const first = call.to === undefined;
+    const to = this.#subjectOf(call);
+    if (first) this.#calls.set(to, call);
+    this.#connection.publish(call.reply, encodeProgress(undefined, to), to);
+  }
+
+  /** Tells a caller that this instance is there; `reply` is not one of a call. */
+  answerProbe(reply: string, caller: Caller): void {
+    const to = streamSubject(this.#identity.root, this.#identity, "-", caller);
+    this.#connection.publish(reply, encodeProgress(undefined, to));
+  }
+
   /** The call is over. */
   close(call: StreamedCall): void {
+    if (call.to === undefined) return;
+    this.#calls.delete(call.to);
     if (call.stream === undefined) return;
     const { to, link } = call.stream;
     this.#streams.delete(to);
@@ -101,7 +122,8 @@ export class ServedStreams {
   #open(call: StreamedCall): ServedStream {
     if (call.stream !== undefined) return call.stream;
     const { signal } = call.abort;
-    const to = streamSubject(this.#identity.root, this.#identity, (this.#next++).toString(36), call.caller);
+    const to = this.#subjectOf(call);
+    this.#calls.delete(to);
     const link = new StreamLink(
       {
         connection: this.#connection,
@@ -120,9 +142,17 @@ export class ServedStreams {
     return call.stream;
   }
 
+  #subjectOf(call: StreamedCall): string {
+    const next = (): string => (this.#next++).toString(36);
+    return (call.to ??= streamSubject(this.#identity.root, this.#identity, next(), call.caller));
+  }
+
   #onMessage(message: Msg): void {
     const link = this.#streams.get(message.subject);
-    if (link === undefined) return;
+    if (link === undefined) {
+      if (!isNoResponders(message)) return;
+      return this.#calls.get(message.subject)?.abort.abort(new MeshError("cancelled", "the caller is gone"));
+    }
     try {
       const frame = link.read(message);
       if (frame?.kind === FrameKind.error) link.failReceived(errorOf(frame));

@@ -4,7 +4,7 @@
  */
 import { BodyQueue } from "./body.ts";
 import { MeshError } from "./errors.ts";
-import { encodeChunk, encodeCredit, encodeEnd } from "./frame.ts";
+import { chunkPieces, encodeCredit, encodeEnd } from "./frame.ts";
 import type { BodyStream } from "./types.ts";
 
 /**
@@ -38,7 +38,8 @@ export class WindowBudget {
   }
 }
 
-type Send = (frame: Uint8Array) => void;
+/** `body` follows the frame in the same message. */
+type Send = (frame: Uint8Array, body?: Uint8Array) => void;
 
 /** Reads a body and sends it in chunks. */
 export class BodySender {
@@ -91,7 +92,7 @@ export class BodySender {
         for (let at = 0; at < piece.length;) {
           while (this.#leftBytes() <= 0) await this.#credit();
           const size = Math.min(piece.length - at, most, this.#leftBytes());
-          this.#send(encodeChunk(this.#n++, piece.subarray(at, at + size)));
+          this.#send(...chunkPieces(this.#n++, piece.subarray(at, at + size)));
           this.#sent += costOf(size, 1);
           at += size;
         }

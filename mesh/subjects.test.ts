@@ -10,12 +10,15 @@ import {
   encodeToken,
   isHashedKey,
   isReplySubject,
+  isStreamSubject,
   joinName,
   keyFilter,
   keySubject,
   parseCaller,
   parseKey,
   parseTopic,
+  streamFilter,
+  streamSubject,
   topicFilter,
   topicSubject,
 } from "./subjects.ts";
@@ -28,6 +31,16 @@ type Vectors = {
     root: string;
     namespace: string;
     app: string;
+    callerNamespace: string;
+    callerApp: string;
+    subject: string;
+  }[];
+  instances: {
+    root: string;
+    namespace: string;
+    app: string;
+    instance: string;
+    stream: string;
     callerNamespace: string;
     callerApp: string;
     subject: string;
@@ -57,6 +70,14 @@ describe("subject vectors", () => {
     const caller = { namespace: vector.callerNamespace, app: vector.callerApp };
     expect(callSubject(vector.root, "rpc", vector, caller)).toBe(vector.subject);
     expect(parseCaller(vector.subject)).toEqual(caller);
+  });
+
+  it.each(vectors.instances)("stream $subject", (vector) => {
+    const caller = { namespace: vector.callerNamespace, app: vector.callerApp };
+    expect(streamSubject(vector.root, vector, vector.stream, caller)).toBe(vector.subject);
+    expect(isStreamSubject(vector.root, vector.subject, caller)).toBe(true);
+    expect(isStreamSubject(vector.root, vector.subject, { ...caller, app: "b" })).toBe(false);
+    expect(streamFilter(vector.root, vector).replace("*.*.*", "")).toBe(vector.subject.split("1c")[0]);
   });
 
   it.each(vectors.topics)("topic $topic", ({ base, topic, subject }) => {

@@ -120,11 +120,11 @@ export function parseCaller(subject: string): { namespace: string; app: string }
 
 /**
  * Where a caller sends the chunks and credit of one call. It ends as the subject of the call does, so that one NATS
- * permission covers both: `<root>.<ns>.inst.<instance>.<stream>.<caller ns>.<caller app>`.
+ * permission covers both: `<root>.<ns>.inst.<app>.<instance>.<stream>.<caller ns>.<caller app>`.
  */
 export function streamSubject(
   root: string,
-  callee: { namespace: string; instance: string },
+  callee: { namespace: string; app: string; instance: string },
   stream: string,
   caller: { namespace: string; app: string },
 ): string {
@@ -132,8 +132,16 @@ export function streamSubject(
 }
 
 /** What an instance subscribes to for the streams of its calls. */
-export function streamFilter(root: string, callee: { namespace: string; instance: string }): string {
+export function streamFilter(
+  root: string,
+  callee: { namespace: string; app: string; instance: string },
+): string {
   return `${instanceBase(root, callee)}.*.*.*`;
+}
+
+/** The part of a stream subject that names the instance: `<root>.<ns>.inst.<app>.<instance>`. */
+export function instanceOf(streamSubject: string): string {
+  return streamSubject.split(".").slice(0, 5).join(".");
 }
 
 /** True when a callee may name this subject as the place for the caller's frames: an instance's, and of this caller. */
@@ -144,7 +152,7 @@ export function isStreamSubject(
 ): boolean {
   const tokens = subject.split(".");
   return (
-    tokens.length === 7 &&
+    tokens.length === 8 &&
     tokens[0] === encodeToken(root) &&
     tokens[2] === "inst" &&
     subject.endsWith(`.${callerTokens(caller)}`) &&
@@ -154,8 +162,9 @@ export function isStreamSubject(
 
 const streamToken = /^[A-Za-z0-9_=-]+$/;
 
-function instanceBase(root: string, callee: { namespace: string; instance: string }): string {
-  return `${encodeToken(root)}.${encodeToken(callee.namespace)}.inst.${encodeToken(callee.instance)}`;
+function instanceBase(root: string, callee: { namespace: string; app: string; instance: string }): string {
+  const app = `${encodeToken(callee.namespace)}.inst.${encodeToken(callee.app)}`;
+  return `${encodeToken(root)}.${app}.${encodeToken(callee.instance)}`;
 }
 
 function callerTokens(caller: { namespace: string; app: string }): string {

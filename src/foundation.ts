@@ -1,7 +1,7 @@
 /**
  * What blocks stand on, in the order of start: NATS, metrics and traces, policies, the way to the app, components.
  */
-import { joinMesh, type Clock, type Mesh } from "../mesh/index.ts";
+import { joinMesh, type Clock, type JoinedMesh, type Mesh } from "../mesh/index.ts";
 import type { Health } from "./api/health.ts";
 import type { AppChannel } from "./app/channel.ts";
 import { openApp } from "./app/open.ts";
@@ -45,14 +45,28 @@ export async function openFoundation(
   mesh.onStatus((status) => health.set("nats", status.connected));
 
   // 2. What blocks stand on: metrics, the app, components.
-  const { metrics, tracer } = await openObservation(init, clock, opened);
+  const { metrics, tracer } = await openObservation(
+    { ...init, counts: () => ({ mesh: mesh.counts() }) },
+    clock,
+    opened,
+  );
   const policies = await openPolicies(init, clock, metrics);
   const pipelines = makePipelines({ ...init, components: () => components });
   const app = openApp(options, clock, log, metrics, pipelines.app);
   opened.defer(() => app.close());
   const resources = init.resources.components;
-  const { deniedComponents: deny } = init.configuration;
-  const components = await openComponents({ options, resources, deny, mesh, clock, log, metrics, env });
+  const { deniedComponents: deny, wasmStrictSandbox: strictWasm } = init.configuration;
+  const components = await openComponents({
+    options,
+    resources,
+    deny,
+    strictWasm,
+    mesh,
+    clock,
+    log,
+    metrics,
+    env,
+  });
   opened.defer(() => components.close());
   pipelines.warnSkipped();
   health.set("components", true);
@@ -74,7 +88,7 @@ async function openPolicies(init: SidecarInit, clock: Clock, metrics: Metrics): 
   return compilePolicies({ resources, clock, random: systemRandom, log, metrics });
 }
 
-function join(init: SidecarInit, clock: Clock): Mesh {
+function join(init: SidecarInit, clock: Clock): JoinedMesh {
   const { options, log, env } = init;
   const { mesh } = options;
   const meshLog = log.scope("dapr.runtime.mesh");

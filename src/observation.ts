@@ -6,6 +6,7 @@ import type { Log } from "./telemetry/log.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
 import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
 import { tracingIsOff } from "./telemetry/tracing/settings.ts";
+import type { Counts } from "./telemetry/profiling.ts";
 import type { Tracer } from "./telemetry/tracing/tracer.ts";
 
 export type ObservationInit = {
@@ -13,6 +14,8 @@ export type ObservationInit = {
   readonly configuration: ConfigurationResource;
   readonly log: Log;
   readonly env: NodeJS.ProcessEnv;
+  /** For the profiler's page. */
+  readonly counts: Counts;
 };
 
 export type Observation = {
@@ -39,7 +42,7 @@ export async function openObservation(
     opened.defer(() => server.close());
   }
   const tracer = await openTracer(init, clock, metrics, opened);
-  const profiling = await openProfiling(options, clock, log);
+  const profiling = await openProfiling(init, clock);
   opened.defer(() => profiling?.close());
   return { metrics, tracer };
 }
@@ -61,14 +64,13 @@ async function openTracer(
 
 /** The profiler is loaded only where it is wanted. */
 async function openProfiling(
-  options: SidecarOptions,
+  { options, counts, log }: ObservationInit,
   clock: Clock,
-  log: Log,
 ): Promise<{ close(): Promise<void> } | undefined> {
   if (!options.profiling.enabled) return undefined;
   const { createProfilingServer } = await import("./telemetry/profiling.ts");
   const { port } = options.profiling;
-  const server = await createProfilingServer({ addresses: options.api.addresses, port }, clock);
+  const server = await createProfilingServer({ addresses: options.api.addresses, port }, clock, counts);
   log.info(`profiling on port ${port}: /debug/pprof/`);
   return server;
 }

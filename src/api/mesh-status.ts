@@ -11,6 +11,7 @@ const codes: Partial<Record<MeshErrorCode, GrpcCode>> = {
   closed: GrpcCode.Unavailable,
   cancelled: GrpcCode.Canceled,
   "too-large": GrpcCode.ResourceExhausted,
+  denied: GrpcCode.PermissionDenied,
 };
 
 /** Anything that was thrown while a call passed through. */

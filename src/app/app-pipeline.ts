@@ -4,6 +4,8 @@
  */
 import { collectBody, type BodyStream, type MeshRequest, type MeshResponse } from "../../mesh/index.ts";
 import { ApiError, GrpcCode } from "../api/errors.ts";
+import { upgradeName } from "../api/upgrade.ts";
+import { getHeader } from "../lib/flat-headers.ts";
 import type { Pipeline } from "../middleware/pipeline.ts";
 import type { MiddlewareReply, MiddlewareRequest } from "../middleware/port.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
@@ -86,6 +88,8 @@ class OutgoingRequest implements MiddlewareRequest {
   readonly maxBodyBytes: number;
   readonly signal: AbortSignal;
   #body: Body;
+  /** Behind the request comes a connection (WebSocket), no body. */
+  readonly #isTunnel: boolean;
   #whole: Promise<Uint8Array> | undefined;
 
   constructor(head: Head, body: Body, maxBodyBytes: number, signal: AbortSignal) {
@@ -94,6 +98,7 @@ class OutgoingRequest implements MiddlewareRequest {
     this.query = head.query;
     this.headers = head.headers;
     this.#body = body;
+    this.#isTunnel = getHeader(head.headers, upgradeName) !== undefined;
     this.maxBodyBytes = maxBodyBytes;
     this.signal = signal;
   }
@@ -104,10 +109,11 @@ class OutgoingRequest implements MiddlewareRequest {
   }
 
   body(): Promise<Uint8Array> {
-    return (this.#whole ??= this.#read());
+    return (this.#whole ??= this.#isTunnel ? Promise.resolve(noBody) : this.#read());
   }
 
   setBody(body: Uint8Array): void {
+    if (this.#isTunnel) return;
     if (body !== this.#body) this.discard();
     this.#body = body;
     this.#whole = Promise.resolve(body);

@@ -54,6 +54,8 @@ export type ComponentContext<S extends MetadataSchema = MetadataSchema> = {
   readonly properties: Readonly<Record<string, string>>;
   /** Environment of the sidecar. What a user may not see of it is the component's own affair. */
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** `spec.wasm.strictSandbox` of the Configuration: holds for all WebAssembly, whatever their metadata say. */
+  readonly strictWasm?: boolean;
   readonly mesh: Mesh;
   readonly clock: Clock;
   readonly log: Log;

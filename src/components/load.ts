@@ -32,6 +32,8 @@ export type LoadInit = {
   readonly clock: Clock;
   readonly log: Log;
   readonly env: NodeJS.ProcessEnv;
+  /** `spec.wasm.strictSandbox` of the Configuration. */
+  readonly strictWasm?: boolean;
   /** A secret store by component name. */
   readonly secretStore: (name: string) => SecretStore | undefined;
 };
@@ -80,6 +82,7 @@ async function openFile(
     metadata: values,
     properties,
     env: init.env,
+    strictWasm: init.strictWasm ?? false,
     mesh: init.mesh,
     clock: init.clock,
     log: init.log.scope("dapr.contrib", { component: componentLabel(resource) }),

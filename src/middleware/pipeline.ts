@@ -6,7 +6,7 @@ import { ApiError } from "../api/errors.ts";
 import type { PipelineHandler } from "../config/kinds/configuration.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Middleware, MiddlewareReply, MiddlewareRequest, Next } from "./port.ts";
-import { brokenReply } from "./reply.ts";
+import { brokenReply, isTunnel } from "./reply.ts";
 
 /** A middleware component that is loaded now. */
 export type LoadedMiddleware = {
@@ -44,8 +44,19 @@ export class Pipeline {
   }
 
   /** Runs a request through all handlers, then `last`. Rejects only with what `last` throws, or with ApiError. */
-  run(request: MiddlewareRequest, last: Next): Promise<MiddlewareReply> {
-    return this.#from(0, request, last);
+  async run(request: MiddlewareRequest, last: Next): Promise<MiddlewareReply> {
+    let answered: MiddlewareReply | undefined;
+    let reply: MiddlewareReply;
+    try {
+      reply = await this.#from(0, request, async () => (answered = await last()));
+    } catch (error) {
+      discard(answered);
+      throw error;
+    }
+    if (answered === undefined || reply.body === answered.body) return reply;
+    if (isTunnel(answered) && isTunnel(reply)) return { ...reply, body: answered.body };
+    discard(answered);
+    return reply;
   }
 
   async #from(index: number, request: MiddlewareRequest, last: Next): Promise<MiddlewareReply> {
@@ -88,4 +99,10 @@ export class Pipeline {
     // A component without a version is of the first one.
     return (loaded.resource.version || "v1") === version ? loaded.port : undefined;
   }
+}
+
+/** Does nothing to a body that was read. */
+function discard(reply: MiddlewareReply | undefined): void {
+  if (reply === undefined || reply.body instanceof Uint8Array) return;
+  reply.body.cancel(new Error("a middleware answers in its place"));
 }

@@ -16,7 +16,12 @@ export function brokenReply(): MiddlewareReply {
   return textReply(500, "Internal Server Error");
 }
 
-/** The body of an answer, whole in memory. Rejects with MeshError `too-large` above `maxBytes`. */
+/** The body of an answer, whole in memory; empty for one that begins a tunnel. Rejects above `maxBytes`. */
 export function wholeBody(reply: MiddlewareReply, maxBytes: number): Promise<Uint8Array> {
-  return collectBody(reply.body, maxBytes);
+  return isTunnel(reply) ? Promise.resolve(new Uint8Array(0)) : collectBody(reply.body, maxBytes);
+}
+
+/** What follows this answer is no body but a connection (WebSocket), which is nobody's to read or change. */
+export function isTunnel({ status }: MiddlewareReply): boolean {
+  return status === 101;
 }

@@ -1,6 +1,6 @@
 /**
  * `--enable-profiling`: CPU profiles and heap snapshots over HTTP, under the paths that Go programs use, in the formats
- * of Chrome's developer tools. The inspector is loaded with the first profile.
+ * of Chrome's developer tools, and what is open at the moment. The inspector is loaded with the first profile.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Clock } from "../../mesh/index.ts";
@@ -17,16 +17,22 @@ const page = `<!doctype html>
 CPU profile of that many seconds (1 to ${maxSeconds}), a .cpuprofile file</li>
 <li><a href="/debug/pprof/heap">/debug/pprof/heap</a>: heap snapshot,
 a .heapsnapshot file; the sidecar stands still meanwhile</li>
+<li><a href="/debug/pprof/counts">/debug/pprof/counts</a>: calls, streams, handles and memory now, after a garbage
+collection</li>
 </ul>
 <p>Open the files in Chrome's developer tools or an editor that knows them.</p>
 `;
+
+/** What is open in the parts of the sidecar, by their names. */
+export type Counts = () => Readonly<Record<string, unknown>>;
 
 /** Listens on all addresses. Rejects at once when the port is taken, with the fix in the message. */
 export async function createProfilingServer(
   where: { readonly addresses: readonly string[]; readonly port: number },
   clock: Clock,
+  counts: Counts,
 ): Promise<{ close(): Promise<void> }> {
-  const profiler = new Profiler(clock);
+  const profiler = new Profiler(clock, counts);
   const servers: Server[] = [];
   const close = async (): Promise<void> => {
     await Promise.all(
@@ -63,16 +69,22 @@ function listen(server: Server, address: string, port: number): Promise<void> {
 
 class Profiler {
   readonly #clock: Clock;
+  readonly #counts: Counts;
   #busy = false;
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, counts: Counts) {
     this.#clock = clock;
+    this.#counts = counts;
   }
 
   async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? "/", "http://localhost");
     const path = url.pathname.replace(/\/$/, "");
     if (path === "" || path === "/debug/pprof") return send(response, 200, "text/html; charset=utf-8", page);
+    if (path === "/debug/pprof/counts") {
+      const counts = { ...this.#counts(), ...(await processCounts()) };
+      return send(response, 200, "application/json", JSON.stringify(counts));
+    }
     const profile = path === "/debug/pprof/profile";
     if (!profile && path !== "/debug/pprof/heap") return text(response, 404, "404 page not found\n");
     const seconds = Number(url.searchParams.get("seconds") ?? defaultSeconds);
@@ -107,6 +119,19 @@ class Profiler {
       session.disconnect();
     }
   }
+}
+
+/** Open handles by kind, and memory in bytes once garbage is gone. */
+async function processCounts(): Promise<Record<string, unknown>> {
+  const [{ setFlagsFromString }, { runInNewContext }] = await Promise.all([
+    import("node:v8"),
+    import("node:vm"),
+  ]);
+  setFlagsFromString("--expose-gc");
+  (runInNewContext("gc") as () => void)();
+  const handles: Record<string, number> = {};
+  for (const kind of process.getActiveResourcesInfo()) handles[kind] = (handles[kind] ?? 0) + 1;
+  return { handles, memory: process.memoryUsage() };
 }
 
 async function heap(response: ServerResponse): Promise<void> {

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { withFileLock } from "./file-lock.ts";
 import { checkout } from "./paths.ts";
 import { inheritedEnv, startProcess } from "./process.ts";
@@ -24,6 +24,17 @@ export function goProgram(folder = "go"): Promise<BuiltProgram> {
     await tool("go", ["build", "-mod=readonly", "-o", binary, "."], source, "Go 1.26 or newer");
     return [binary];
   });
+}
+
+/** The WebAssembly program of a folder of Go source, as a reactor; resolves with its file. */
+export async function goWasm(source: string): Promise<string> {
+  const file = join(checkout, ".cache/compat/wasm", basename(source), "guest.wasm");
+  const build = ["build", "-buildmode=c-shared", "-o", file, "."];
+  const [path] = await built(source, "*", dirname(file), async () => {
+    await tool("go", build, source, "Go 1.26 or newer", { GOOS: "wasip1", GOARCH: "wasm" });
+    return [file];
+  });
+  return path;
 }
 
 const compatJava = {
@@ -86,8 +97,14 @@ async function built(
 }
 
 /** Runs a build tool to its end, with the user's home, where it keeps what it downloads. */
-async function tool(command: string, args: readonly string[], cwd: string, needed: string): Promise<void> {
-  const env = { ...inheritedEnv(), ...toolEnv(), HOME: homedir() };
+async function tool(
+  command: string,
+  args: readonly string[],
+  cwd: string,
+  needed: string,
+  more: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const env = { ...inheritedEnv(), ...toolEnv(), HOME: homedir(), ...more };
   await using running = await startProcess({ name: command, command, args, env, cwd }).catch(
     (cause: unknown) => {
       throw new Error(`${command} cannot be started. Fix: install ${needed}`, { cause });

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { nativeComponents } from "../kit/native-components.ts";
 import { freePort } from "../kit/ports.ts";
-import { checkout, nodeBinary } from "../kit/paths.ts";
+import { checkout, nodeBinary, sidecarCommand } from "../kit/paths.ts";
 import { startNats, startProcess, startSidecar, eventually } from "../kit/index.ts";
 import type { Sidecar } from "../kit/sidecar.ts";
 import { httpLoad, type HttpJob, type LoadResult } from "./http-load.ts";
@@ -119,7 +119,7 @@ function sidecarBinary(): [string, ...string[]] {
   const built = join(checkout, "dist", "weftd");
   if (existsSync(built)) return [built];
   console.log("dist/weftd is not there (npm run build): measuring from source");
-  return [nodeBinary(), join(checkout, "src", "main.ts")];
+  return [...sidecarCommand()];
 }
 
 function makeJobs(sidecar: Sidecar, echoUrl: string): Record<string, HttpJob> {

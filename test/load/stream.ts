@@ -1,12 +1,16 @@
 /**
  * `node test/load/stream.ts`: one large body each way through two sidecars, at once, as an echo; prints MB/s, CPU and
  * how much resident memory each sidecar gained. `--mb N` (default 1024), `--direction up|down|both` (default both).
+ * `--node <flag>` runs them from source with that flag of node, e.g. `--node=--cpu-prof`, and may be repeated.
  * Beside it stands the ceiling of the machine: the same echo without sidecars. Nothing here asserts.
  */
 import { createServer, request, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { isMainThread, parentPort, Worker } from "node:worker_threads";
+import { checkout, nodeBinary } from "../kit/paths.ts";
+import { sidecarNodeFlags } from "../../src/cli/sidecar-command.ts";
 import { startNats, startSidecar } from "../kit/index.ts";
 import { cpuMs, residentMb } from "./process-usage.ts";
 
@@ -74,21 +78,33 @@ function transfer(url: string, bytes: number): Promise<Run> {
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { mb: { type: "string", default: "1024" }, direction: { type: "string", default: "both" } },
+    options: {
+      mb: { type: "string", default: "1024" },
+      direction: { type: "string", default: "both" },
+      node: { type: "string", multiple: true },
+    },
   });
   const bytes = Number(values.mb) * 1024 * 1024;
   const app = new Worker(new URL(import.meta.url));
   const appPort = await new Promise<number>((resolve) => app.once("message", resolve));
   await using nats = await startNats();
   const flags = ["--max-body-size=8Gi"];
-  await using callee = await startSidecar({ appId: "callee", appPort, nats, flags });
-  await using caller = await startSidecar({ appId: "caller", nats, flags });
+  const command = [
+    nodeBinary(),
+    ...sidecarNodeFlags,
+    ...(values.node ?? []),
+    join(checkout, "src", "main.ts"),
+  ] as [string, ...string[]];
+  const common = { nats, flags, ...(values.node === undefined ? {} : { command }) };
+  await using callee = await startSidecar({ appId: "callee", appPort, ...common });
+  await using caller = await startSidecar({ appId: "caller", ...common });
   const path = { up: "/sink", down: `/source/${bytes}`, both: "/echo" }[values.direction] ?? "/echo";
   const sent = values.direction === "down" ? 0 : bytes;
   const direct = await transfer(`http://127.0.0.1:${appPort}${path}`, sent);
   const through = `${caller.httpUrl}/v1.0/invoke/callee/method`;
   await transfer(`${through}/echo`, 4 * 1024 * 1024);
   const sidecars = { caller: caller.pid, callee: callee.pid, nats: nats.pid };
+  console.log(`processes ${JSON.stringify(sidecars)}`);
   const before = usage(sidecars);
   const peak: Record<string, number> = {};
   const sampler = setInterval(() => {
@@ -107,6 +123,8 @@ async function main(): Promise<void> {
     const grown = `peak +${(to - from).toFixed(0)}, end +${(end - from).toFixed(0)}`;
     console.log(`${name.padEnd(7)} CPU ${cpu.toFixed(1)} s; memory ${from.toFixed(0)} MB before, ${grown}`);
   }
+  // Not killed, so that profiles are written.
+  await Promise.all([caller.stop(), callee.stop()]);
   await app.terminate();
 }
 

@@ -144,18 +144,14 @@ async function read(
     const reading = await component.port.read!(async (event, signal) => {
       if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
       const startMs = clock.monotonicMs();
-      const span = eventSpan(host, name, route, event);
       let success = false;
       try {
-        const attempt = (now: AbortSignal): Promise<Uint8Array> => app.deliver(name, route, event, span, now);
+        const attempt = (now: AbortSignal): Promise<Uint8Array> =>
+          deliverTraced(host, app, name, route, event, now);
         const answer = await callUnder(policy, signal, attempt, judge);
         success = true;
         return answer;
-      } catch (error) {
-        if (span?.error === undefined) span?.fail(textOf(error));
-        throw error;
       } finally {
-        span?.end();
         record(name, success, clock.monotonicMs() - startMs);
       }
     });
@@ -183,6 +179,26 @@ function eventSpan(
   const grpc = "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent";
   span.set("db.connection_string", app.protocol === "grpc" ? grpc : `POST /${route.replace(/^\//, "")}`);
   return span;
+}
+
+/** One try to hand an event over, with a span of its own. */
+async function deliverTraced(
+  host: BlockHost,
+  app: BindingApp,
+  name: string,
+  route: string,
+  event: BindingEvent,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const span = eventSpan(host, name, route, event);
+  try {
+    return await app.deliver(name, route, event, span, signal);
+  } catch (error) {
+    if (span?.error === undefined) span?.fail(textOf(error));
+    throw error;
+  } finally {
+    span?.end();
+  }
 }
 
 function isInput(component: OpenComponent<Binding>): boolean {

@@ -3,6 +3,7 @@ import type { ServeHandler } from "../../../mesh/index.ts";
 import type { GrpcProxy } from "../../api/grpc.ts";
 import type { HttpCall, HttpReply } from "../../api/http.ts";
 import type { Block, BlockHost } from "../block.ts";
+import { AccessControl } from "./access-control.ts";
 import { invokeOverHttp } from "./http.ts";
 import { Invocation } from "./invocation.ts";
 import { Peers } from "./peers.ts";
@@ -21,8 +22,9 @@ export type InvocationBlock = Block & {
 
 export function invocationBlock(host: BlockHost): InvocationBlock {
   const peers = new Peers(host);
-  const invocation = new Invocation(host, peers);
-  const proxy = new Proxy(host, peers);
+  const access = new AccessControl(host.configuration.accessControl, host.metrics);
+  const invocation = new Invocation(host, peers, access);
+  const proxy = new Proxy(host, peers, access);
   return {
     name: "invocation",
     http: [],

@@ -8,7 +8,7 @@ import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from ".
 import type { BlockHost } from "../block.ts";
 import { upgradeName } from "../../api/upgrade.ts";
 import { headerValue } from "../../app/headers.ts";
-import { AccessControl } from "./access-control.ts";
+import type { AccessControl } from "./access-control.ts";
 import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
 import type { ExternalTarget } from "../../app/external.ts";
@@ -23,17 +23,16 @@ import { describeAnswer, serverSpan, traced, withBinaryTrace } from "./trace.ts"
 import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
 
 export class Invocation {
-  /** Who may call the app; also asked for calls that other ways bring in. */
-  readonly access: AccessControl;
   readonly #host: BlockHost;
   readonly #external: External;
   readonly #forwarded: readonly string[];
   readonly #peers: Peers;
+  readonly #access: AccessControl;
 
-  constructor(host: BlockHost, peers: Peers) {
+  constructor(host: BlockHost, peers: Peers, access: AccessControl) {
     this.#host = host;
+    this.#access = access;
     this.#peers = peers;
-    this.access = new AccessControl(host.configuration.accessControl, host.metrics);
     this.#external = new External(host.httpEndpoints, host.options, host.clock, host.appPipeline);
     this.#forwarded = forwardingHeaders(host.options.hostIp ?? hostAddress());
   }
@@ -103,7 +102,7 @@ export class Invocation {
   #admit(request: MeshRequest, caller: Caller): void {
     const grpc = this.#host.app.protocol === "grpc";
     const own = grpc ? readGrpcCaller(request.headers)?.method : undefined;
-    this.access.check(caller, own ?? request.path.replace(/^\//, ""), grpc ? undefined : request.verb);
+    this.#access.check(caller, own ?? request.path.replace(/^\//, ""), grpc ? undefined : request.verb);
   }
 
   /** Ends connections to servers outside. */

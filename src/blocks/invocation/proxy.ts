@@ -16,6 +16,7 @@ import { passingStatus } from "../../api/mesh-status.ts";
 import { encodeTimeout, relayedPairs, sendablePairs } from "../../lib/grpc-wire.ts";
 import { grpcTracePairs } from "../../telemetry/tracing/headers.ts";
 import type { BlockHost } from "../block.ts";
+import type { AccessControl } from "./access-control.ts";
 import { noInstance, noProxyTarget, unknownProxyTarget } from "./errors.ts";
 import { type Peers, withoutIdentity } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
@@ -31,8 +32,10 @@ const retryWaitMs = 1_000;
 export class Proxy {
   readonly #host: BlockHost;
   readonly #peers: Peers;
+  readonly #access: AccessControl;
 
-  constructor(host: BlockHost, peers: Peers) {
+  constructor(host: BlockHost, peers: Peers, access: AccessControl) {
+    this.#access = access;
     this.#host = host;
     this.#peers = peers;
   }
@@ -43,7 +46,10 @@ export class Proxy {
     const { id } = readProxyTarget(call);
     const target = proxyTarget(id, namespace);
     const request = { verb: proxyVerb, path: call.path, query: "", headers: outgoing(call), body: call.body };
-    if (target.app === appId && target.namespace === namespace) return this.#toApp(request, call.signal);
+    if (target.app === appId && target.namespace === namespace) {
+      this.#admitSelf({ app: appId, namespace }, call);
+      return this.#toApp(request, call.signal);
+    }
     // The caller's own values stay first, as with Dapr; the peer's sidecar goes by the last.
     if (call.span !== undefined) request.headers.push(...grpcTracePairs(call.span));
     return this.#toPeer(target, request, call);
@@ -53,6 +59,7 @@ export class Proxy {
   async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
     const { traffic } = this.#peers;
     traffic.received(caller.app);
+    this.#access.check(caller, request.path, undefined);
     const { tracer } = this.#host;
     const span = tracer === undefined ? undefined : proxySpan(tracer, request);
     const headers = this.#peers.nameCaller(request.headers, caller);
@@ -71,6 +78,15 @@ export class Proxy {
 
   #toApp(request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     return this.#host.app.proxy({ ...request, headers: withoutToken(request.headers) }, signal);
+  }
+
+  /** Calls of this kind are asked about even when the app calls itself. */
+  #admitSelf(self: Caller, call: ProxiedCall): void {
+    try {
+      this.#access.check(self, call.path, undefined);
+    } catch (error) {
+      throw passingStatus(error);
+    }
   }
 
   async #toPeer(target: AppTarget, request: MeshRequest, call: ProxiedCall): Promise<MeshResponse> {

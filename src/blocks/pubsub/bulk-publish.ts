@@ -81,15 +81,15 @@ export function createBulkPublisher(
       );
       publisher.allow(target);
       const startMs = clock.monotonicMs();
-      const failed = await sendAll(publisher, target.broker, messages, signal, via);
-      for (const [index, error] of failed) spans[index]?.fail(error.message);
-      for (const span of spans) span?.end();
-      record(target, failed.size === 0, clock.monotonicMs() - startMs);
-      if (failed.size === 0) return undefined;
-      return [...failed].map(([index, error]) => ({
-        entryId: request.entries[index]!.entryId,
-        error: error.message,
-      }));
+      const accepted = (index: number): void => spans[index]?.end();
+      const errors = await sendAll(target.broker, messages, signal, via, accepted);
+      const failed = [...errors].map(([index, error]): FailedEntry => {
+        spans[index]?.fail(error.message);
+        spans[index]?.end();
+        return { entryId: request.entries[index]!.entryId, error: error.message };
+      });
+      record(target, failed.length === 0, clock.monotonicMs() - startMs);
+      return failed.length === 0 ? undefined : failed;
     },
   };
 }
@@ -99,11 +99,11 @@ export function createBulkPublisher(
  * sent again; when it ends the call, all that are left have failed.
  */
 async function sendAll(
-  publisher: Publisher,
   broker: Broker,
   messages: readonly PublishMessage[],
   signal: AbortSignal,
   via: Via,
+  accepted: (index: number) => void,
 ): Promise<ReadonlyMap<number, Error>> {
   let left: readonly number[] = messages.map((_, index) => index);
   let failed = new Map<number, Error>();
@@ -111,7 +111,8 @@ async function sendAll(
     const found = new Map<number, Error>();
     await eachAtMost(left, maxParallel, async (index) => {
       try {
-        await publisher.sendOnce(broker, messages[index]!, now);
+        await broker.port.publish(messages[index]!, now);
+        if (!now.aborted || signal.aborted) accepted(index);
       } catch (error) {
         found.set(index, asError(error));
       }

@@ -48,8 +48,6 @@ export type Publisher = {
    * component's error, or with PolicyStop.
    */
   send(broker: Broker, message: PublishMessage, signal: AbortSignal, via: Via): Promise<void>;
-  /** The same without the policy, for who calls under it already. */
-  sendOnce(broker: Broker, message: PublishMessage, signal: AbortSignal): Promise<void>;
 };
 
 export type PublisherParts = {
@@ -64,8 +62,6 @@ export type PublisherParts = {
 export function createPublisher(parts: PublisherParts): Publisher {
   const { appId, brokers } = parts;
   const recorded = createRecorded(parts);
-  const sendOnce: Publisher["sendOnce"] = (broker, message, signal) =>
-    recorded(broker, message.topic, () => broker.port.publish(message, signal));
   const send: Publisher["send"] = (broker, message, signal, via) =>
     recorded(broker, message.topic, () =>
       callUnder(broker.outbound, signal, (now) => broker.port.publish(message, now), judgePublish[via]),
@@ -88,7 +84,6 @@ export function createPublisher(parts: PublisherParts): Publisher {
     wrap,
     allow,
     send,
-    sendOnce,
     resolve(pubsub, topic, metadata) {
       if (pubsub === "") throw pubsubNameEmpty(metadata);
       const broker = brokers.get(pubsub);

@@ -61,6 +61,10 @@ def vectors(folder, readme):
         target = {"namespace": it["namespace"], "caller_namespace": it["callerNamespace"], "root": it["root"]}
         check(it["subject"], weft.call_subject(it["form"], it["app"], it["callerApp"], **target))
         count += 1
+    for it in subjects["instances"]:
+        target = {"namespace": it["namespace"], "caller_namespace": it["callerNamespace"], "root": it["root"]}
+        check(it["subject"], weft.stream_subject(it["app"], it["instance"], it["stream"], it["callerApp"], **target))
+        count += 1
     for it in subjects["topics"]:
         check(it["subject"], weft.topic_subject(it["base"], it["topic"]))
         count += 1

@@ -75,6 +75,12 @@ def call_subject(form, app, caller, namespace="default", caller_namespace="defau
     return ".".join([token(root), token(namespace), form, token(app), token(caller_namespace), token(caller)])
 
 
+def stream_subject(app, instance, stream, caller, namespace="default", caller_namespace="default", root="weft"):
+    """Where the caller's frames of a call with streams go."""
+    callee = [token(root), token(namespace), "inst", token(app), token(instance)]
+    return ".".join([*callee, token(stream), token(caller_namespace), token(caller)])
+
+
 def frame(kind, head, body=b""):
     packed = msgpack.packb(head)
     return PREFIX.pack(VERSION, kind, len(packed)) + packed + body

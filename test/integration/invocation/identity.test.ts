@@ -61,6 +61,9 @@ test("sidecars with their own users do everything: calls, state, events, presenc
   const answer = await orders.post("/v1.0/invoke/pricing/method/price", { item: 1 });
   expect(answer).toMatchObject({ status: 200, text: "pricing" });
   expect(pricingApp.requestsTo("/price")[0]!.headers["dapr-caller-app-id"]).toBe("orders");
+  const large = { method: "POST", body: "x".repeat(3_000_000) };
+  expect(await orders.http("/v1.0/invoke/pricing/method/large", large)).toMatchObject({ status: 200 });
+  expect(pricingApp.requestsTo("/large")[0]!.body).toHaveLength(3_000_000);
   expect(
     (
       await orders.post("/v1.0/state/statestore", [
@@ -152,7 +155,14 @@ test("a sidecar with another app's name can neither call nor serve under it", as
 
 test("a client cannot listen to the calls of an app, nor write another's state or presence", async () => {
   const client = await connect("orders");
-  for (const subject of ["weft.default.rpc.pricing.*.*", "weft.>", "$KV.>", "weft.default.rpc.orders.*.*"]) {
+  for (const subject of [
+    "weft.default.rpc.pricing.*.*",
+    "weft.>",
+    "$KV.>",
+    "weft.default.rpc.orders.*.*",
+    "weft.default.inst.>",
+    "weft.default.inst.pricing.>",
+  ]) {
     const ended = new Promise<Error | undefined>((resolve) => {
       client.subscribe(subject, { callback: (error) => void (error !== null && resolve(error)) });
     });

@@ -100,21 +100,67 @@ describe("draining", () => {
 });
 
 describe("an instance that does not say goodbye", () => {
-  it("killed in the middle of a call: timeout within the liveness bound; the next call finds the others", async () => {
-    const clock = jumpingClock();
-    const caller = await lab.join("c", { clock });
-    await using child = await startParticipant(lab.nats.url, "serve", "mortal", "60000");
-    const call = codeOf(caller.call(request({ path: "/doomed" }), to("mortal")));
+  it.each([
+    ["that has shown life", 1_000],
+    ["that has not", 0],
+  ])(
+    "killed in the middle of a call %s: interrupted soon, with a healthy one beside it",
+    async (_what, ageMs) => {
+      const caller = await lab.join("c");
+      await using child = await startParticipant(lab.nats.url, "serve", `mortal-${ageMs}`, "60000");
+      const call = codeOf(caller.call(request({ path: "/doomed" }), to(`mortal-${ageMs}`)));
+      await eventually(() => child.logs().includes("begun /doomed"));
+      const healthy = await lab.join(`mortal-${ageMs}`);
+      const release = Promise.withResolvers<void>();
+      await healthy.serve(async () => (await release.promise, empty));
+      await healthy.announce();
+      // Waits at the healthy one for as long as it takes, and comes to no harm: NATS has given the other its call.
+      const others = Array.from({ length: 8 }, () => codeOf(caller.call(request(), to(`mortal-${ageMs}`))));
+      const begun = (): number => child.logs().split("begun").length - 1;
+      await eventually(() => healthy.counts().servedCalls + begun() === 9);
+      // The age of the calls, by which they differ.
+      await sleep(ageMs);
+      const atHealthy = healthy.counts().servedCalls;
+      const startMs = performance.now();
+      await child.kill("SIGKILL");
+      expect(await call).toBe("interrupted");
+      expect(performance.now() - startMs).toBeLessThan(10_000);
+      release.resolve();
+      const outcomes = await Promise.all(others);
+      expect(outcomes.filter((code) => code === "success")).toHaveLength(atHealthy);
+      expect(outcomes.filter((code) => code === "interrupted")).toHaveLength(8 - atHealthy);
+      expect(caller.counts()).toMatchObject({ pendingRequests: 0, streams: 0 });
+      await healthy.close();
+    },
+  );
+
+  it("the only one, killed in the middle of a call: interrupted; the next call says that nobody is there", async () => {
+    const caller = await lab.join("c");
+    await using child = await startParticipant(lab.nats.url, "serve", "last", "60000");
+    const call = codeOf(caller.call(request({ path: "/doomed" }), to("last")));
     await eventually(() => child.logs().includes("begun /doomed"));
+    const startMs = performance.now();
     await child.kill("SIGKILL");
-    expect(caller.counts().pendingRequests).toBe(1);
-    clock.jump(16_500);
-    expect(await call).toBe("timeout");
-    // Until NATS has noticed the death, a call still goes there.
-    const brief = to("mortal", 500);
-    await eventually(async () => (await codeOf(caller.call(request(), brief))) === "no-responders");
-    await using next = await startParticipant(lab.nats.url, "serve", "mortal", "0");
-    expect(textOf((await caller.call(request(), to("mortal"))).body)).toBe(String(next.pid));
+    expect(await call).toBe("interrupted");
+    expect(performance.now() - startMs).toBeLessThan(10_000);
+    expect(await codeOf(caller.call(request(), to("last")))).toBe("no-responders");
+    await using next = await startParticipant(lab.nats.url, "serve", "last", "0");
+    expect(textOf((await caller.call(request(), to("last"))).body)).toBe(String(next.pid));
+  });
+
+  it("a caller that is killed: the handler of its call is told", async () => {
+    const callee = await lab.join("bereft");
+    const told = Promise.withResolvers<unknown>();
+    await callee.serve(async (_request, _by, signal) => {
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      told.resolve(signal.reason);
+      return empty;
+    });
+    await using calling = await startParticipant(lab.nats.url, "ask", "bereft");
+    await eventually(() => callee.counts().servedCalls === 1);
+    await calling.kill("SIGKILL");
+    expect(await told.promise).toMatchObject({ code: "cancelled" });
+    await eventually(() => callee.counts().servedCalls === 0);
   });
 
   it("frozen: timeout within the liveness bound; when it goes on, its late answer harms nobody", async () => {
@@ -130,6 +176,6 @@ describe("an instance that does not say goodbye", () => {
     expect(await call).toBe("timeout");
     child.resume();
     expect(textOf((await caller.call(request(), to("frozen"))).body)).toBe(String(child.pid));
-    expect(caller.counts().pendingRequests).toBe(0);
+    await eventually(() => caller.counts().pendingRequests === 0);
   });
 });

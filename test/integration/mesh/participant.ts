@@ -3,6 +3,7 @@
  *   participant.ts <url> serve <app> <delay ms>                   answers every call with its process id, after a while
  *   participant.ts <url> subscribe <group> <topic> <ack wait ms> <delay ms>   handles events, one line each
  *   participant.ts <url> swallow <app>                           reads the body of every call, without end
+ *   participant.ts <url> ask <app>                               calls the app once
  *   participant.ts <url> drink <app>                             calls the app and reads its answer, without end
  * Says "ready" when it has begun. SIGTERM drains and ends it.
  */
@@ -36,14 +37,17 @@ if (role === "serve") {
     return { status: 200, headers: [], body: Buffer.from(String(size)) };
   });
   leave = () => served.drain(5_000);
-} else if (role === "drink") {
+} else if (role === "drink" || role === "ask") {
   const options = { app: args[0] ?? "", namespace: "default", timeoutMs: 0 };
   const request = { verb: "GET", path: "/", query: "", headers: [], body: new Uint8Array(0) };
-  const { body } = await mesh.call(request, options);
-  say("drinking");
-  void (async () => {
-    for await (const piece of body as AsyncIterable<Uint8Array>) void piece;
-  })();
+  const call = mesh.call(request, options);
+  if (role === "drink") {
+    const { body } = await call;
+    say("drinking");
+    void (async () => {
+      for await (const piece of body as AsyncIterable<Uint8Array>) void piece;
+    })();
+  }
   leave = () => Promise.resolve();
 } else {
   const [group = "", topic = "", ackWait, delay] = args;

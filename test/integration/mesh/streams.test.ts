@@ -419,7 +419,7 @@ describe("a peer that breaks", () => {
 });
 
 describe("frames of a peer that breaks the rules", () => {
-  const subject = "weft.default.inst.x.0.default.c";
+  const subject = "weft.default.inst.callee.x.0.default.c";
 
   /** A callee made by hand; gives the caller's end of the call and what the caller sends. */
   async function byHand(
@@ -463,7 +463,7 @@ describe("frames of a peer that breaks the rules", () => {
   it.each([
     "$JS.API.STREAM.DELETE.x",
     "weft.default.rpc.other.default.c",
-    "weft.default.inst.x.0.default.other",
+    "weft.default.inst.callee.x.0.default.other",
     "",
   ])("the peer names %j as its subject: protocol, nothing is sent there", async (place) => {
     const { error, told } = await byHand(`liar-${place.length}`, (say) =>
@@ -524,7 +524,7 @@ describe("frames of a peer that breaks the rules", () => {
     await eventually(() => callee.counts().streams === 1);
     const client = await lab.nats.connect();
     client.publish(
-      `weft.default.inst.${callee.identity.instance}.0.default.thief`,
+      `weft.default.inst.own.${callee.identity.instance}.0.default.thief`,
       encodeChunk(0, bytes("stolen")),
     );
     await client.flush();

@@ -202,6 +202,37 @@ describe("a gRPC app", () => {
   });
 });
 
+describe("calls of the app's own gRPC services", () => {
+  async function call(sidecar: Sidecar, to: string, path: string): Promise<GrpcError> {
+    using client = grpcClient(sidecar.grpcPort);
+    const answer = await client
+      .raw(path, Buffer.alloc(0), { metadata: { "dapr-app-id": to } })
+      .catch((thrown: unknown) => thrown);
+    if (!(answer instanceof GrpcError)) throw new Error(`${path} has no such service, and yet an answer`);
+    return answer;
+  }
+
+  test("are asked about by their full name, in its letter case", async () => {
+    const alice = callers.get("alice")!;
+    // The app has no such service: its own answer shows that the call got there.
+    expect((await call(alice, "grpc", "/pkg.Svc/Call")).code).toBe(12);
+    const refused = await call(alice, "grpc", "/pkg.Svc/Other");
+    expect(refused.code).toBe(7);
+    expect(refused.details).toBe(
+      "access control policy has denied access to id: spiffe://public/ns/default/alice " +
+        "operation: /pkg.Svc/Other verb: NONE",
+    );
+    expect((await call(alice, "grpc", "/pkg.svc/call")).code).toBe(7);
+  });
+
+  test("also those of an app to itself", async () => {
+    const config = configuration("    defaultAction: deny\n");
+    const grpc = { appPort: grpcApp.port, appProtocol: "grpc", nats, config };
+    await using self = await startSidecar({ appId: "selfish", ...grpc });
+    expect((await call(self, "selfish", "/pkg.Svc/Call")).code).toBe(7);
+  });
+});
+
 test("every received call is counted by its caller and by what decided", async () => {
   await using callee = await startSidecar({
     appId: "counted",

@@ -1,9 +1,11 @@
 // HTTP middlewares in both pipelines of real sidecars: what they change, what they refuse, their order, and bodies that
 // stream past them.
+import { once } from "node:events";
 import { createServer, type IncomingMessage, request as httpRequest } from "node:http";
 import { connect } from "node:http2";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { WebSocket, WebSocketServer } from "ws";
 import { eventually, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import type { App, Nats, Sidecar } from "../../kit/index.ts";
 import { startOutside } from "../../kit/outside.ts";
@@ -314,6 +316,55 @@ test("an answer streams through a middleware that does not ask for it", async ()
   expect((await chunks.next()).done).toBe(true);
   expect(answer.headers["x-rate-limit-limit"]).toBe("100.00, 100.00");
   server.closeAllConnections();
+  server.close();
+});
+
+test("sentinel limits a resource, before the API", async () => {
+  const resource = "GET:/v1.0/invoke/guard/method/limited";
+  const flowRules = JSON.stringify([{ resource, threshold: 1, statIntervalInMs: 60_000 }]);
+  await using sidecar = await startSidecar({
+    appId: "guard",
+    appPort: app.port,
+    nats,
+    resources: only("guard", "sentinel", { appName: "shop", flowRules, hotSpotParamRules: "[{}]" }),
+    config: pipelines({ http: ["guard sentinel"] }),
+  });
+  const limited = "/v1.0/invoke/guard/method/limited";
+  // The window's second half may begin between two requests, never a whole one.
+  const statuses = [(await sidecar.get(limited)).status, (await sidecar.get(limited)).status];
+  expect(statuses).toEqual([200, 429]);
+  expect(await sidecar.get(limited)).toMatchObject({ status: 429, text: "Too Many Requests" });
+  expect((await sidecar.post(limited)).status).toBe(200);
+  expect((await sidecar.get("/v1.0/invoke/guard/method/other")).status).toBe(200);
+  await sidecar.logged(/hotSpotParamRules never act/);
+});
+
+test("WebSockets pass middlewares of both pipelines, and may be refused", async () => {
+  const server = new WebSocketServer({ port: 0, host: "127.0.0.1" });
+  server.on("connection", (socket) => socket.on("message", (data) => socket.send(data as Buffer)));
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  const resources = {
+    "all.yaml":
+      middleware("limit", "ratelimit") +
+      middleware("up", "uppercase", { direction: "both" }) +
+      middleware("check", "routerchecker", { rule: "method/open|healthz" }),
+  };
+  const handlers = ["limit ratelimit", "up uppercase", "check routerchecker"];
+  const config = pipelines({ http: handlers, app: handlers.slice(0, 2) });
+  await using sidecar = await startSidecar({ appId: "socket", appPort: port, nats, resources, config });
+  const place = sidecar.httpUrl.replace("http", "ws");
+  const open = new WebSocket(`${place}/v1.0/invoke/socket/method/open`);
+  const answered = once(open, "message");
+  open.once("open", () => open.send("as it is"));
+  expect(String((await answered)[0])).toBe("as it is");
+  open.terminate();
+  const refused = new WebSocket(`${place}/v1.0/invoke/socket/method/other`);
+  refused.on("error", () => {});
+  const [, refusal] = (await once(refused, "unexpected-response")) as [unknown, IncomingMessage];
+  expect(refusal.statusCode).toBe(400);
+  expect(await text(refusal)).toBe("INVALID ROUTER");
+  for (const socket of server.clients) socket.terminate();
   server.close();
 });
 

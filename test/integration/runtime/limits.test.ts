@@ -122,6 +122,8 @@ test("--enable-profiling: a page, a CPU profile, a heap snapshot, one at a time;
   expect((profile.endTime - profile.startTime) / 1_000).toBeGreaterThan(1_400);
   const heap = (await (await fetch(`${url}/heap`)).json()) as { snapshot: { node_count: number } };
   expect(heap.snapshot.node_count).toBeGreaterThan(1_000);
+  const counts = await (await fetch(`${url}/counts`)).json();
+  expect(counts).toMatchObject({ mesh: { servedCalls: 0, streams: 0 }, handles: {}, memory: {} });
   for (const seconds of ["0", "-1", "301", "many"]) {
     expect((await fetch(`${url}/profile?seconds=${seconds}`)).status).toBe(400);
   }

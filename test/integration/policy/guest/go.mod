@@ -1,0 +1,3 @@
+module weft.test/guest
+
+go 1.26
