@@ -2,7 +2,14 @@
  * Encryption at rest: what a store keeps is `base64(nonce || AES-GCM ciphertext || tag)||<name of the secret>`, as
  * Dapr writes and reads it. The sidecar encrypts with the primary key and decrypts with primary or secondary, by name.
  */
-import { type CipherGCMTypes, createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import {
+  type CipherGCMTypes,
+  type KeyObject,
+  createCipheriv,
+  createDecipheriv,
+  createSecretKey,
+  randomBytes,
+} from "node:crypto";
 import type { ComponentResource } from "../../config/kinds/component.ts";
 import type { StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
 
@@ -18,7 +25,7 @@ const separator = "||";
 const primaryField = "primaryEncryptionKey";
 const secondaryField = "secondaryEncryptionKey";
 
-type NamedKey = { readonly name: string; readonly algorithm: CipherGCMTypes; readonly bytes: Buffer };
+type NamedKey = { readonly name: string; readonly algorithm: CipherGCMTypes; readonly secret: KeyObject };
 export type EncryptionKeys = { readonly primary: NamedKey; readonly secondary: NamedKey | undefined };
 
 /**
@@ -52,7 +59,7 @@ export function encryptionKeys(
     const bytes = /^(?:[0-9a-f]{2})+$/i.test(text) ? Buffer.from(text, "hex") : Buffer.alloc(0);
     const algorithm = algorithms[bytes.length];
     if (algorithm === undefined) return refuse(`metadata ${field} must be 16, 24 or 32 bytes in hex`);
-    return { name: item.secretKeyRef.name, algorithm, bytes };
+    return { name: item.secretKeyRef.name, algorithm, secret: createSecretKey(bytes) };
   };
   const primary = key(primaryField);
   const secondary = key(secondaryField);
@@ -61,11 +68,16 @@ export function encryptionKeys(
 }
 
 /** The record of a value. */
-export function encrypt({ name, algorithm, bytes }: NamedKey, value: Uint8Array): Buffer {
+export function encrypt({ name, algorithm, secret }: NamedKey, value: Uint8Array): Buffer {
   const nonce = randomBytes(nonceBytes);
-  const cipher = createCipheriv(algorithm, bytes, nonce);
-  const sealed = Buffer.concat([nonce, cipher.update(value), cipher.final(), cipher.getAuthTag()]);
-  return Buffer.from(`${sealed.toString("base64")}${separator}${name}`);
+  const cipher = createCipheriv(algorithm, secret, nonce);
+  const parts = [nonce, cipher.update(value), cipher.final(), cipher.getAuthTag()];
+  const text = Buffer.concat(parts, nonceBytes + value.length + tagBytes).toString("base64");
+  const suffix = separator + name;
+  const record = Buffer.allocUnsafe(text.length + Buffer.byteLength(suffix));
+  record.write(text, 0, "latin1");
+  record.write(suffix, text.length);
+  return record;
 }
 
 /** The value of a record; an empty record is an empty value. Throws an Error in Dapr's words where it has some. */
@@ -85,7 +97,7 @@ export function decrypt(keys: EncryptionKeys, store: string, record: Uint8Array)
     return fail(`the record's key ${name.slice(0, 100)} is neither primary nor secondary key`);
   const sealed = Buffer.from(text.subarray(0, at).toString("latin1"), "base64");
   if (sealed.length < nonceBytes + tagBytes) return fail("the record is too short");
-  const decipher = createDecipheriv(key.algorithm, key.bytes, sealed.subarray(0, nonceBytes));
+  const decipher = createDecipheriv(key.algorithm, key.secret, sealed.subarray(0, nonceBytes));
   decipher.setAuthTag(sealed.subarray(sealed.length - tagBytes));
   const value = decipher.update(sealed.subarray(nonceBytes, sealed.length - tagBytes));
   try {
