@@ -96,6 +96,8 @@ describe("queries over both protocols", () => {
         '{"key":"bare","data":null}],"token":"9"}\n',
     });
     expect(asked).toEqual([{ sort: [], limit: 3, offset: 6 }]);
+    await tested.http("POST", path, { body: "{}" });
+    expect(asked[1]).toEqual({ sort: [], limit: 10_001, offset: 0 });
     const request = { storeName: "store", query: "{}" };
     const overGrpc = await tested.grpc(Dapr.method.queryStateAlpha1, request);
     expect(overGrpc.results?.[1]).toMatchObject({ key: "b", data: Buffer.from("text"), etag: "" });
@@ -105,6 +107,13 @@ describe("queries over both protocols", () => {
   it("answers 204 without rows", async () => {
     const { tested } = await open([]);
     expect((await tested.http("PUT", path, { body: '{"page":{"limit":3}}' })).status).toBe(204);
+  });
+
+  it("refuses to hold more than 10,000 rows", async () => {
+    const { tested } = await open(Array.from({ length: 10_001 }, () => rows[0]!));
+    const answer = await tested.http("POST", path, { body: '{"page":{"limit":20000}}' });
+    expect(answer.status).toBe(500);
+    expect(answer.text).toContain("more than 10000 rows; ask for them page by page");
   });
 
   it("names what failed", async () => {

@@ -45,6 +45,9 @@ export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly to
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
 
+/** Rows of one answer to a query. */
+const maxRows = 10_000;
+
 /** Where calls of stores are counted. */
 export type Recorder = {
   readonly clock: Clock;
@@ -177,7 +180,15 @@ export class NamedStore {
     if (this.#port.query === undefined) throw errors.queryNotSupported(this.name);
     try {
       const query = parseQuery(text);
-      const rows = await this.#call("query", signal, (now) => this.#port.query!(query, metadata, now));
+      // One more than is allowed, to see whether there are more.
+      const limit = Math.min(query.limit === 0 ? Infinity : query.limit, maxRows + 1);
+      const rows = await this.#call("query", signal, (now) =>
+        this.#port.query!({ ...query, limit }, metadata, now),
+      );
+      if (rows.length > maxRows)
+        throw new Error(
+          `more than ${maxRows} rows; ask for them page by page with page.limit and page.token`,
+        );
       const token = query.limit > 0 && rows.length > 0 ? String(query.offset + rows.length) : "";
       return { rows: rows.map(({ key, value, etag }) => ({ key: queriedKey(key), value, etag })), token };
     } catch (cause) {
