@@ -11,6 +11,7 @@ const { values } = parseArgs({
     only: { type: "string", default: "both" },
     increments: { type: "string", default: "1000" },
     minutes: { type: "string" },
+    cycles: { type: "string" },
     seed: { type: "string" },
   },
 });

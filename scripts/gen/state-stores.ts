@@ -3,7 +3,7 @@
 import { globSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import type { ComponentFile, MetadataField } from "../../src/components/component.ts";
+import type { ComponentFile } from "../../src/components/component.ts";
 import { type StateTraits, stateTraits } from "../../test/contract/state-traits.ts";
 import { root } from "../command.ts";
 
@@ -33,13 +33,7 @@ away, and serves again when it is back, without a restart of the sidecar.
 ## Where stores differ
 
 ${notes.join("\n")}
-
-## Metadata
-
-Names match in any letter case. Every store also takes \`keyPrefix\`, \`primaryEncryptionKey\` and
-\`secondaryEncryptionKey\` ([state](../../src/blocks/state/README.md)).
-
-${files.map(fieldsOf).join("\n")}`;
+`;
 }
 
 async function readComponents(): Promise<ComponentFile[]> {
@@ -72,7 +66,7 @@ function tableRow({ label, file, traits }: Row): string {
   const able = (capability: string): boolean => file.capabilities.includes(capability);
   const ttl = able("TTL") ? (traits.hidesExpiry === true ? "yes, not told on reads" : "yes") : "-";
   const cells = [
-    `\`${label}\``,
+    `[${label}](${file.type}.md)`,
     traits.foreignEtag === undefined ? "-" : traits.etagForm,
     transactionCell(traits, able("TRANSACTIONAL")),
     ttl,
@@ -107,20 +101,4 @@ function notesOf(label: string, traits: StateTraits): string[] {
   ];
   const told = facts.filter((fact): fact is string => typeof fact === "string");
   return told.length === 0 ? [] : [`- \`${label}\`: ${told.join("; ")}.`];
-}
-
-function fieldsOf({ type, aliases = [], metadataSchema }: ComponentFile): string {
-  const names = [type, ...aliases].map((name) => `\`${name}\``).join(", ");
-  const rows = Object.entries(metadataSchema).map(([name, field]) => fieldRow(name, field));
-  if (rows.length === 0) return `### ${names}\n\nNone of its own.\n`;
-  return `### ${names}\n\n| Field | Kind | Default | What |\n|---|---|---|---|\n${rows.join("\n")}\n`;
-}
-
-function fieldRow(name: string, field: MetadataField): string {
-  const aliases =
-    field.aliases === undefined ? "" : ` (or ${field.aliases.map((it) => `\`${it}\``).join(", ")})`;
-  const kind = field.kind === "duration" && field.bareUnit === "ms" ? "duration, bare = ms" : field.kind;
-  const fallback =
-    field.required === true ? "required" : field.default === undefined ? "" : `\`${field.default}\``;
-  return `| \`${name}\`${aliases} | ${kind} | ${fallback === "``" ? "" : fallback} | ${field.description} |`;
 }

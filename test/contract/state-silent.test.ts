@@ -1,4 +1,4 @@
-/** Stores whose server says nothing any more: every call ends in its time, and the same store serves when it is back. */
+/** Stores whose server says nothing any more: calls end in their time, and the same store serves when it is back. */
 import { jetstreamManager } from "@nats-io/jetstream";
 import { expect, test } from "vitest";
 import type { StateReadOptions, StateSet, StateStore } from "../../src/blocks/state/port.ts";

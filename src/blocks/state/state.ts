@@ -12,6 +12,7 @@ import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
 import type { StateDelete, StateQueryRow, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
 import { parseQuery } from "./query.ts";
+import { asError } from "../../lib/thrown.ts";
 
 export type Metadata = Readonly<Record<string, string>>;
 
@@ -359,8 +360,4 @@ function ttlSeconds(metadata: Metadata): number | undefined {
 /** What stands after the first separator, up to the next. */
 function queriedKey(storedKey: string): string {
   return storedKey.split("||")[1] ?? storedKey;
-}
-
-function asError(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(String(thrown));
 }

@@ -1,6 +1,7 @@
 /**
  * State in MongoDB, a document per key as Dapr's component writes it, so data can change hands in both directions.
- * Values saved over HTTP are native documents, so they can be queried.
+ * Values saved over HTTP are native documents, so they can be queried. Tested against a Java server of MongoDB's
+ * protocol, not against MongoDB itself; transactions need a replica set and have not run.
  */
 import { randomUUID } from "node:crypto";
 import { isUtf8 } from "node:buffer";
