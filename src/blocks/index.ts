@@ -2,6 +2,7 @@
 import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
+import { lockBlock } from "./lock/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
 import { secretsBlock } from "./secrets/index.ts";
 import { stateBlock } from "./state/index.ts";
@@ -12,6 +13,13 @@ export async function makeBlocks(
 ): Promise<{ blocks: readonly Block[]; invocation: InvocationBlock }> {
   const invocation = invocationBlock(host);
   const pubsub = await pubsubBlock(host);
-  const blocks = [invocation, pubsub, stateBlock(host), bindingsBlock(host), secretsBlock(host)];
+  const blocks = [
+    invocation,
+    pubsub,
+    stateBlock(host),
+    bindingsBlock(host),
+    secretsBlock(host),
+    lockBlock(host),
+  ];
   return { invocation, blocks };
 }
