@@ -83,7 +83,7 @@ export class Caller {
 
   async #attempt(
     request: MeshRequest,
-    { timeoutMs, signal, sidecarsOnly = false }: CallOptions,
+    { timeoutMs, signal, sidecarsOnly = false, onAccepted }: CallOptions,
     subjects: Subjects,
     endMs: number,
   ): Promise<MeshResponse> {
@@ -103,10 +103,11 @@ export class Caller {
       onGiveUp: (replySubject) => this.#cancel(subjects.cancel, replySubject),
     };
     try {
-      if (!(body instanceof Uint8Array)) return await this.#callStreamed(subjects, request, body, sending);
+      if (!(body instanceof Uint8Array))
+        return await this.#callStreamed(subjects, request, body, sending, onAccepted);
       const frame = this.#wholeFrame(request as Whole, left);
       if (frame !== undefined) return await this.#mux.request(subjects.rpc, frame, sending);
-      return await this.#callStreamed(subjects, request, bodyOfBytes(body), sending);
+      return await this.#callStreamed(subjects, request, bodyOfBytes(body), sending, onAccepted);
     } catch (error) {
       if (sidecarsOnly || !isMeshError(error, "no-responders")) throw error;
       return await this.#callPlain(subjects.call, request, leftMs() || plainTimeoutMs, signal);
@@ -126,9 +127,10 @@ export class Caller {
     request: MeshRequest,
     body: BodyStream,
     sending: MuxOptions<MeshResponse>,
+    onAccepted: (() => void) | undefined,
   ): Promise<MeshResponse> {
     const first = body.takeReady(Math.min(chunkBytes, this.#connection.maxPayloadBytes() / headShare));
-    const stream = new CallerStream(this.#streams, body);
+    const stream = new CallerStream(this.#streams, body, onAccepted);
     try {
       const frame = encodeRequest({ ...request, body: first }, sending.timeoutMs, { length: body.length });
       return await this.#mux.request(subjects.rpc, frame, { ...sending, read: stream.read });

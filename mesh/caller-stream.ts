@@ -79,12 +79,14 @@ export class CallerStream {
   readonly #calls: StreamCalls;
   /** Request body that follows once the request is accepted. */
   readonly #body: BodyStream | undefined;
+  readonly #onAccepted: (() => void) | undefined;
   #link: StreamLink | undefined;
   #waiting: Waiting | undefined;
 
-  constructor(calls: StreamCalls, body: BodyStream | undefined) {
+  constructor(calls: StreamCalls, body: BodyStream | undefined, onAccepted?: () => void) {
     this.#calls = calls;
     this.#body = body;
+    this.#onAccepted = onAccepted;
   }
 
   /** Reads what comes until the answer. */
@@ -154,6 +156,7 @@ export class CallerStream {
     if (this.#body === undefined || link.peer !== undefined) return;
     this.#setPeer(link, waiting, frame);
     this.#calls.add(link);
+    this.#onAccepted?.();
     link.send(this.#body).catch((error: unknown) => {
       // The peer must not take what it has for the whole; what it makes of this is the answer.
       link.publish(encodeErrorOf(error));

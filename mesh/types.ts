@@ -79,6 +79,8 @@ export type CallOptions = {
   readonly signal?: AbortSignal;
   /** The plain form is not tried: the call means nothing to a program that is no sidecar, or its body never ends. */
   readonly sidecarsOnly?: boolean;
+  /** Called when an instance has a request whose body is a stream; its answer may be long in coming. Must not throw. */
+  readonly onAccepted?: () => void;
 };
 
 /** The caller as the NATS subject names it. */

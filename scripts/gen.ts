@@ -1,9 +1,11 @@
-// `npm run gen`: writes what is derived from the tree: proto/gen from the .proto files (by proto/generate.ts) and
-// src/components/index.gen.ts, the list of component files. `--check` writes nothing and fails when one is stale.
-import { existsSync, globSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+// `npm run gen`: writes what is derived from the tree: proto/gen from the .proto files (by proto/generate.ts),
+// src/components/index.gen.ts, the list of component files, and docs/components, their reference. `--check` writes
+// nothing and fails when one is stale.
+import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { root, runNode, say } from "./command.ts";
+import { type ComponentSource, pagesFolder, renderPages } from "./component-pages.ts";
 
 export interface GeneratedFile {
   /** From the root of the checkout. */
@@ -17,14 +19,25 @@ const wantedExports = ["type", "versions", "metadataSchema", "capabilities", "op
 /** Every generated file of src as it should be. Imports each component file, whose client packages are lazy. */
 export async function generatedFiles(): Promise<GeneratedFile[]> {
   if (!existsSync(join(root, "src", "components"))) return [];
-  return [{ path: componentIndex, text: await renderComponentIndex() }];
-}
-
-async function renderComponentIndex(): Promise<string> {
   const paths = globSync("src/components/*/*.ts", { cwd: root })
     .map((path) => path.replaceAll("\\", "/"))
     .filter((path) => !path.endsWith(".test.ts"));
-  const entries = (await Promise.all(paths.map(readComponent))).flat();
+  const sources = (await Promise.all(paths.map(readComponent))).filter((source) => source !== undefined);
+  return [{ path: componentIndex, text: renderComponentIndex(sources) }, ...renderPages(sources)];
+}
+
+/** Pages of components that are no more. */
+export async function stalePages(): Promise<string[]> {
+  const current = new Set((await generatedFiles()).map(({ path }) => path));
+  return globSync(`${pagesFolder}/*`, { cwd: root })
+    .map((path) => path.replaceAll("\\", "/"))
+    .filter((path) => !current.has(path));
+}
+
+function renderComponentIndex(sources: readonly ComponentSource[]): string {
+  const entries = sources.flatMap(({ path, file: { type, aliases = [] } }) =>
+    [type, ...aliases].map((name) => ({ type: name, file: path.replace("src/components/", "./") })),
+  );
   entries.sort((a, b) => (a.type < b.type ? -1 : 1));
   refuseDoubles(entries);
   const lines = entries.map(
@@ -50,15 +63,13 @@ interface Entry {
 }
 
 /** A file without `type` and `open` is shared code of its folder, not a component. */
-async function readComponent(path: string): Promise<Entry[]> {
+async function readComponent(path: string): Promise<ComponentSource | undefined> {
   const module = (await import(pathToFileURL(join(root, path)).href)) as Record<string, unknown>;
-  if (module["type"] === undefined && module["open"] === undefined) return [];
+  if (module["type"] === undefined && module["open"] === undefined) return undefined;
   const missing = wantedExports.filter((name) => module[name] === undefined);
   if (missing.length > 0)
     throw new Error(`${path} does not export ${missing.join(", ")}: a component has all five`);
-  const aliases = (module["aliases"] ?? []) as readonly string[];
-  const file = path.replace("src/components/", "./");
-  return [module["type"] as string, ...aliases].map((type) => ({ type, file }));
+  return { path, file: module as unknown as ComponentSource["file"] };
 }
 
 function refuseDoubles(entries: readonly Entry[]): void {
@@ -83,10 +94,16 @@ async function main(args: readonly string[]): Promise<number> {
     if (current) say(`${path} is current`);
     else if (check) say(`${path} is not current. Fix: npm run gen`);
     else {
+      mkdirSync(dirname(file), { recursive: true });
       writeFileSync(file, text);
       say(`${path} written`);
     }
     if (!current && check) stale += 1;
+  }
+  for (const path of await stalePages()) {
+    say(check ? `${path} belongs to no component. Fix: npm run gen` : `${path} removed`);
+    if (check) stale += 1;
+    else rmSync(join(root, path));
   }
   return stale === 0 ? 0 : 1;
 }

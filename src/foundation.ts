@@ -56,17 +56,9 @@ export async function openFoundation(
   opened.defer(() => app.close());
   const resources = init.resources.components;
   const { deniedComponents: deny, wasmStrictSandbox: strictWasm } = init.configuration;
-  const components = await openComponents({
-    options,
-    resources,
-    deny,
-    strictWasm,
-    mesh,
-    clock,
-    log,
-    metrics,
-    env,
-  });
+  const reloadable = init.features.includes("HotReload");
+  const own = { options, resources, deny, strictWasm, reloadable };
+  const components = await openComponents({ ...own, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
   pipelines.warnSkipped();
   health.set("components", true);

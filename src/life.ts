@@ -7,7 +7,8 @@ import { enabledFeatures } from "./config/kinds/configuration.ts";
 import { loadConfiguration } from "./config/load-configuration.ts";
 import { configurationEnv, type SidecarOptions } from "./config/options.ts";
 import { notEnforced } from "./config/not-enforced.ts";
-import { formatProblem, loadResources } from "./config/resources.ts";
+import { type FileMemory, formatProblem, loadResources } from "./config/resources.ts";
+import { followFiles } from "./hot-reload.ts";
 import { formatGoDuration } from "./lib/duration.ts";
 import type { Order, Orders } from "./orders.ts";
 import { startSidecar, type Sidecar } from "./runtime.ts";
@@ -39,9 +40,9 @@ export async function runSidecar(init: LifeInit): Promise<number | "reload"> {
 
 async function live(init: LifeInit, over: AbortSignal): Promise<number | "reload"> {
   const { options, log, orders } = init;
-  const starting = start(init);
   const watching = new AbortController();
   const watched = AbortSignal.any([over, watching.signal]);
+  const starting = start(init, watched);
   const early = orders.take(["end", "force", "exit"], watched);
   for (const promise of [starting, early]) promise.catch(() => {});
   const first = await Promise.race([starting, early]);
@@ -76,23 +77,28 @@ async function live(init: LifeInit, over: AbortSignal): Promise<number | "reload
   }
 }
 
-async function start({ options, env, log, orders }: LifeInit): Promise<Sidecar> {
+/** Files are followed until the signal is aborted. */
+async function start(init: LifeInit, watched: AbortSignal): Promise<Sidecar> {
+  const { options, env, log, orders } = init;
   for (const warning of options.warnings) log.warn(warning);
   log.info(`Starting Weft ${version} -- Node ${process.version}, pid ${process.pid}, app ${options.appId}`);
   const configuration = await loadConfiguration(
     options.resources.configFiles,
     configurationEnv(options, env),
   );
-  const resources = await loadResources(options.resources.directories, { appId: options.appId, env });
+  const memory: FileMemory = new Map();
+  const { directories } = options.resources;
+  const resources = await loadResources(directories, { appId: options.appId, env }, memory);
   for (const problem of [...configuration.problems, ...resources.problems]) log.warn(formatProblem(problem));
   for (const warning of notEnforced(configuration, resources)) log.warn(warning);
   const { apiLogging } = configuration;
-  return startSidecar({
+  const features = enabledFeatures(configuration);
+  const sidecar = await startSidecar({
     options,
     resources,
     configuration,
     apiLogging: { ...apiLogging, enabled: options.api.apiLogging ?? apiLogging.enabled },
-    features: enabledFeatures(configuration),
+    features,
     log,
     env,
     onShutdownRequest: (force) => {
@@ -100,6 +106,19 @@ async function start({ options, env, log, orders }: LifeInit): Promise<Sidecar> 
       orders.give(force ? { kind: "force", text } : { kind: "end", by: "api", text });
     },
   });
+  if (features.includes("HotReload")) {
+    const files = await followFiles({
+      ...init,
+      configuration,
+      resources,
+      memory,
+      update: sidecar.update,
+      restart: (why) => orders.give({ kind: "reload", text: why }),
+    });
+    if (watched.aborted) files.close();
+    else watched.addEventListener("abort", () => files.close(), { once: true });
+  }
+  return sidecar;
 }
 
 /** Nothing is served yet, so there is nothing to wait for. */

@@ -14,6 +14,7 @@ import { openLog } from "./telemetry/log.ts";
 import { systemClock } from "../mesh/index.ts";
 import { version } from "./version.ts";
 import { waitForSidecar } from "./wait.ts";
+import { textOf } from "./lib/thrown.ts";
 
 /** Runs until the sidecar ends; resolves with the exit code. */
 async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
@@ -60,10 +61,6 @@ async function run(flags: Flags, env: NodeJS.ProcessEnv): Promise<number> {
     orders.close();
     close();
   }
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 nameProcess(process.argv0);

@@ -10,6 +10,7 @@ import { type Apis, openApis } from "./apis.ts";
 import type { AppChannel } from "./app/channel.ts";
 import { type AppConfig, askForConfig, emptyAppConfig } from "./app/config.ts";
 import { appAddress } from "./app/open.ts";
+import { createChanges } from "./changes.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
 import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
@@ -41,6 +42,8 @@ export type Sidecar = {
   readonly health: Health;
   /** Rejects when what serves or watches the app breaks; without that there is nothing to wait for. */
   readonly running: Promise<void>;
+  /** Hot reload: follows changed components and subscriptions. Never rejects; calls must not overlap. */
+  update(resources: LoadedResources): Promise<void>;
   /** Ends deliveries to the app and healthz; calls both ways and the APIs go on. Before `stop`, not after it. */
   hold(graceMs: number): Promise<void>;
   /** Resolves when the app falls ill by its health checks (or already is); never without them. */
@@ -81,12 +84,13 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const host: BlockHost = { ...foundation, ...shared };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
+  const changes = createChanges({ components, blocks, resources, log, stopping: stopping.signal });
   const metadata = new Metadata({
     options,
     version: daprVersion,
     features: init.features,
     components: () => components.list(),
-    others: resources.others,
+    others: () => changes.resources().others,
     resiliencies: resources.resiliencies,
     appUp: () => health.isReady("app"),
     parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
@@ -116,7 +120,8 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   });
   const running = follow(app, serving, stopping.signal, initialized);
 
-  return describeSidecar({ apis, health, running, serving, app, clock, stopping, opened });
+  const { update } = changes;
+  return describeSidecar({ apis, health, running, serving, update, app, clock, stopping, opened });
 }
 
 type Parts = {
@@ -124,6 +129,7 @@ type Parts = {
   readonly health: Health;
   readonly running: Promise<void>;
   readonly serving: Serving;
+  readonly update: Sidecar["update"];
   readonly app: AppChannel;
   readonly clock: Clock;
   readonly stopping: AbortController;
@@ -131,12 +137,14 @@ type Parts = {
 };
 
 /** The running sidecar and the way it ends. */
-function describeSidecar({ apis, health, running, serving, app, clock, stopping, opened }: Parts): Sidecar {
+function describeSidecar(parts: Parts): Sidecar {
+  const { apis, health, running, serving, update, app, clock, stopping, opened } = parts;
   return {
     httpPort: apis.httpPort,
     grpcPort: apis.grpcPort,
     health,
     running,
+    update,
     async hold(graceMs) {
       health.set("security-provider", false);
       await serving.hold(graceMs);

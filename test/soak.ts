@@ -1,16 +1,22 @@
 /**
  * `npm run soak -- --minutes N`: three sidecars under load while nats-server and sidecars are killed and frozen at
  * random (the seed is printed). At the end every acknowledged publish was handled, every acknowledged save is there,
- * and counters kept by compare-and-set are exact. Ends with "N passed, N failed" and exit code 1 when one failed.
+ * and counters kept by compare-and-set are exact. Before that, components are added, changed and removed in `--cycles`
+ * rounds (200) while others are called: no such call fails, no handle or memory is left behind.
+ * Ends with "N passed, N failed" and exit code 1 when one failed.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { eventually, startApp, startNats, startSidecar } from "./kit/index.ts";
 import type { Sidecar } from "./kit/index.ts";
 import { nativeComponents } from "./kit/native-components.ts";
+import { reloadCycles } from "./soak/reload-cycles.ts";
 import { seededRandom } from "./soak/random.ts";
 import { counting, type CounterResult } from "./soak/counters.ts";
 import { publishing } from "./soak/publishing.ts";
+
+/** Resident memory that garbage may take more at one moment than at another, MB. */
+const maxGrowthMb = 100;
 
 const components = `${nativeComponents}---
 apiVersion: dapr.io/v2alpha1
@@ -23,6 +29,7 @@ spec: { pubsubname: pubsub, topic: soak, routes: { default: /soak } }
 const { values } = parseArgs({
   options: {
     minutes: { type: "string", default: "5" },
+    cycles: { type: "string", default: "200" },
     seed: { type: "string", default: String(Date.now() % 1e6) },
   },
 });
@@ -30,6 +37,8 @@ const random = seededRandom(Number(values.seed));
 console.log(`soak: ${values.minutes} min, seed ${values.seed}`);
 
 await using nats = await startNats();
+const reloads = await reloadCycles(nats, Number(values.cycles));
+console.log(`reload: ${JSON.stringify(reloads)}`);
 const seen = new Map<number, number>();
 await using app = await startApp({
   routes: {
@@ -115,6 +124,8 @@ function report(
   );
   const checks = [
     missing.length === 0 && acked.length > 0,
+    reloads.failures.length === 0,
+    reloads.handles[1] <= reloads.handles[0] + 5 && reloads.memoryMb[1] <= reloads.memoryMb[0] + maxGrowthMb,
     counters.value >= counters.acked &&
       counters.value <= counters.acked + counters.unknown &&
       counters.acked > 0,

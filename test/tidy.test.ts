@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { missingEntries, readLock } from "../scripts/complete-lock.ts";
-import { generatedFiles } from "../scripts/gen.ts";
+import { generatedFiles, stalePages } from "../scripts/gen.ts";
 import { arrowFailures, unreachable } from "../scripts/tidy/arrows.ts";
 import {
   anyFailures,
@@ -85,6 +85,7 @@ describe("generated files", () => {
       const present = files.includes(path) ? readText(root, path) : "";
       if (present !== text) expectNone([`${path}:1 is not current. Fix: npm run gen`]);
     }
+    expectNone((await stalePages()).map((path) => `${path}:1 belongs to no component. Fix: npm run gen`));
   });
 
   it("of proto are what proto/generate.ts writes", () => {

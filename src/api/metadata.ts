@@ -19,7 +19,7 @@ export type MetadataSource = {
   readonly features: readonly string[];
   readonly components: () => readonly OpenComponent[];
   /** Resources that are listed by name only. */
-  readonly others: readonly GenericResource[];
+  readonly others: () => readonly GenericResource[];
   readonly resiliencies: readonly { readonly name: string }[];
   /** The app accepts connections, or there is none. */
   readonly appUp: () => boolean;
@@ -54,7 +54,8 @@ export class Metadata {
 
   /** The document of GET /v1.0/metadata; members in the contract's order, empty ones left out. */
   document(): Readonly<Record<string, unknown>> {
-    const { options, version, features, others, parts, appUp } = this.#source;
+    const { options, version, features, parts, appUp } = this.#source;
+    const others = this.#source.others();
     const { subscriptions, httpEndpoints, ...otherParts } = parts();
     return withoutEmpty({
       id: options.appId,

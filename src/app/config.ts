@@ -7,6 +7,7 @@ import { parseGoDuration } from "../lib/duration.ts";
 import { jsonFields } from "../lib/json-fields.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { AppChannel } from "./channel.ts";
+import { textOf } from "../lib/thrown.ts";
 
 /** How the instances of an actor type live. */
 export type ActorSettings = {
@@ -56,7 +57,7 @@ export async function askForConfig(parts: AskConfigParts): Promise<AppConfig> {
     if (status === 200) return readAppConfig(body.toString(), parts);
     log.debug(`the app answered GET /dapr/config with status ${status}: it hosts no actors`);
   } catch (error) {
-    log.warn(`the app's answer to GET /dapr/config cannot be used: ${reasonOf(error)}`);
+    log.warn(`the app's answer to GET /dapr/config cannot be used: ${textOf(error)}`);
   } finally {
     timer.cancel();
   }
@@ -109,7 +110,7 @@ function readSettings(
       return parseGoDuration(text);
     } catch (error) {
       const then = broken === "refuse" ? "none of its actor types is hosted" : "the default is used";
-      parts.log.warn(`"${name}" of ${what}: ${reasonOf(error)}; ${then}`);
+      parts.log.warn(`"${name}" of ${what}: ${textOf(error)}; ${then}`);
       return broken === "refuse" ? undefined : standard;
     }
   };
@@ -154,8 +155,4 @@ function bool(value: unknown, what: string): boolean {
   if (typeof value !== "boolean")
     throw new Error(`${what} must be true or false, but is of type ${typeof value}`);
   return value;
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -142,6 +142,7 @@ class Exchange {
   #fail(error: GrpcStatusError): void {
     this.#settle(() => this.#reject(error));
     if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
+    this.#stream.destroy();
   }
 
   #settle(answer: () => void): void {

@@ -2,14 +2,14 @@
  * One proxied call to the app: the bytes of both directions, headers and trailers pass through, and every end becomes a
  * status. No message is decoded. Whatever the app makes of the call is an answer, also that it cannot be reached.
  */
-import { type ClientHttp2Stream, constants, type Http2Session, type IncomingHttpHeaders } from "node:http2";
+import type { ClientHttp2Stream, Http2Session, IncomingHttpHeaders } from "node:http2";
 import { BodyQueue, type BodyStream, type MeshRequest, type MeshResponse } from "../../mesh/index.ts";
 import { GrpcCode } from "../api/errors.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { FrameScan } from "../lib/grpc-scan.ts";
 import { relayedPairs, sendablePairs, statusCodeOf, statusPairs, trailerPairs } from "../lib/grpc-wire.ts";
 import type { GrpcAppClient } from "./grpc.ts";
-import { abortStatus, asStatus, endWithoutStatus, httpStatusError } from "./grpc-ends.ts";
+import { abortStatus, asStatus, endWithoutStatus, httpStatusError, RefusedError } from "./grpc-ends.ts";
 
 /** The app's stream is paused above this, bytes; two reads. */
 const highWaterBytes = 128 * 1024;
@@ -25,7 +25,23 @@ export async function relayToApp(
   request: MeshRequest,
   signal: AbortSignal,
 ): Promise<MeshResponse> {
-  const { path, headers, body } = request;
+  // A call that the app surely did not begin is made once more, when all of it is still there.
+  const repeatable = request.body instanceof Uint8Array;
+  try {
+    return await relayOnce(client, request, signal, repeatable);
+  } catch (error) {
+    if (!repeatable || signal.aborted || !(error instanceof RefusedError)) throw error;
+    return relayOnce(client, request, signal, false);
+  }
+}
+
+/** With `refusable`, rejects with RefusedError in place of answering Unavailable. */
+async function relayOnce(
+  client: GrpcAppClient,
+  { path, headers, body }: MeshRequest,
+  signal: AbortSignal,
+  refusable: boolean,
+): Promise<MeshResponse> {
   const reset = new AbortController();
   const abort = (): void => reset.abort(signal.reason);
   if (signal.aborted) abort();
@@ -41,7 +57,7 @@ export async function relayToApp(
   } finally {
     signal.removeEventListener("abort", abort);
   }
-  return new Relay(stream, client.maxMessageBytes, signal, reset).run(body);
+  return new Relay(stream, client.maxMessageBytes, signal, reset, refusable).run(body);
 }
 
 /** What a sidecar without an app answers. */
@@ -59,6 +75,7 @@ class Relay {
   readonly #session: Http2Session | undefined;
   readonly #signal: AbortSignal;
   readonly #reset: AbortController;
+  readonly #refusable: boolean;
   readonly #sent: FrameScan;
   readonly #received: FrameScan;
   readonly #answer = Promise.withResolvers<MeshResponse>();
@@ -79,11 +96,13 @@ class Relay {
     maxMessageBytes: number,
     signal: AbortSignal,
     reset: AbortController,
+    refusable: boolean,
   ) {
     this.#stream = stream;
     this.#session = stream.session;
     this.#signal = signal;
     this.#reset = reset;
+    this.#refusable = refusable;
     this.#sent = new FrameScan(maxMessageBytes);
     this.#received = new FrameScan(maxMessageBytes);
     this.#body = new BodyQueue({
@@ -164,9 +183,10 @@ class Relay {
     this.#body.push(chunk);
     if (this.#body.bufferedBytes >= highWaterBytes) this.#stream.pause();
     if (this.#answered || this.#waiting) return;
-    // An answer of one message has its trailers in the same packet: what is there after this turn makes it whole.
+    // An answer of one message has its trailers in the same packet, or of servers on node in the next one: what is
+    // there after two turns makes it whole.
     this.#waiting = true;
-    setImmediate(() => this.#begin());
+    setImmediate(() => setImmediate(() => this.#begin()));
   }
 
   /** The rest of the answer takes its time. */
@@ -185,7 +205,11 @@ class Relay {
   }
 
   #fail(status: GrpcStatusError): void {
-    if (!this.#over) this.#finish(statusPairs(status.code, status.message, status.details));
+    if (this.#over) return;
+    if (this.#refusable && status instanceof RefusedError) {
+      this.#answer.reject(status);
+      this.#end(true);
+    } else this.#finish(statusPairs(status.code, status.message, status.details));
   }
 
   #finish(trailers: readonly string[]): void {
@@ -211,10 +235,9 @@ class Relay {
     this.#over = true;
     this.#signal.removeEventListener("abort", this.#onAbort);
     if (!(this.#request instanceof Uint8Array)) this.#request.cancel(new Error("the call is over"));
-    const stream = this.#stream;
-    if (cancelled) this.#reset.abort();
-    // An app that has answered need not read the rest of the request.
-    else if (!stream.closed && !stream.writableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+    // An app that has answered need not read the rest of the request. Node keeps a stream with something unsent for
+    // ever, although the app has closed it.
+    if (cancelled || !this.#stream.writableFinished) this.#reset.abort();
   }
 }
 

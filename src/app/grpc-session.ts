@@ -13,6 +13,7 @@ import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import type { Clock } from "../../mesh/index.ts";
 import { GrpcCode } from "../api/errors.ts";
+import { UnsentBytes } from "../lib/http2-unsent.ts";
 import type { Log } from "../telemetry/log.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { netErrorText } from "./net-error.ts";
@@ -44,6 +45,7 @@ export class GrpcSessions {
   readonly #log: Log;
   /** Open streams by session. */
   readonly #sessions = new Map<ClientHttp2Session, number>();
+  readonly #unsent = new UnsentBytes();
   #dialling: Promise<void> | undefined;
   #closed = false;
 
@@ -81,6 +83,7 @@ export class GrpcSessions {
   track(session: ClientHttp2Session, stream: ClientHttp2Stream): void {
     this.#sessions.set(session, (this.#sessions.get(session) ?? 0) + 1);
     stream.once("close", () => {
+      if (this.#unsent.isTooMuch(session, stream)) this.retire(session);
       const streams = this.#sessions.get(session);
       if (streams === undefined) return;
       this.#sessions.set(session, streams - 1);

@@ -4,6 +4,7 @@
  */
 import type { Dispatcher } from "undici";
 import { BodyQueue, type BodyStream, type Clock, type Timer } from "../../mesh/index.ts";
+import { asError } from "../lib/thrown.ts";
 
 /** Largest answer that may be whole, bytes, where a stream would do; about what fits in the fewest mesh messages. */
 const wholeBytes = 256 * 1024;
@@ -164,8 +165,4 @@ function textHeaders(raw: Dispatcher.DispatchController["rawHeaders"]): string[]
     );
   }
   return raw.map((item) => (typeof item === "string" ? item : item.toString("latin1")));
-}
-
-function asError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new Error(String(reason));
 }

@@ -8,6 +8,7 @@ import { connect as connectTls } from "node:tls";
 import { BodyQueue, type BodyStream, type MeshResponse } from "../../mesh/index.ts";
 import { forwardResponseHeaders } from "./headers.ts";
 import type { HttpAppOptions } from "./http.ts";
+import { asError } from "../lib/thrown.ts";
 
 /** The app's socket is paused above this, bytes. */
 const highWaterBytes = 128 * 1024;
@@ -166,8 +167,4 @@ function timeoutError(): Error {
   const error: NodeJS.ErrnoException = new Error("i/o timeout");
   error.code = "ETIMEDOUT";
   return error;
-}
-
-function asError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new Error(String(reason));
 }

@@ -1,4 +1,5 @@
 /** What ends a command: the text for the user and the exit code. */
+export { textOf } from "../lib/thrown.ts";
 
 /** Exit codes, as of the Dapr CLI. */
 export const exitCodes = { ok: 0, failure: 1, usage: 255 } as const;
@@ -12,9 +13,4 @@ export class CliError extends Error {
     super(message, options);
     this.exitCode = exitCode;
   }
-}
-
-/** The text of anything thrown. */
-export function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

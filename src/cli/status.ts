@@ -70,8 +70,16 @@ function toTable(
     String(it.pid),
     ageText(ageSeconds(it.startedAtMs, nowMs)),
     it.version,
+    stateOf(it),
   ]);
-  return `${head}\n\n${alignColumns([["NAMESPACE", "APP ID", "INSTANCE", "HOST", "PID", "AGE", "VERSION"], ...rows])}`;
+  const names = ["NAMESPACE", "APP ID", "INSTANCE", "HOST", "PID", "AGE", "VERSION", "STATE"];
+  return `${head}\n\n${alignColumns([names, ...rows])}`;
+}
+
+/** Whether calls reach its app, and why not. */
+function stateOf({ unready }: PresenceEntry): string {
+  if (unready === undefined) return "ready";
+  return unready.state === "ill" ? "app ill" : "app not up";
 }
 
 function alignColumns(rows: readonly (readonly string[])[]): string {

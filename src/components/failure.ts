@@ -4,6 +4,7 @@
  */
 import { componentLabel, MetadataError, type ComponentResource } from "../config/kinds/component.ts";
 import { formatPlace } from "../config/problem.ts";
+import { textOf } from "../lib/thrown.ts";
 
 /** Why it failed, as the metric `runtime_component_init_fail_total` counts it. */
 export type FailureReason = "creation" | "init";
@@ -46,7 +47,9 @@ export class ComponentFailure extends Error {
   static init(resource: ComponentResource, thrown: unknown): ComponentFailure {
     if (thrown instanceof ComponentFailure) return thrown;
     const field = thrown instanceof MetadataError ? thrown.field : undefined;
-    const text = `${textOf(thrown)} (${placeOf(resource, field)})`;
+    const said = textOf(thrown);
+    // Blocks that refuse a component name the place themselves.
+    const text = said.includes(`${resource.origin.file}:`) ? said : `${said} (${placeOf(resource, field)})`;
     return ComponentFailure.#nested(resource, "INIT_COMPONENT_FAILURE", text, ["init"], thrown);
   }
 
@@ -78,8 +81,4 @@ export class ComponentFailure extends Error {
 export function placeOf(resource: ComponentResource, field?: string): string {
   const item = resource.metadata.find(({ name }) => name.toLowerCase() === field?.toLowerCase());
   return formatPlace(item?.origin ?? resource.origin);
-}
-
-function textOf(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : String(thrown);
 }

@@ -32,6 +32,8 @@ export type LoadInit = {
   readonly clock: Clock;
   readonly log: Log;
   readonly env: NodeJS.ProcessEnv;
+  /** Component types; all of this build when not given. */
+  readonly entries?: readonly ComponentEntry[];
   /** `spec.wasm.strictSandbox` of the Configuration. */
   readonly strictWasm?: boolean;
   /** A secret store by component name. */
@@ -52,7 +54,7 @@ type Telling = { readonly capabilities?: readonly string[] };
 /** Rejects with ComponentFailure; then nothing stays open. */
 export async function loadComponent(resource: ComponentResource, init: LoadInit): Promise<LoadOutcome> {
   try {
-    const entry = findEntry(resource);
+    const entry = findEntry(resource, init.entries ?? componentEntries);
     const file = await entry.load();
     checkVersion(resource, file);
     return await withTimeout(resource, init, (signal) => openFile(resource, file, init, signal));
@@ -93,7 +95,7 @@ async function openFile(
   return { component: { resource, file, port, capabilities, properties } };
 }
 
-function findEntry(resource: ComponentResource): ComponentEntry {
+function findEntry(resource: ComponentResource, entries: readonly ComponentEntry[]): ComponentEntry {
   const type = resource.type.toLowerCase();
   const category = findCategory(resource.type);
   if (category === undefined) {
@@ -101,9 +103,9 @@ function findEntry(resource: ComponentResource): ComponentEntry {
     const start = `a type starts with ${categoryNames.join(", ")}`;
     throw ComponentFailure.incorrectType(resource, guess === undefined ? start : `did you mean ${guess}?`);
   }
-  const entry = componentEntries.find((candidate) => candidate.type === type);
+  const entry = entries.find((candidate) => candidate.type === type);
   if (entry !== undefined) return entry;
-  const known = componentEntries.map((candidate) => candidate.type);
+  const known = entries.map((candidate) => candidate.type);
   const guess = nearest(type, known);
   const remedy = guess === undefined ? `known types: ${known.join(", ")}` : `did you mean ${guess}?`;
   const text = `couldn't find ${category.word} ${type}/${resource.version || "v1"}`;

@@ -2,49 +2,42 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import { manualClock } from "../../test/contract/manual-clock.ts";
 import { silentLog } from "../../test/contract/silent-log.ts";
 import type { ComponentResource } from "../config/kinds/component.ts";
+import type { ComponentFile } from "./component.ts";
+import type { ComponentEntry } from "./index.gen.ts";
 import { noMetrics } from "../telemetry/metrics.ts";
 import { openComponents, type ComponentsInit } from "./open.ts";
 
 type Port = { close(): Promise<void> };
 
-/** How the component types of this test open: one of state, one of secrets. */
-const hoisted = vi.hoisted(() => ({
-  open: (_context?: unknown): Promise<unknown> => Promise.reject(new Error("unset")),
-}));
+/** How the state component of this test opens. */
+let openState: (context?: unknown) => Promise<unknown>;
 
-vi.mock("./index.gen.ts", () => ({
-  componentEntries: [
-    {
-      type: "secretstores.fake",
-      load: () =>
-        Promise.resolve({
-          type: "secretstores.fake",
-          versions: ["v1"],
-          metadataSchema: { answer: { kind: "string", description: "What every secret holds." } },
-          capabilities: [],
-          open: ({ metadata }: { metadata: { answer: string } }) =>
-            Promise.resolve({
-              get: (name: string) =>
-                name === "broken"
-                  ? Promise.reject(new Error("no access"))
-                  : Promise.resolve({ [name]: metadata.answer }),
-              close: () => Promise.resolve(),
-            }),
-        }),
-    },
-    {
-      type: "state.fake",
-      load: () =>
-        Promise.resolve({
-          type: "state.fake",
-          versions: ["v1"],
-          metadataSchema: { password: { kind: "string", description: "" } },
-          capabilities: ["ETAG"],
-          open: (context: unknown) => hoisted.open(context),
-        }),
-    },
-  ],
-}));
+const entries: readonly ComponentEntry[] = [
+  entry({
+    type: "secretstores.fake",
+    metadataSchema: { answer: { kind: "string", description: "What every secret holds." } },
+    open: ({ metadata }: { metadata: { answer: string } }) =>
+      Promise.resolve({
+        get: (name: string) =>
+          name === "broken"
+            ? Promise.reject(new Error("no access"))
+            : Promise.resolve({ [name]: metadata.answer }),
+        close: () => Promise.resolve(),
+      }),
+  }),
+  entry({
+    type: "state.fake",
+    metadataSchema: { password: { kind: "string", description: "" } },
+    open: (context: unknown) => openState(context),
+  }),
+];
+
+function entry(file: Pick<ComponentFile, "type" | "metadataSchema" | "open">): ComponentEntry {
+  return {
+    type: file.type,
+    load: () => Promise.resolve({ ...file, versions: ["v1"], capabilities: ["ETAG"] }),
+  };
+}
 
 const clock = manualClock();
 let warned: string[];
@@ -52,7 +45,7 @@ let failed: string[];
 beforeEach(() => {
   warned = [];
   failed = [];
-  hoisted.open = () => Promise.resolve({ close: () => Promise.resolve() });
+  openState = () => Promise.resolve({ close: () => Promise.resolve() });
 });
 
 function component(change: Partial<ComponentResource> = {}): ComponentResource {
@@ -85,7 +78,7 @@ function open(
   };
   const options = { appId: "app", namespace: "default" } as ComponentsInit["options"];
   const mesh = undefined as unknown as ComponentsInit["mesh"];
-  const init = { options, resources, mesh, clock, log, metrics: noMetrics, env: {} };
+  const init = { options, resources, mesh, clock, log, metrics: noMetrics, env: {}, entries };
   return openComponents({ ...init, ...(deny === undefined ? {} : { deny }) });
 }
 
@@ -97,7 +90,7 @@ describe("a component that opens after its init timeout", () => {
   async function overrun(): Promise<PromiseWithResolvers<Port>> {
     const opening = Promise.withResolvers<Port>();
     const asked = Promise.withResolvers<void>();
-    hoisted.open = () => {
+    openState = () => {
       asked.resolve();
       return opening.promise;
     };
@@ -133,7 +126,7 @@ describe("a component that opens after its init timeout", () => {
 });
 
 it("a component that throws at once fails the start and leaves no timer", async () => {
-  hoisted.open = () => {
+  openState = () => {
     throw new Error("no");
   };
   await expect(open([component()])).rejects.toThrow("no (store.yaml:3)");
@@ -202,7 +195,7 @@ describe("words of a failure", () => {
   const what = "initialization error occurred for store (state.fake/v1)";
 
   it("of open", async () => {
-    hoisted.open = () => Promise.reject(new Error("no"));
+    openState = () => Promise.reject(new Error("no"));
     const nested = `${failing.init}: ${what}: ${failing.init}: ${what}: no (store.yaml:3)`;
     await expect(open([component()])).rejects.toThrow(`process component store error: ${nested}`);
   });

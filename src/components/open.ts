@@ -1,6 +1,7 @@
 /**
  * Opens the components of the resource files and holds them by category and name: secret stores first, the rest in
- * file order. Which file serves a type comes from the generated list, so nobody pays for a client that is not used.
+ * file order. `apply` makes the set follow changed files while calls run. Which file serves a type comes from the
+ * generated list, so nobody pays for a client that is not used.
  */
 import type { SecretStore } from "../blocks/secrets/port.ts";
 import {
@@ -10,7 +11,9 @@ import {
   type SecretSource,
 } from "../config/kinds/component.ts";
 import type { CountFamily, Metrics } from "../telemetry/metrics.ts";
+import { countCalls } from "./calls.ts";
 import { categoryOf } from "./categories.ts";
+import { definitionOf, secretsOf } from "./compare.ts";
 import { ComponentFailure, placeOf } from "./failure.ts";
 import {
   defaultSecretStore,
@@ -34,12 +37,36 @@ export type ComponentsInit = Omit<LoadInit, "secretStore"> & {
   readonly metrics: Metrics;
   /** `spec.components.deny` of the Configuration: `<type>` or `<type>/<version>`; none when not given. */
   readonly deny?: readonly string[];
+  /** `apply` will be used; else calls need not be counted. */
+  readonly reloadable?: boolean;
+};
+
+/** What changed at one name: calls find `now` already; `before` is closed when nobody uses it any more. */
+export type ComponentChange = {
+  /** `state`, `pubsub`, … of both. */
+  readonly category: string;
+  readonly name: string;
+  readonly before: OpenComponent | undefined;
+  readonly now: OpenComponent | undefined;
+};
+
+/** Those who use components, asked and told at each change of `apply`. */
+export type ComponentUsers = {
+  /** Rejects with a readable Error when a component that did open cannot be served. */
+  check(category: string, component: OpenComponent): Promise<void>;
+  /** Resolves when `before` is used for no delivery any more. Never rejects. */
+  changed(change: ComponentChange): Promise<void>;
 };
 
 export type RunningComponents = OpenComponents & {
   list(): readonly OpenComponent[];
   /** For references of resources that are no components. */
   readonly secrets: SecretSource;
+  /**
+   * Makes the set what the resources say: removes, replaces and adds, one at a time. Failures are logged, leave what
+   * works as it is, and are tried again with the next call. Not to be called while it runs.
+   */
+  apply(resources: readonly ComponentResource[], users: ComponentUsers): Promise<void>;
   close(): Promise<void>;
 };
 
@@ -47,7 +74,7 @@ export type RunningComponents = OpenComponents & {
 export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
   const components = new Components(init);
   try {
-    for (const resource of inLoadOrder(init.resources)) await components.add(resource);
+    for (const resource of inLoadOrder(init.resources)) await components.start(resource);
   } catch (error) {
     await components.close();
     throw error;
@@ -62,8 +89,20 @@ function inLoadOrder(resources: readonly ComponentResource[]): readonly Componen
 }
 
 const secretStores = "secretstores";
-/** Longest wait for a secret that is no part of a component, ms. */
+/** Longest wait for a secret that is no part of a component's opening, ms. */
 const secretTimeoutMs = 10_000;
+/** Longest wait for the calls on a component that is no longer there, ms; then it is closed under them. */
+const drainMs = 60_000;
+
+/** A component and what it was opened from. */
+type Held = {
+  readonly component: OpenComponent;
+  readonly definition: string;
+  readonly secrets: string | undefined;
+  idle(): Promise<void>;
+  /** Who still holds its port, as a policy between two tries does, comes to the one that took its place. */
+  redirect(next: unknown): void;
+};
 
 class Components implements RunningComponents {
   readonly secrets: SecretSource;
@@ -75,10 +114,13 @@ class Components implements RunningComponents {
     readonly failed: CountFamily;
   };
   /** In load order. */
-  #opened: readonly OpenComponent[] = [];
+  #held: readonly Held[] = [];
   #byCategory: ReadonlyMap<string, ReadonlyMap<string, OpenComponent>> = new Map();
   /** Waiting for a secret store, by the name of the store. */
   readonly #parked = new Map<ComponentResource, string>();
+  /** Being closed while the set lives on. */
+  readonly #leaving = new Set<Promise<void>>();
+  #closed = false;
 
   constructor(init: ComponentsInit) {
     const { metrics } = init;
@@ -105,7 +147,173 @@ class Components implements RunningComponents {
   }
 
   list(): readonly OpenComponent[] {
-    return this.#opened;
+    return this.#held.map(({ component }) => component);
+  }
+
+  /** Opens a component of the start, and those that waited for it. Rejects when one fails without `ignoreErrors`. */
+  async start(resource: ComponentResource): Promise<void> {
+    if (this.#isDenied(resource)) return;
+    this.#counts.loaded();
+    const ending = "Error processing component, daprd will exit gracefully";
+    try {
+      const held = await this.#open(resource);
+      if (held === undefined) return;
+      this.#hold([...this.#held, held]);
+      this.#init.log.info(`Component loaded: ${componentLabel(resource)}`);
+    } catch (thrown) {
+      const failure = this.#tell(resource, thrown, resource.ignoreErrors ? undefined : ending);
+      if (resource.ignoreErrors) return;
+      throw new Error(failure.message, { cause: thrown });
+    }
+    for (const parked of this.#takeParked(resource)) await this.start(parked);
+  }
+
+  async apply(resources: readonly ComponentResource[], users: ComponentUsers): Promise<void> {
+    this.#parked.clear();
+    const wanted = new Map(inLoadOrder(resources).map((resource) => [resource.name, resource]));
+    for (const held of this.#held)
+      if (!wanted.has(held.component.resource.name)) await this.#swap(held, undefined, users);
+    const stores = [...wanted.values()].filter(({ type }) => categoryOf(type) === secretStores);
+    const rest = [...wanted.values()].filter((resource) => !stores.includes(resource));
+    for (const group of [stores, rest]) {
+      for (const resource of group)
+        if (this.#find(resource) !== undefined) await this.#follow(resource, users);
+      for (const resource of group)
+        if (this.#find(resource) === undefined) await this.#follow(resource, users);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const held = this.#held;
+    this.#hold([]);
+    await Promise.allSettled([...held.map(({ component }) => closePort(component)), ...this.#leaving]);
+  }
+
+  /** Opens, replaces or leaves the component of a resource; one that fails leaves everything as it is. */
+  async #follow(resource: ComponentResource, users: ComponentUsers): Promise<void> {
+    if (this.#closed) return;
+    const before = this.#find(resource);
+    if (before !== undefined && !(await this.#hasChanged(before, resource))) return;
+    if (this.#isDenied(resource)) {
+      if (before !== undefined) await this.#swap(before, undefined, users);
+      return;
+    }
+    if (before === undefined) this.#counts.loaded();
+    let now: Held | undefined;
+    try {
+      now = await this.#open(resource);
+      if (now === undefined) return;
+      await this.#checked(now, users);
+    } catch (thrown) {
+      const state = before === undefined ? "it is not there" : "the one that was there goes on";
+      this.#tell(resource, thrown, `Error processing component, ${state} until its file is changed`);
+      return;
+    }
+    const done = before === undefined ? "loaded" : "updated";
+    this.#init.log.info(`Component ${done}: ${componentLabel(resource)}`);
+    await this.#swap(before, now, users);
+    for (const parked of this.#takeParked(resource)) await this.#follow(parked, users);
+  }
+
+  async #hasChanged(held: Held, resource: ComponentResource): Promise<boolean> {
+    if (held.definition !== definitionOf(resource)) return true;
+    const secrets = await secretsOf(resource, this.#init.options.namespace, this.secrets);
+    return secrets !== undefined && secrets !== held.secrets;
+  }
+
+  /** Closes it again and rejects when a block cannot serve it, or when the set was closed meanwhile. */
+  async #checked({ component }: Held, users: ComponentUsers): Promise<void> {
+    try {
+      if (this.#closed) throw new Error("the sidecar stops");
+      await users.check(categoryOf(component.resource.type), component);
+    } catch (error) {
+      await closePort(component).catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Puts `now` in the place of `before`, either of which may be absent, and lets `before` end behind its users. */
+  async #swap(before: Held | undefined, now: Held | undefined, users: ComponentUsers): Promise<void> {
+    const rest = this.#held.filter((held) => held !== before);
+    this.#hold(now === undefined ? rest : [...rest, now]);
+    for (const change of changesOf(before?.component, now?.component)) await users.changed(change);
+    if (before === undefined) return;
+    if (now === undefined)
+      this.#init.log.info(`Component removed: ${componentLabel(before.component.resource)}`);
+    const leaving = this.#leave(before, now).finally(() => this.#leaving.delete(leaving));
+    this.#leaving.add(leaving);
+  }
+
+  async #leave({ component, idle, redirect }: Held, now: Held | undefined): Promise<void> {
+    const { clock, log } = this.#init;
+    const label = componentLabel(component.resource);
+    const limit = Promise.withResolvers<"overrun">();
+    const timer = clock.setTimeout(() => limit.resolve("overrun"), drainMs);
+    const how = await Promise.race([idle(), limit.promise]);
+    timer.cancel();
+    if (now !== undefined && sameCategory(component, now.component)) redirect(now.component.port);
+    if (how === "overrun")
+      log.warn(`${label}: calls still run ${drainMs} ms after it was removed; it is closed`);
+    try {
+      await closePort(component);
+    } catch (error) {
+      log.warn(`${label}, which was removed, cannot be closed: ${textOf(error)}`);
+    }
+  }
+
+  #find({ name }: ComponentResource): Held | undefined {
+    return this.#held.find((held) => held.component.resource.name === name);
+  }
+
+  /** Those that waited for the component of this resource. */
+  #takeParked(resource: ComponentResource): ComponentResource[] {
+    if (categoryOf(resource.type) !== secretStores) return [];
+    const waiting = [...this.#parked]
+      .filter(([, store]) => store === resource.name)
+      .map(([parked]) => parked);
+    for (const parked of waiting) this.#parked.delete(parked);
+    return waiting;
+  }
+
+  #isDenied(resource: ComponentResource): boolean {
+    if (!isDenied(resource, this.#init.deny ?? [])) return false;
+    this.#init.log.warn(
+      `${placeOf(resource)}: component ${componentLabel(resource)} is not loaded: components.deny of the ` +
+        `Configuration forbids ${resource.version === "" ? "components without a version" : "it"}`,
+    );
+    return true;
+  }
+
+  /** Undefined when it waits for a secret store. Rejects when it cannot be opened. */
+  async #open(resource: ComponentResource): Promise<Held | undefined> {
+    const { log, options, reloadable = false } = this.#init;
+    const { component, waitingFor } = await loadComponent(resource, this.#load);
+    if (component === undefined) {
+      this.#parked.set(resource, waitingFor);
+      log.warn(
+        `${placeOf(resource)}: component ${componentLabel(resource)} waits for secret store ${waitingFor}, ` +
+          "which is not loaded; add that component or correct auth.secretStore",
+      );
+      return undefined;
+    }
+    this.#counts.init(resource.type);
+    const definition = definitionOf(resource);
+    if (!reloadable) return { component, definition, secrets: "", ...uncounted };
+    const secrets = await secretsOf(resource, options.namespace, this.secrets);
+    const { port, idle, redirect } = countCalls(component.port);
+    return { component: { ...component, port }, definition, secrets, idle, redirect };
+  }
+
+  /** Logs and counts a failure that is ignored, or else told with the words of `unless`. */
+  #tell(resource: ComponentResource, thrown: unknown, unless: string | undefined): ComponentFailure {
+    const { log } = this.#init;
+    const failure = ComponentFailure.init(resource, thrown);
+    for (const reason of failure.reasons) this.#counts.failed(resource.type, resource.name, reason);
+    if (failure.detail !== undefined)
+      log.error(`Failed to init component ${componentLabel(resource)}: ${failure.detail}`);
+    log.error(`${unless ?? "Ignoring error processing component"}: ${failure.message}`);
+    return failure;
   }
 
   readonly #readSecret: SecretSource["readSecret"] = async (store, secret, metadata) => {
@@ -121,76 +329,43 @@ class Components implements RunningComponents {
     }
   };
 
-  async close(): Promise<void> {
-    const opened = this.#opened;
-    this.#hold([]);
-    await Promise.allSettled(opened.map((component) => (component.port as Closable).close()));
-  }
-
-  /** Opens a component, and those that waited for it. Rejects when one fails without `ignoreErrors`. */
-  async add(resource: ComponentResource): Promise<void> {
-    if (this.#isDenied(resource)) return;
-    this.#counts.loaded();
-    const opened = await this.#open(resource);
-    if (!opened || categoryOf(resource.type) !== secretStores) return;
-    for (const [parked, store] of this.#parked) {
-      if (store === resource.name && this.#parked.delete(parked)) await this.add(parked);
-    }
-  }
-
-  #isDenied(resource: ComponentResource): boolean {
-    if (!isDenied(resource, this.#init.deny ?? [])) return false;
-    this.#init.log.warn(
-      `${placeOf(resource)}: component ${componentLabel(resource)} is not loaded: components.deny of the ` +
-        `Configuration forbids ${resource.version === "" ? "components without a version" : "it"}`,
-    );
-    return true;
-  }
-
-  /** False when it waits or failed and its failure is ignored. */
-  async #open(resource: ComponentResource): Promise<boolean> {
-    const { log } = this.#init;
-    try {
-      const { component, waitingFor } = await loadComponent(resource, this.#load);
-      if (component === undefined) {
-        this.#parked.set(resource, waitingFor);
-        log.warn(
-          `${placeOf(resource)}: component ${componentLabel(resource)} waits for secret store ${waitingFor}, ` +
-            "which is not loaded; add that component or correct auth.secretStore",
-        );
-        return false;
-      }
-      this.#hold([...this.#opened, component]);
-      this.#counts.init(resource.type);
-      log.info(`Component loaded: ${componentLabel(resource)}`);
-      return true;
-    } catch (thrown) {
-      const failure = ComponentFailure.init(resource, thrown);
-      this.#tell(resource, failure);
-      if (resource.ignoreErrors) return false;
-      throw new Error(failure.message, { cause: thrown });
-    }
-  }
-
-  #tell(resource: ComponentResource, failure: ComponentFailure): void {
-    const { log } = this.#init;
-    for (const reason of failure.reasons) this.#counts.failed(resource.type, resource.name, reason);
-    if (failure.detail !== undefined)
-      log.error(`Failed to init component ${componentLabel(resource)}: ${failure.detail}`);
-    const what = resource.ignoreErrors
-      ? "Ignoring error processing component"
-      : "Error processing component, daprd will exit gracefully";
-    log.error(`${what}: ${failure.message}`);
-  }
-
-  #hold(opened: readonly OpenComponent[]): void {
+  #hold(held: readonly Held[]): void {
     const byCategory = new Map<string, Map<string, OpenComponent>>();
-    for (const component of opened) {
+    for (const { component } of held) {
       const category = categoryOf(component.resource.type);
       const named = byCategory.get(category) ?? new Map<string, OpenComponent>();
       byCategory.set(category, named.set(component.resource.name, component));
     }
-    this.#opened = opened;
+    this.#held = held;
     this.#byCategory = byCategory;
   }
+}
+
+/** One change, or two when the category is another now. */
+function changesOf(before: OpenComponent | undefined, now: OpenComponent | undefined): ComponentChange[] {
+  const categories = [before, now].map((it) => (it === undefined ? undefined : categoryOf(it.resource.type)));
+  const name = (now ?? before)?.resource.name ?? "";
+  return [...new Set(categories)]
+    .filter((category) => category !== undefined)
+    .map((category) => ({
+      category,
+      name,
+      before: categories[0] === category ? before : undefined,
+      now: categories[1] === category ? now : undefined,
+    }));
+}
+
+function sameCategory(one: OpenComponent, other: OpenComponent): boolean {
+  return categoryOf(one.resource.type) === categoryOf(other.resource.type);
+}
+
+const uncounted = { idle: () => Promise.resolve(), redirect: () => {} };
+
+/** Rejects as the port does. */
+async function closePort(component: OpenComponent): Promise<void> {
+  await (component.port as Closable).close();
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -28,6 +28,8 @@ export type Resource =
 export interface ParsedResources {
   readonly resources: readonly Resource[];
   readonly problems: readonly Problem[];
+  /** A document is neither a resource of ours nor whole one of others: the file may be half written. */
+  readonly broken: boolean;
 }
 
 /** API versions by kind. Configurations are read from `--config` and only recognised here. */
@@ -46,16 +48,19 @@ export function parseResources(text: string, file: string): ParsedResources {
   const resources: Resource[] = [];
   const problems: Problem[] = [];
   const control = CONTROL.exec(text);
-  if (control !== null) return { resources, problems: [controlProblem(text, control.index, file)] };
+  if (control !== null)
+    return { resources, problems: [controlProblem(text, control.index, file)], broken: true };
+  let broken = false;
   let first = true;
   for (const document of parseYaml(text)) {
     const list = new ProblemList(file);
     const resource = parseDocument(document, list, first);
     if (document.root !== undefined || document.error !== undefined) first = false;
     if (resource !== undefined) resources.push(resource);
+    else broken ||= document.error !== undefined || !isForeign(document.root);
     problems.push(...list.all);
   }
-  return deepFreeze({ resources, problems });
+  return deepFreeze({ resources, problems, broken });
 }
 
 /** YAML allows none of them, and a file that holds one is usually no text at all. */
@@ -104,6 +109,15 @@ function parseDocument(
     return undefined;
   }
   return { kind, apiVersion, ...header, spec: section.json("spec") };
+}
+
+/** Nothing at all, or a whole manifest of another program. */
+function isForeign(root: YamlDocument["root"]): boolean {
+  if (root === undefined) return true;
+  if (root.kind !== "map") return false;
+  const section = new Section(new ProblemList(""), "", root);
+  const [kind, apiVersion] = [section.text("kind") ?? "", section.text("apiVersion") ?? ""];
+  return kind !== "" && apiVersion !== "" && !KINDS.has(kind) && !apiVersion.startsWith("dapr.io/");
 }
 
 /** Other programs' manifests are passed over silently; what only looks wrong is named. */

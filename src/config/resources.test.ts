@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { formatProblem, loadResources } from "./resources.ts";
+import { type FileMemory, formatProblem, loadResources } from "./resources.ts";
 import { SettingError } from "./setting-error.ts";
 
 const made: string[] = [];
@@ -57,6 +57,7 @@ describe("loadResources", () => {
   it("has nothing without directories", async () => {
     expect(await loadResources([], shop)).toEqual({
       components: [],
+      held: [],
       subscriptions: [],
       httpEndpoints: [],
       resiliencies: [],
@@ -160,5 +161,81 @@ describe("loadResources", () => {
         /^duplicate definition of HTTPEndpoint name e, first in .*a\.yaml:1; no HTTPEndpoint/,
       ),
     ]);
+  });
+});
+
+describe("files that are read again", () => {
+  /** Reads a directory twice: once as it is, once after a change. */
+  async function again(
+    files: Readonly<Record<string, string>>,
+    change: Readonly<Record<string, string | undefined>>,
+  ) {
+    const path = directory(files);
+    const memory: FileMemory = new Map();
+    await loadResources([path], shop, memory);
+    for (const [name, text] of Object.entries(change)) {
+      if (text === undefined) rmSync(join(path, name));
+      else writeFileSync(join(path, name), text);
+    }
+    const { components, problems, held } = await loadResources([path], shop, memory);
+    return {
+      types: components.map(({ name, type }) => `${name} ${type}`),
+      problems: problems.map((problem) => formatProblem(problem).replace(`${path}/`, "")),
+      held: held.map((file) => file.replace(`${path}/`, "")),
+    };
+  }
+  const two = `${component("a")}---\n${component("b")}`;
+  const broken = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: b";
+
+  it("say nothing twice", async () => {
+    const wrong = { "a.yaml": component("a").replace("redis", ""), "b.yaml": broken, "c.txt": "" };
+    expect((await again(wrong, {})).problems).toEqual([]);
+  });
+
+  it("lose what was deleted", async () => {
+    expect(await again({ "a.yaml": two }, { "a.yaml": component("b") })).toEqual({
+      types: ["b state.redis"],
+      problems: [],
+      held: [],
+    });
+    expect((await again({ "a.yaml": two }, { "a.yaml": undefined })).types).toEqual([]);
+  });
+
+  it("keep what stands in a broken document, and take the others", async () => {
+    const changed = `${component("a", { type: "state.nats" })}---\n${broken}`;
+    const { types, problems, held } = await again({ "a.yaml": two }, { "a.yaml": changed });
+    expect([types, held]).toEqual([["a state.nats", "b state.redis"], ["a.yaml"]]);
+    expect(problems).toEqual([
+      expect.stringMatching(/^a\.yaml:.*; meanwhile Component b stays as it was before$/),
+    ]);
+  });
+
+  it.each([
+    [
+      "",
+      /^a\.yaml:1:1: the file is empty, delete it to remove what it held; meanwhile Component a, Component b stays/,
+    ],
+    [
+      "apiVersion: da",
+      /^a\.yaml:1:1: a document has no kind or apiVersion; meanwhile Component a, Component b stays/,
+    ],
+    [
+      "apiVersion: dapr.io/v1alpha1\nkind: Comp",
+      /^a\.yaml:2:1: kind "Comp" is not known.*stays as it was before$/,
+    ],
+    ["\u0000", /control character.*stays as it was before$/],
+  ])("keep everything when they hold %j", async (text, problem) => {
+    const { types, problems, held } = await again({ "a.yaml": two }, { "a.yaml": text });
+    expect([types, held]).toEqual([["a state.redis", "b state.redis"], ["a.yaml"]]);
+    expect(problems).toEqual([expect.stringMatching(problem)]);
+  });
+
+  it("lose what was commented out", async () => {
+    expect((await again({ "a.yaml": two }, { "a.yaml": "# later\n" })).types).toEqual([]);
+  });
+
+  it("take a whole manifest of another program for what it is", async () => {
+    const foreign = "apiVersion: v1\nkind: ConfigMap\n";
+    expect((await again({ "a.yaml": two }, { "a.yaml": foreign })).types).toEqual([]);
   });
 });

@@ -42,6 +42,8 @@ export interface LoadedResources {
   readonly others: readonly GenericResource[];
   /** To log as warnings, see `formatProblem`. */
   readonly problems: readonly Problem[];
+  /** Files that count with what they held before, since they cannot be used as they are. */
+  readonly held: readonly string[];
 }
 
 /** Larger files are refused: no manifest is this long. */
@@ -50,22 +52,88 @@ const MAX_FILES = 10_000;
 const NOT_YAML = "the file is not loaded: the name of a resource file must end in .yaml or .yml";
 
 /**
- * Reads every `.yaml` and `.yml` file in the directories themselves (not in their subdirectories).
+ * What the files held when they were read last, by path. With it files are read again: a file that cannot be read or
+ * understood any more then counts with what it held before, and only changed files have problems.
+ */
+export type FileMemory = Map<string, RememberedFile>;
+
+interface RememberedFile {
+  readonly text: string | undefined;
+  readonly resources: readonly Resource[];
+  /** Some of the resources are of an earlier text. */
+  readonly held: boolean;
+}
+
+/**
+ * Reads every `.yaml` and `.yml` file in the directories themselves (not in their subdirectories). `memory` is brought
+ * up to date.
  * @throws {SettingError} for a directory that cannot be read and for two components of one name.
  */
 export async function loadResources(
   directories: readonly string[],
   audience: Audience,
+  memory: FileMemory = new Map(),
 ): Promise<LoadedResources> {
   const files: ParsedResources[] = [];
+  const seen = new Set<string>();
   for (const directory of directories) {
     for (const name of await listFiles(directory)) {
       const path = join(directory, name);
-      if (/\.ya?ml$/i.test(name)) files.push(await readResources(path));
-      else if (!name.startsWith(".")) files.push(skipped(path, NOT_YAML));
+      seen.add(path);
+      if (/\.ya?ml$/i.test(name)) files.push(await readAgain(path, memory));
+      else if (!name.startsWith(".")) files.push(readOther(path, memory));
     }
   }
-  return selectResources(files, audience);
+  for (const path of memory.keys()) if (!seen.has(path)) memory.delete(path);
+  const held = [...memory].filter(([, file]) => file.held).map(([path]) => path);
+  return Object.freeze({ ...selectResources(files, audience), held: Object.freeze(held) });
+}
+
+/** A resource file, less what was said about it before, plus what it held before and has in a broken form now. */
+async function readAgain(path: string, memory: FileMemory): Promise<ParsedResources> {
+  const before = memory.get(path);
+  const file = await readText(path);
+  if (before !== undefined && before.text === file.text) return unchanged(before);
+  const parsed = file.problem === undefined ? await parseText(file.text, path, before) : failed(file.problem);
+  const held = parsed.broken ? stillHeld(parsed, before) : [];
+  const resources = [...parsed.resources, ...held];
+  memory.set(path, { text: file.text, resources, held: held.length > 0 });
+  if (held.length === 0) return { ...parsed, resources };
+  const names = held.map(({ kind, name }) => `${kind} ${name}`).join(", ");
+  const [first = problemOf(path, "a document has no kind or apiVersion"), ...rest] = parsed.problems;
+  const message = `${first.message}; meanwhile ${names} stays as it was before`;
+  return { ...parsed, resources, problems: [{ ...first, message }, ...rest] };
+}
+
+function unchanged({ resources }: RememberedFile): ParsedResources {
+  return { resources, problems: [], broken: false };
+}
+
+/** What a file held before and holds no more. */
+function stillHeld(parsed: ParsedResources, before: RememberedFile | undefined): readonly Resource[] {
+  const keyOf = ({ kind, name }: Resource): string => JSON.stringify([kind, name]);
+  const now = new Set(parsed.resources.map(keyOf));
+  return (before?.resources ?? []).filter((resource) => !now.has(keyOf(resource)));
+}
+
+/** A file that is emptied is about to be written, or was emptied by mistake: to take it away it is deleted. */
+async function parseText(
+  text: string,
+  path: string,
+  before: RememberedFile | undefined,
+): Promise<ParsedResources> {
+  if (before !== undefined && before.resources.length > 0 && text.trim() === "") {
+    return failed(problemOf(path, "the file is empty, delete it to remove what it held"));
+  }
+  const { parseResources } = await import("./parse-resources.ts");
+  return parseResources(text, path);
+}
+
+function readOther(path: string, memory: FileMemory): ParsedResources {
+  const before = memory.get(path);
+  if (before !== undefined) return unchanged(before);
+  memory.set(path, { text: undefined, resources: [], held: false });
+  return failed(problemOf(path, NOT_YAML));
 }
 
 /**
@@ -114,6 +182,7 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
     resiliencies: Object.freeze(resiliencies),
     others: Object.freeze(others),
     problems: Object.freeze([...files.flatMap((file) => file.problems), ...repeated]),
+    held: Object.freeze([]),
   });
 }
 
@@ -176,21 +245,28 @@ async function listFiles(directory: string): Promise<readonly string[]> {
   }
 }
 
-async function readResources(path: string): Promise<ParsedResources> {
+type FileText =
+  | { readonly text: string; readonly problem?: undefined }
+  | { readonly text?: undefined; readonly problem: Problem };
+
+async function readText(path: string): Promise<FileText> {
   let bytes: Buffer;
   try {
     bytes = await readFile(path);
   } catch (error) {
-    return skipped(path, `the file cannot be read: ${reasonOf(error)}`);
+    return { problem: problemOf(path, `the file cannot be read: ${reasonOf(error)}`) };
   }
   if (bytes.length > MAX_FILE_BYTES)
-    return skipped(path, `the file is larger than ${MAX_FILE_BYTES} bytes, split it`);
-  const { parseResources } = await import("./parse-resources.ts");
-  return parseResources(bytes.toString(), path);
+    return { problem: problemOf(path, `the file is larger than ${MAX_FILE_BYTES} bytes, split it`) };
+  return { text: bytes.toString() };
 }
 
-function skipped(file: string, message: string): ParsedResources {
-  return { resources: [], problems: [{ severity: "error", file, line: 1, column: 1, message }] };
+function failed(problem: Problem): ParsedResources {
+  return { resources: [], problems: [problem], broken: true };
+}
+
+function problemOf(file: string, message: string): Problem {
+  return { severity: "error", file, line: 1, column: 1, message };
 }
 
 /** The words of the operating system, as Go gives them. */

@@ -4,6 +4,7 @@
  */
 import {
   constants,
+  type Http2Session,
   type IncomingHttpHeaders,
   type OutgoingHttpHeaders,
   type ServerHttp2Stream,
@@ -49,6 +50,8 @@ export type GrpcStatus = {
 export type CallHost = {
   readonly maxMessageBytes: number;
   readonly clock: Clock;
+  /** Called once per call, when its stream has closed; its status may have been known long before. */
+  closed(stream: ServerHttp2Stream, session: Http2Session): void;
   /** Called once per call, when its status is known (sent, or Canceled because the client went away). */
   ended(call: ServerCall, code: number, message: string): void;
 };
@@ -89,7 +92,11 @@ export class ServerCall implements GrpcCall {
     this.startMs = host.clock.monotonicMs();
     // A reset by the client is an ordinary end of a call; `close` follows and does the work.
     stream.on("error", ignore);
-    stream.once("close", () => this.#closed());
+    const { session } = stream;
+    stream.once("close", () => {
+      if (session !== undefined) host.closed(stream, session);
+      this.#closed();
+    });
   }
 
   get metadata(): GrpcMetadata {

@@ -110,7 +110,7 @@ class RequestBody {
       else this.#complete();
     });
     stream.once("close", () => {
-      this.#queue.fail(new GrpcStatusError(GrpcCode.Canceled, "context canceled"));
+      if (!this.#queue.ended) this.#queue.fail(new GrpcStatusError(GrpcCode.Canceled, "context canceled"));
       this.#wake();
     });
   }

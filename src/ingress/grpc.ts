@@ -18,6 +18,7 @@ import type { GrpcProxy } from "../api/grpc.ts";
 import { grpcErrorOfHttp } from "../api/status.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { encodeBinary, GrpcWireError, isGrpcContentType } from "../lib/grpc-wire.ts";
+import { UnsentBytes } from "../lib/http2-unsent.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { type CallHost, type GrpcStatus, ServerCall, statusError } from "./grpc-call.ts";
@@ -121,9 +122,14 @@ class GrpcIngress {
     const sizes = ["grpc_server_method"];
     const received = metrics.size("grpc_io_server_received_bytes_per_rpc", "Size of requests, bytes.", sizes);
     const sent = metrics.size("grpc_io_server_sent_bytes_per_rpc", "Size of answers, bytes.", sizes);
+    const unsent = new UnsentBytes();
     this.#host = {
       maxMessageBytes,
       clock,
+      closed: (stream, session) => {
+        // The client is asked for a new connection; what runs on this one goes on.
+        if (unsent.isTooMuch(session, stream) && !session.closed) session.close();
+      },
       ended: (call, code, message) => {
         this.#calls.delete(call);
         options.tracing?.end(call, code, message);

@@ -20,7 +20,7 @@ import { sendHttp1, sendHttp2 } from "./http-reply.ts";
 import type { HttpIngress } from "./http-steps.ts";
 import { Http2Call } from "./http2-call.ts";
 import { listenOn, type ListenTarget } from "./listen.ts";
-import { withKnownVerb } from "./unknown-verb.ts";
+import { type ClientError, mended } from "./request-line.ts";
 import { isWebSocketUpgrade, WebSocketCall } from "./websocket.ts";
 
 /** Time for a client to send its header, ms (Dapr's). */
@@ -31,6 +31,8 @@ const checkEveryMs = 2_000;
 const keepAliveMs = 120_000;
 /** A client that still sends its body after the answer may go on this long before it is cut off, ms. */
 const lingerMs = 2_000;
+/** How often connections that got idle during the stop are closed, ms. */
+const closeIdleEveryMs = 50;
 /** Slack over the read buffer that Go's server grants, bytes. */
 const headerSlackBytes = 4_096;
 /** Above this node itself resets an HTTP/2 request; between it and the limit the client gets its 431. */
@@ -53,8 +55,6 @@ export type HttpSocketsOptions = {
 /** node's own listener: gives a connection to a new parser. */
 type ToParser = (this: Server, socket: Duplex) => void;
 
-type ClientError = NodeJS.ErrnoException & { readonly rawPacket?: Buffer };
-
 export class HttpSockets {
   readonly #options: HttpSocketsOptions;
   readonly #maxHeaderBytes: number;
@@ -63,9 +63,10 @@ export class HttpSockets {
   /** Connections that have not said yet what they speak. */
   readonly #undecided = new Set<Socket>();
   readonly #webSockets = new Set<Duplex>();
-  /** Connections that go on under another parser (unknown-verb.ts). */
+  /** Connections that go on under another parser (request-line.ts). */
   readonly #takenOver = new WeakSet<Duplex>();
   readonly #http2: Http2Server | undefined;
+  #closing = false;
 
   constructor(options: HttpSocketsOptions) {
     this.#options = options;
@@ -83,10 +84,14 @@ export class HttpSockets {
 
   /** Stops accepting, waits for requests in flight up to `graceMs`, then closes the rest. */
   async close(graceMs: number): Promise<void> {
+    this.#closing = true;
     const closed = this.#servers.map(
       (server) => new Promise<void>((resolve) => server.close(() => resolve())),
     );
-    for (const server of this.#servers) server.closeIdleConnections();
+    const closeIdle = (): void => this.#servers.forEach((server) => server.closeIdleConnections());
+    closeIdle();
+    // A connection whose answer was on its way gets idle later, and would be kept for its next request.
+    const idle = this.#options.clock.setInterval(closeIdle, closeIdleEveryMs);
     for (const session of this.#sessions) session.close();
     for (const socket of this.#undecided) socket.destroy();
     for (const socket of this.#webSockets) socket.end();
@@ -97,6 +102,7 @@ export class HttpSockets {
     }, graceMs);
     await Promise.all(closed);
     limit.cancel();
+    idle.cancel();
   }
 
   #createHttp1(): Server {
@@ -109,6 +115,8 @@ export class HttpSockets {
       joinDuplicateHeaders: true,
       shouldUpgradeCallback: (request) => this.#asksForH2c(request) || isWebSocketUpgrade(request),
     });
+    // The size limit bounds their number; node's own limit of 1,000 would be another.
+    server.maxHeadersCount = 0;
     const answer = (request: IncomingMessage, response: ServerResponse): void =>
       this.#answerHttp1(request, response);
     server.on("request", answer);
@@ -121,20 +129,20 @@ export class HttpSockets {
     });
     const [toHttp1] = server.listeners("connection") as ToParser[];
     server.on("clientError", (error: ClientError, socket: Duplex) =>
-      this.#onBadRequest(error, socket, (renamed) => toHttp1!.call(server, renamed)),
+      this.#onBadRequest(error, socket, (next) => toHttp1!.call(server, next)),
     );
     if (this.#http2 !== undefined) this.#sniff(server, this.#http2, toHttp1!);
     return server;
   }
 
-  /** A verb that node does not know is no bad request; everything else is. */
+  /** What Go's parser takes is no bad request. */
   #onBadRequest(error: ClientError, socket: Duplex, parse: (socket: Duplex) => void): void {
     // The parser that was left behind may still complain, e.g. about its time.
     if (this.#takenOver.has(socket)) return;
-    const renamed = error.code === "HPE_INVALID_METHOD" ? withKnownVerb(socket, error.rawPacket) : undefined;
-    if (renamed === undefined) return refuse(error, socket);
+    const next = mended(socket, error);
+    if (next === undefined) return refuse(error, socket);
     this.#takenOver.add(socket);
-    parse(renamed);
+    parse(next);
   }
 
   #asksForH2c(request: IncomingMessage): boolean {
@@ -157,6 +165,7 @@ export class HttpSockets {
   #answerHttp1(request: IncomingMessage, response: ServerResponse): void {
     const call = new NodeHttpCall(request, response, request.url ?? "/", this.#options.maxBodyBytes);
     const answered = this.#options.ingress.answer(call, async (reply, verb) => {
+      if (this.#closing && !response.headersSent) response.shouldKeepAlive = false;
       if (!call.bodyOpen) return sendHttp1(response, reply, verb);
       const sizeBytes = await sendHttp1(response, reply, verb, this.#lastAnswer(call, response));
       this.#linger(call, response);

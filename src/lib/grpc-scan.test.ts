@@ -14,8 +14,9 @@ test("says how much of a chunk belongs to whole messages", () => {
   expect(scan.partial).toBe(false);
   expect(scan.push(Buffer.concat([bytes("de"), bytes("fgh").subarray(0, 3)]))).toBe(7);
   expect(scan.partial).toBe(true);
+  expect(scan.begun).toBe(4);
   expect(scan.push(bytes("fgh").subarray(3))).toBe(5);
-  expect(scan.partial).toBe(false);
+  expect([scan.partial, scan.begun]).toEqual([false, 4]);
 });
 
 test("refuses a message above the limit by its prefix, and a flag that is none", () => {

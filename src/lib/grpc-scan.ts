@@ -11,6 +11,7 @@ export class FrameScan {
   readonly #maxMessageBytes: number;
   /** Bytes of the prefix that have been seen. */
   #prefix = 0;
+  #begun = 0;
   #lengthBytes = 0;
   /** What is missing of the message whose prefix is complete. */
   #left = 0;
@@ -22,6 +23,11 @@ export class FrameScan {
   /** Whether a message has begun that is not complete. */
   get partial(): boolean {
     return this.#prefix > 0;
+  }
+
+  /** Messages of which there is at least one byte. */
+  get begun(): number {
+    return this.#begun;
   }
 
   /**
@@ -48,6 +54,7 @@ export class FrameScan {
   #takePrefix(byte: number): void {
     if (this.#prefix === 0) {
       if (byte > 1) throw new GrpcWireError(internal, `grpc: received unexpected payload format ${byte}`);
+      this.#begun++;
       this.#lengthBytes = 0;
     } else this.#lengthBytes = this.#lengthBytes * 256 + byte;
     this.#prefix++;

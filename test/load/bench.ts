@@ -12,6 +12,7 @@ import { freePort } from "../kit/ports.ts";
 import { checkout, nodeBinary, sidecarCommand } from "../kit/paths.ts";
 import { startNats, startProcess, startSidecar, eventually } from "../kit/index.ts";
 import type { Sidecar } from "../kit/sidecar.ts";
+import { grpcLoad } from "./grpc-load.ts";
 import { httpLoad, type HttpJob, type LoadResult } from "./http-load.ts";
 import { natsCeilings, natsLoad } from "./nats-load.ts";
 import { costLimit, measureTelemetry } from "./telemetry-cost.ts";
@@ -26,6 +27,9 @@ const floors: Readonly<Record<string, number>> = {
   "state save": 0.36,
   publish: 0.38,
 };
+
+/** A load with so many calls at once for so long. */
+type Job = (underWay: number, seconds: number) => Promise<LoadResult>;
 
 type Row = {
   readonly name: string;
@@ -93,17 +97,26 @@ async function run(): Promise<Report> {
   await using echo = await startEcho();
   const echoPort = echo.port;
   const echoUrl = `http://127.0.0.1:${echoPort}/`;
+  const grpcPort = await freePort();
+  await using grpcEcho = await startProcess({
+    name: "gRPC echo",
+    command: nodeBinary(),
+    args: [join(checkout, "test", "load", "grpc-echo.mjs"), String(grpcPort)],
+  });
   const readyMs = await measureReady(command, nats);
   const resources = { "components.yaml": nativeComponents };
   await using caller = await startSidecar({ appId: "caller", nats, resources, command });
   await using callee = await startSidecar({ appId: "callee", appPort: echoPort, nats, resources, command });
+  const grpc = { appId: "grpc-callee", appPort: grpcPort, appProtocol: "grpc" };
+  await using grpcCallee = await startSidecar({ ...grpc, nats, resources, command });
   const idleMb = residentMb(caller.pid);
-  const jobs = makeJobs(caller, echoUrl);
-  for (const job of Object.values(jobs)) await httpLoad(job, connections, 1);
-  const pids = [caller.pid, callee.pid];
+  const jobs = makeJobs(caller, echoUrl, grpcPort);
+  for (const job of Object.values(jobs)) await job(connections, 1);
+  const pids = [caller.pid, callee.pid, grpcCallee.pid];
   const results = await measure(jobs, pids);
-  const single = await httpLoad(jobs["invoke"]!, 1, 2);
+  const single = await jobs["invoke"]!(1, 2);
   const ceilings = await measureCeilings(nats.url);
+  void grpcEcho;
   return {
     commit: execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: checkout, encoding: "utf8" }).trim(),
     rows: results,
@@ -122,12 +135,12 @@ function sidecarBinary(): [string, ...string[]] {
   return [...sidecarCommand()];
 }
 
-function makeJobs(sidecar: Sidecar, echoUrl: string): Record<string, HttpJob> {
+function makeJobs(sidecar: Sidecar, echoUrl: string, grpcPort: number): Record<string, Job> {
   const text = "x".repeat(256);
   const json = { "content-type": "application/json" };
   const state = `${sidecar.httpUrl}/v1.0/state/statestore`;
   const save = JSON.stringify([{ key: "bench", value: text }]);
-  return {
+  const http: Record<string, HttpJob> = {
     echo: { url: echoUrl, method: "POST", body: text },
     invoke: { url: `${sidecar.httpUrl}/v1.0/invoke/callee/method/echo`, method: "POST", body: text },
     "state save": { url: state, method: "POST", body: save, headers: json },
@@ -139,15 +152,27 @@ function makeJobs(sidecar: Sidecar, echoUrl: string): Record<string, HttpJob> {
       headers: json,
     },
   };
+  const jobs = Object.entries(http).map(([name, job]): [string, Job] => [
+    name,
+    (underWay, long) => httpLoad(job, underWay, long),
+  ]);
+  const unary = { path: "/bench.Echo/Echo", message: Buffer.from(text) };
+  const direct = { ...unary, port: grpcPort, metadata: {} };
+  const proxied = { ...unary, port: sidecar.grpcPort, metadata: { "dapr-app-id": "grpc-callee" } };
+  return {
+    ...Object.fromEntries(jobs),
+    "bare gRPC": (underWay, long) => grpcLoad(direct, underWay, long),
+    "proxied gRPC": (underWay, long) => grpcLoad(proxied, underWay, long),
+  };
 }
 
-async function measure(jobs: Record<string, HttpJob>, pids: readonly number[]): Promise<Row[]> {
+async function measure(jobs: Record<string, Job>, pids: readonly number[]): Promise<Row[]> {
   const taken = new Map<string, { load: LoadResult; ratio: number; cpuUs: number }[]>();
   for (let round = 1; round <= rounds; round++) {
-    const echo = await httpLoad(jobs["echo"]!, connections, seconds);
+    const echo = await jobs["echo"]!(connections, seconds);
     for (const [name, job] of Object.entries(jobs)) {
       const before = totalCpuMs(pids);
-      const load = name === "echo" ? echo : await httpLoad(job, connections, seconds);
+      const load = name === "echo" ? echo : await job(connections, seconds);
       const cpuUs = name === "echo" ? 0 : ((totalCpuMs(pids) - before) * 1000) / load.requests;
       const ratio = load.perSecond / echo.perSecond;
       console.log(

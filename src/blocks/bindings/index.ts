@@ -13,6 +13,7 @@ export function bindingsBlock(host: BlockHost): Block {
     grpc: async () => (await import("./grpc.ts")).bindingMethods(outputs),
     appReady: () => inputs.start(),
     appUnready: (graceMs) => inputs.end(graceMs),
+    componentChanged: (change, graceMs) => inputs.changed(change, graceMs),
     stop: (graceMs) => inputs.end(graceMs),
   };
 }

@@ -2,7 +2,7 @@
  * Input: which bindings the app wants, and their life from the app's being ready to its being ill or the sidecar
  * ending. How an event reaches the app stands in http-app.ts and grpc-app.ts.
  */
-import type { OpenComponent } from "../../components/open.ts";
+import type { ComponentChange, OpenComponent } from "../../components/open.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { anyFailure, callUnder, type Failure } from "../../resiliency/policy.ts";
 import type { Log } from "../../telemetry/log.ts";
@@ -12,6 +12,7 @@ import type { BlockHost } from "../block.ts";
 import { directionOf, type Outputs } from "./bindings.ts";
 import { openHttpApp, Refused } from "./http-app.ts";
 import type { Binding, BindingEvent, BindingReading } from "./port.ts";
+import { textOf } from "../../lib/thrown.ts";
 
 /** One protocol's way to ask an app about a binding and to hand it events. */
 export type BindingApp = {
@@ -37,6 +38,8 @@ export type Inputs = {
   start(): Promise<void>;
   /** Ends within `graceMs`, also while `start` runs. */
   end(graceMs: number): Promise<void>;
+  /** Ends what one component delivers and begins what the other does; nothing while the app is not there. */
+  changed(change: ComponentChange, graceMs: number): Promise<void>;
 };
 
 export function createInputs(host: BlockHost, outputs: Outputs): Inputs {
@@ -48,14 +51,23 @@ export function createInputs(host: BlockHost, outputs: Outputs): Inputs {
   return {
     async start() {
       if (host.app.protocol === "none") return;
-      const components = host.components.all<Binding>("bindings").filter(isInput);
-      if (components.length === 0) return;
       const run = new Run();
       current = run;
+      const components = host.components.all<Binding>("bindings").filter(isInput);
+      if (components.length === 0) return;
       app ??= openApp(host, outputs, log);
       await begin(run, components, await app, host, log, record);
     },
     end: (graceMs) => current?.end(graceMs) ?? Promise.resolve(),
+    async changed({ category, before, now }, graceMs) {
+      const run = current;
+      if (category !== "bindings" || run === undefined || run.signal.aborted) return;
+      if (before !== undefined) await run.drop(before, graceMs);
+      const component = now as OpenComponent<Binding> | undefined;
+      if (component === undefined || !isInput(component)) return;
+      app ??= openApp(host, outputs, log);
+      await begin(run, [component], await app, host, log, record);
+    },
   };
 }
 
@@ -64,20 +76,28 @@ type Record = (name: string, success: boolean, latencyMs: number) => void;
 /** One period in which the app takes events. */
 class Run {
   readonly #ending = new AbortController();
-  readonly #readings: BindingReading[] = [];
+  readonly #readings = new Map<OpenComponent, BindingReading>();
 
   get signal(): AbortSignal {
     return this.#ending.signal;
   }
 
-  async keep(reading: BindingReading): Promise<void> {
+  async keep(component: OpenComponent, reading: BindingReading): Promise<void> {
     if (this.signal.aborted) await reading.stop(0);
-    else this.#readings.push(reading);
+    else this.#readings.set(component, reading);
+  }
+
+  async drop(component: OpenComponent, graceMs: number): Promise<void> {
+    const reading = this.#readings.get(component);
+    this.#readings.delete(component);
+    await reading?.stop(graceMs);
   }
 
   async end(graceMs: number): Promise<void> {
     this.#ending.abort(new Error("delivery of binding events ends"));
-    await Promise.allSettled(this.#readings.splice(0).map((reading) => reading.stop(graceMs)));
+    const readings = [...this.#readings.values()];
+    this.#readings.clear();
+    await Promise.allSettled(readings.map((reading) => reading.stop(graceMs)));
   }
 }
 
@@ -94,6 +114,8 @@ async function begin(
     if (run.signal.aborted) return;
     const { name } = component.resource;
     const route = routeOf(component);
+    // Another may have taken its place while the app was asked about those before it.
+    if (host.components.get("bindings", name) !== component) continue;
     try {
       const wanted = directionOf(component).explicit || (await asked(app, name, route, host, run.signal));
       if (!wanted) {
@@ -155,7 +177,7 @@ async function read(
         record(name, success, clock.monotonicMs() - startMs);
       }
     });
-    await run.keep(reading);
+    await run.keep(component, reading);
     log.info(`binding ${name} delivers to the app`);
   } catch (error) {
     log.error(`error reading from input binding ${name}: ${textOf(error)}`);
@@ -229,8 +251,4 @@ function createRecord({ metrics, options }: BlockHost): Record {
     count(name, options.namespace, String(success));
     latency(latencyMs, name, options.namespace, String(success));
   };
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -70,11 +70,11 @@ export function grpcAppStatus(grpcCode: number, message: string, details: Uint8A
   });
 }
 
-/** A proxied call names no app. */
-export function noProxyTarget(path: string): ApiError {
+/** A proxied call names no app. With tracing, daprd refuses it in another place and in other words. */
+export function noProxyTarget(path: string, tracing: boolean): ApiError {
   const ours = path.startsWith("/dapr.proto.runtime.");
   return unknownProxyTarget(
-    ours
+    ours || !tracing
       ? "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found"
       : "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata",
   );
@@ -86,7 +86,6 @@ export function unknownProxyTarget(message: string, cause?: unknown): ApiError {
 }
 
 /** A proxied call found no instance of an app that is there otherwise. */
-export function noInstance(app: string, cause?: unknown): ApiError {
-  const message = `no instance of ${app} takes calls`;
+export function noInstance(message: string, cause?: unknown): ApiError {
   return new ApiError({ code, httpStatus: 503, grpcCode: GrpcCode.Unavailable, message, cause });
 }

@@ -20,7 +20,8 @@ import { asSentOn, eventStream, refusal } from "./streamed.ts";
 import type { Peers } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
 import { describeAnswer, serverSpan, traced, withBinaryTrace } from "./trace.ts";
-import { illReason, notUp, type Whereabouts, whereabouts } from "./unready.ts";
+import { textOf } from "../../lib/thrown.ts";
+import { illReason, notUp, type Whereabouts } from "./unready.ts";
 
 export class Invocation {
   readonly #host: BlockHost;
@@ -183,7 +184,7 @@ export class Invocation {
         if (refused !== undefined) throw invokeFailed(target.id, refused.message, error);
         // Only a request that nobody received may be sent again, and only if it can be: as with Dapr.
         if (!isMeshError(error, "no-responders")) throw this.#failure(target, error, 0);
-        const where = await this.#whereabouts(target);
+        const where = await this.#peers.whereabouts(target);
         if (where.state === "ill") throw invokeFailed(target.id, illReason(), error);
         waits ??= this.#builtInWaits(target);
         const again = repeatable && (where.state !== "unknown" || this.#peers.gathering);
@@ -214,11 +215,6 @@ export class Invocation {
     const { policies, clock, random } = this.#host;
     if (policies.targetsApp(target.app)) return undefined;
     return new Waits(policies.builtIn("DaprBuiltInServiceRetries"), clock, random);
-  }
-
-  /** Presence tells an app whose instances are coming, going or ill from one that does not exist. */
-  async #whereabouts(target: AppTarget): Promise<Whereabouts> {
-    return whereabouts(await this.#host.mesh.presence(target).catch(() => []));
   }
 
   #failure(target: AppTarget, error: unknown, retries: number): Error {
@@ -279,8 +275,4 @@ function hostAddress(): string {
 
 function statusLabel(response: MeshResponse): string {
   return String(response.grpc?.code ?? response.status);
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

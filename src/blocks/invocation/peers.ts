@@ -6,6 +6,7 @@ import type { Caller } from "../../../mesh/index.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
 import type { BlockHost } from "../block.ts";
 import type { AppTarget } from "./target.ts";
+import { type Whereabouts, whereabouts } from "./unready.ts";
 
 /** After NATS came back, everybody reconnects and announces within this time, ms. */
 const gatheringMs = 5_000;
@@ -42,10 +43,9 @@ export class Peers {
     return this.#host.clock.monotonicMs() - this.#backSinceMs < gatheringMs;
   }
 
-  /** Presence tells an app whose instances are coming or going from one that does not exist. */
-  async knows(target: AppTarget): Promise<boolean> {
-    const entries = await this.#host.mesh.presence(target).catch(() => []);
-    return entries.length > 0;
+  /** Presence tells an app whose instances are coming, going or ill from one that does not exist. */
+  async whereabouts(target: AppTarget): Promise<Whereabouts> {
+    return whereabouts(await this.#host.mesh.presence(target).catch(() => []));
   }
 
   /** The caller as the NATS subject names it; whatever a client wrote under these names is dropped. */

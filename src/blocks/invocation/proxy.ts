@@ -6,6 +6,7 @@ import {
   isMeshError,
   type BodyStream,
   type Caller,
+  type CallOptions,
   type MeshRequest,
   type MeshResponse,
 } from "../../../mesh/index.ts";
@@ -16,11 +17,14 @@ import { passingStatus } from "../../api/mesh-status.ts";
 import { encodeTimeout, relayedPairs, sendablePairs } from "../../lib/grpc-wire.ts";
 import { grpcTracePairs } from "../../telemetry/tracing/headers.ts";
 import type { BlockHost } from "../block.ts";
+import { unhealthyApp } from "../../app/health.ts";
 import type { AccessControl } from "./access-control.ts";
 import { noInstance, noProxyTarget, unknownProxyTarget } from "./errors.ts";
+import { callUnder, openUnder, type Send } from "./proxy-policy.ts";
 import { type Peers, withoutIdentity } from "./peers.ts";
 import { type AppTarget, parseAppId } from "./target.ts";
 import { describeAnswer, proxySpan } from "./trace.ts";
+import { refusedText, type Whereabouts } from "./unready.ts";
 
 /** Verb of a proxied call in the mesh; no HTTP caller can have it, since unknown verbs become POST. */
 export const proxyVerb = "GRPC";
@@ -35,27 +39,32 @@ export class Proxy {
   readonly #access: AccessControl;
 
   constructor(host: BlockHost, peers: Peers, access: AccessControl) {
-    this.#access = access;
     this.#host = host;
     this.#peers = peers;
+    this.#access = access;
   }
 
   /** As GrpcProxy says (api/grpc.ts). */
   async call(call: ProxiedCall): Promise<MeshResponse> {
     const { appId, namespace } = this.#host.options;
-    const { id } = readProxyTarget(call);
+    const { path, body, signal } = call;
+    const { id, streaming } = readProxyTarget(call, this.#host.tracer !== undefined);
     const target = proxyTarget(id, namespace);
-    const request = { verb: proxyVerb, path: call.path, query: "", headers: outgoing(call), body: call.body };
+    const request = { verb: proxyVerb, path, query: "", headers: outgoing(call), body };
     if (target.app === appId && target.namespace === namespace) {
       this.#admitSelf({ app: appId, namespace }, call);
-      return this.#toApp(request, call.signal);
+      return this.#toApp(request, signal);
     }
     // The caller's own values stay first, as with Dapr; the peer's sidecar goes by the last.
     if (call.span !== undefined) request.headers.push(...grpcTracePairs(call.span));
-    return this.#toPeer(target, request, call);
+    const policy = this.#host.policies.app(id, path);
+    if (policy === undefined) return this.#toPeer(target, request, call, { signal, retries: maxRetries });
+    const send: Send = (again, limit, onAccepted) =>
+      this.#toPeer(target, again, call, { signal: limit, onAccepted, retries: 0 });
+    return (streaming ? openUnder : callUnder)({ policy, id, request, signal, send });
   }
 
-  /** Answers a proxied call that arrived over the mesh. */
+  /** Answers a proxied call that arrived over the mesh. Throws MeshError `denied`. */
   async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
     const { traffic } = this.#peers;
     traffic.received(caller.app);
@@ -89,42 +98,62 @@ export class Proxy {
     }
   }
 
-  async #toPeer(target: AppTarget, request: MeshRequest, call: ProxiedCall): Promise<MeshResponse> {
+  async #toPeer(
+    target: AppTarget,
+    request: MeshRequest,
+    call: ProxiedCall,
+    { signal, onAccepted, retries }: PeerCall,
+  ): Promise<MeshResponse> {
     const { clock, mesh } = this.#host;
     const { traffic } = this.#peers;
+    const { app, namespace } = target;
     const startMs = clock.monotonicMs();
     const type = request.body instanceof Uint8Array ? "unary" : "streaming";
-    traffic.sent(target.app, type);
+    traffic.sent(app, type);
     // The deadline is the client's: the signal ends the call here, and its app has `grpc-timeout`.
-    const { app, namespace } = target;
-    const options = { app, namespace, timeoutMs: 0, signal: call.signal, sidecarsOnly: true };
+    const options: CallOptions = {
+      ...{ app, namespace, timeoutMs: 0, signal, sidecarsOnly: true },
+      ...(onAccepted === undefined ? {} : { onAccepted }),
+    };
     for (let tries = 0; ; tries++) {
       try {
         const response = await mesh.call(withTimeLeft(request, call), options);
         const status = String(response.grpc?.code ?? GrpcCode.Unknown);
-        traffic.answerReceived(target.app, status, type);
-        traffic.latency(clock.monotonicMs() - startMs, target.app, status);
+        traffic.answerReceived(app, status, type);
+        traffic.latency(clock.monotonicMs() - startMs, app, status);
         return asProxied(response);
       } catch (error) {
         // Only a call that nobody received may be sent again.
+        if (isMeshError(error, "disconnected")) throw noInstance(error.message, error);
         if (!isMeshError(error, "no-responders")) throw passingStatus(error);
-        const known = await this.#peers.knows(target);
-        if (!(known || this.#peers.gathering))
-          throw unknownProxyTarget(`couldn't find service: ${target.app}`, error);
-        if (tries === maxRetries) throw noInstance(target.app, error);
-        await clock.sleep(retryWaitMs, call.signal).catch(() => Promise.reject(passingStatus(error)));
+        const where = await this.#peers.whereabouts(target);
+        if (where.state === "unknown" && !this.#peers.gathering)
+          throw unknownProxyTarget(`couldn't find service: ${app}`, error);
+        if (where.state === "ill" || tries === retries) throw noInstance(reasonOf(where, app), error);
+        await clock.sleep(retryWaitMs, signal).catch(() => Promise.reject(passingStatus(error)));
       }
     }
   }
 }
 
+type PeerCall = {
+  readonly signal: AbortSignal;
+  readonly onAccepted?: (() => void) | undefined;
+  readonly retries: number;
+};
+
+function reasonOf(where: Whereabouts, app: string): string {
+  if (where.state === "ill") return unhealthyApp().message;
+  return where.state === "starting" ? refusedText(where.at) : `no instance of ${app} takes calls`;
+}
+
 /** The app that a call names, as written, and whether policies cover no more than the opening of its stream. */
-export function readProxyTarget({ path, headers }: Pick<ProxiedCall, "path" | "headers">): {
-  readonly id: string;
-  readonly streaming: boolean;
-} {
+export function readProxyTarget(
+  { path, headers }: Pick<ProxiedCall, "path" | "headers">,
+  tracing: boolean,
+): { readonly id: string; readonly streaming: boolean } {
   const id = first(headers, "dapr-callee-app-id") || first(headers, "dapr-app-id");
-  if (id === "") throw noProxyTarget(path);
+  if (id === "") throw noProxyTarget(path, tracing);
   return { id, streaming: truths.has(first(headers, "dapr-stream").toLowerCase()) };
 }
 

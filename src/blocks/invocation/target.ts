@@ -13,13 +13,19 @@ const invokePrefix = "/v1.0/invoke/";
 /** Id and method (decoded, normalised, without leading slash) of a request. Throws ApiError. */
 export function readTarget(call: HttpCall): { id: string; method: string } {
   const named =
-    call.headers["dapr-app-id"] ?? basicAppId(call.headers["authorization"] as string | undefined);
-  if (typeof named === "string" && named !== "") return { id: named, method: decodeMethod(call.rawPath) };
+    firstOf(call.headers["dapr-app-id"]) ?? basicAppId(call.headers["authorization"] as string | undefined);
+  if (named !== undefined && named !== "") return { id: named, method: decodeMethod(call.rawPath) };
   const path = decode(call.rawPath).replace(/^\/+v1\.0\/+invoke\/+/, invokePrefix);
   const split = path.indexOf("/method/");
   if (!path.startsWith(invokePrefix) || split <= invokePrefix.length) throw noTarget();
   const id = decodeId(path.slice(invokePrefix.length, split));
   return { id, method: normalizeMethod(path.slice(split + "/method/".length)) };
+}
+
+/** The first value of a header that was sent several times and joined. */
+function firstOf(value: string | string[] | undefined): string | undefined {
+  if (value === undefined || typeof value === "string") return value?.split(", ", 1)[0];
+  return value[0];
 }
 
 /** `app` or `app.namespace`. */

@@ -33,11 +33,16 @@ export function notUp(at: string, request: MeshRequest): string | MeshResponse {
     const path = request.query === "" ? request.path : `${request.path}?${request.query}`;
     return `${channel} ${requestErrorText(request.verb, at + path, refused)}`;
   }
-  const message = `connection error: desc = "transport: Error while dialing: ${refused}"`;
   return {
     status: 503,
     headers: [],
     body: new Uint8Array(0),
-    grpc: { code: GrpcCode.Unavailable, message },
+    grpc: { code: GrpcCode.Unavailable, message: refusedText(at) },
   };
+}
+
+/** Words of a gRPC client whose app does not accept connections. */
+export function refusedText(at: string): string {
+  const refused = `dial tcp ${new URL(at).host}: connect: connection refused`;
+  return `connection error: desc = "transport: Error while dialing: ${refused}"`;
 }

@@ -1,5 +1,6 @@
 /** Every error the lock API answers, with the texts that Dapr clients know. */
 import { ApiError, errorInfo, GrpcCode } from "../../api/errors.ts";
+import { textOf } from "../../lib/thrown.ts";
 
 /** No lock store is loaded at all. */
 export function storesNotConfigured(): ApiError {
@@ -59,8 +60,4 @@ function simple(
   cause?: unknown,
 ): ApiError {
   return new ApiError({ code, httpStatus, grpcCode, message, cause, grpcDetails: [errorInfo(code)] });
-}
-
-function textOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }

@@ -10,5 +10,8 @@ export function lockBlock({ components, policies, options }: BlockHost): Block {
     name: "lock",
     http: lockHttpRoutes(locks),
     grpc: async () => (await import("./grpc.ts")).lockGrpcMethods(locks),
+    checkComponent(category, component) {
+      if (category === "lock") locks.check(component);
+    },
   };
 }

@@ -30,11 +30,14 @@ export class Locks {
     this.#components = components;
     this.#policies = policies;
     this.#appId = appId;
-    for (const component of components.all<LockStore>("lock")) {
-      const word = prefixWord(component);
-      if (word.includes(separator))
-        throw new Error(`lock store ${component.resource.name}: ${errors.illegalKeyText(word)}`);
-    }
+    for (const component of components.all("lock")) this.check(component);
+  }
+
+  /** Throws a plain Error when the component's `keyPrefix` cannot be used. */
+  check(component: OpenComponent): void {
+    const word = prefixWord(component);
+    if (word.includes(separator))
+      throw new Error(`lock store ${component.resource.name}: ${errors.illegalKeyText(word)}`);
   }
 
   /** Undefined when somebody holds the resource. */

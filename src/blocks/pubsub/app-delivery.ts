@@ -30,44 +30,68 @@ export type AppDelivery = {
   start(): Promise<void>;
   /** Ends within `graceMs`, also while `start` runs. */
   end(graceMs: number): Promise<void>;
+  /** Follows changed components, and changed subscriptions of the resource files; what ends does so in `graceMs`. */
+  refresh(graceMs: number, declarative?: readonly TopicSubscription[]): Promise<void>;
   /** What is subscribed while the app is well; before it was asked, the declarative ones. */
   list(): readonly TopicSubscription[];
 };
 
-export function createAppDelivery({ host, log, brokers, open, declarative }: AppDeliveryParts): AppDelivery {
+/** One period in which the app gets events. */
+type Period = {
+  readonly ending: AbortController;
+  readonly subscriber: Subscriber;
+  /** Subscriptions were begun, so changes must be followed. */
+  begun: boolean;
+};
+
+export function createAppDelivery(parts: AppDeliveryParts): AppDelivery {
+  const { host, log, brokers, open } = parts;
   const { app, clock, policies, random } = host;
   const { appId } = host.options;
-  const unasked = chooseSubscriptions(declarative, []);
-  let chosen: readonly TopicSubscription[] | undefined;
-  let current: { readonly ending: AbortController; readonly subscriber: Subscriber } | undefined;
+  let { declarative } = parts;
+  /** The app's own, once it was asked. */
+  let programmatic: readonly TopicSubscription[] | undefined;
+  let current: Period | undefined;
 
-  async function choose(signal: AbortSignal): Promise<readonly TopicSubscription[]> {
-    if (host.options.app.skipSubscribe || !brokers.any()) return unasked;
+  const list = (): readonly TopicSubscription[] => chooseSubscriptions(declarative, programmatic ?? []);
+
+  async function ask(signal: AbortSignal): Promise<void> {
+    if (programmatic !== undefined || host.options.app.skipSubscribe || !brokers.any()) return;
     const specs = await askForSubscriptions({ app, appId, clock, policies, random, log }, signal);
-    const programmatic = await Promise.all(specs.map(compileSubscription));
-    return chooseSubscriptions(declarative, programmatic);
+    programmatic ??= await Promise.all(specs.map(compileSubscription));
+  }
+
+  async function follow(period: Period, graceMs: number): Promise<void> {
+    const { ending, subscriber } = period;
+    try {
+      await ask(ending.signal);
+      const deliver = await deliverTo(app);
+      if (ending.signal.aborted) return;
+      period.begun = true;
+      await subscriber.set(list(), deliver, graceMs);
+    } catch (error) {
+      if (ending.signal.aborted) return;
+      log.error(`no subscription of the app starts: ${asError(error).message}`);
+    }
   }
 
   return {
     async start() {
       if (app.protocol === "none") return;
-      const ending = new AbortController();
       const subscriber = createSubscriber({ appId, brokers, open, clock, log });
-      current = { ending, subscriber };
-      try {
-        chosen ??= await choose(ending.signal);
-        const deliver = await deliverTo(app);
-        if (chosen.length > 0 && !ending.signal.aborted) await subscriber.start(chosen, deliver);
-      } catch (error) {
-        if (ending.signal.aborted) return;
-        log.error(`no subscription of the app starts: ${asError(error).message}`);
-      }
+      current = { ending: new AbortController(), subscriber, begun: false };
+      await follow(current, 0);
+    },
+    async refresh(graceMs, changed) {
+      if (changed !== undefined) declarative = changed;
+      // Before that, the start itself will meet what changed.
+      if (current?.begun === true) await follow(current, graceMs);
     },
     async end(graceMs) {
       current?.ending.abort(new Error("delivery to the app ends"));
       await current?.subscriber.stop(graceMs);
     },
-    list: () => chosen ?? unasked,
+    list,
   };
 }
 

@@ -2,6 +2,7 @@
  * Puts the block together: publishing, the app's subscriptions, and streams.
  */
 import type { SubscriptionResource } from "../../config/resources.ts";
+import type { Log } from "../../telemetry/log.ts";
 import type { Block, BlockHost } from "../block.ts";
 import { createAppDelivery } from "./app-delivery.ts";
 import { createBrokers } from "./broker.ts";
@@ -25,8 +26,9 @@ export async function createPubSubBlock(host: BlockHost): Promise<Block> {
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
   const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics, tracer }));
   const bulk = createBulkPublisher(publisher, appId, host, namespace);
-  const declarative = await Promise.all(host.subscriptions.map(compileResource));
-  const delivery = createAppDelivery({ host, log, brokers, open, declarative });
+  let declarative: readonly Compiled[] = await Promise.all(host.subscriptions.map(compileResource));
+  const first = declarative.map(({ subscription }) => subscription);
+  const delivery = createAppDelivery({ host, log, brokers, open, declarative: first });
   let streams: Streams | undefined;
 
   return {
@@ -45,6 +47,15 @@ export async function createPubSubBlock(host: BlockHost): Promise<Block> {
       // Streams are the app's own doing: while it is ill it may close them or not.
       await Promise.all([delivery.end(graceMs), why === "ending" ? streams?.stop(graceMs) : undefined]);
     },
+    async componentChanged({ category, name }, graceMs) {
+      if (category !== "pubsub") return;
+      await Promise.all([delivery.refresh(graceMs), streams?.brokerChanged(name, graceMs)]);
+    },
+    async subscriptionsChanged(resources, graceMs) {
+      declarative = await compileAgain(resources, declarative, log);
+      const now = declarative.map(({ subscription }) => subscription);
+      await delivery.refresh(graceMs, now);
+    },
     async stop(graceMs) {
       await Promise.all([delivery.end(graceMs), streams?.stop(graceMs)]);
     },
@@ -55,12 +66,36 @@ export async function createPubSubBlock(host: BlockHost): Promise<Block> {
   };
 }
 
+/** A subscription of the resource files by the name of its resource. */
+type Compiled = { readonly name: string; readonly subscription: TopicSubscription };
+
+/** One that cannot be run is told, and goes on as it was before. */
+async function compileAgain(
+  resources: readonly SubscriptionResource[],
+  before: readonly Compiled[],
+  log: Log,
+): Promise<readonly Compiled[]> {
+  const compiled: Compiled[] = [];
+  for (const resource of resources) {
+    try {
+      compiled.push(await compileResource(resource));
+    } catch (error) {
+      const old = before.find(({ name }) => name === resource.name);
+      log.error(
+        `${asError(error).message}; ${old === undefined ? "it is not there" : "it goes on as before"}`,
+      );
+      if (old !== undefined) compiled.push(old);
+    }
+  }
+  return compiled;
+}
+
 /** A subscription of the resource files, ready to run. Rejects with an Error with its file and line. */
-async function compileResource(resource: SubscriptionResource): Promise<TopicSubscription> {
+async function compileResource(resource: SubscriptionResource): Promise<Compiled> {
   const { file, line } = resource.origin;
   const { enabled, maxMessagesCount, maxAwaitDurationMs } = resource.bulkSubscribe;
   try {
-    return await compileSubscription({
+    const subscription = await compileSubscription({
       source: "DECLARATIVE",
       pubsub: resource.pubsubname,
       topic: resource.topic,
@@ -69,6 +104,7 @@ async function compileResource(resource: SubscriptionResource): Promise<TopicSub
       deadLetterTopic: resource.deadLetterTopic,
       bulk: enabled ? bulkLimits(maxMessagesCount, maxAwaitDurationMs) : undefined,
     });
+    return { name: resource.name, subscription };
   } catch (error) {
     throw new Error(`${file}:${line}: subscription ${resource.name}: ${asError(error).message}`, {
       cause: error,

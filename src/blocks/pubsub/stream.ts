@@ -12,7 +12,7 @@ import { streaming } from "../../api/grpc.ts";
 import type { GrpcCall, GrpcMethod } from "../../api/grpc.ts";
 import { retry, unserved } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
-import type { Brokers } from "./broker.ts";
+import type { Broker, Brokers } from "./broker.ts";
 import { pubsubNotFound, streamError, streamsEnded } from "./errors.ts";
 import { readStatus, topicEventRequest } from "./grpc-app.ts";
 import type { Subscription } from "./port.ts";
@@ -31,6 +31,8 @@ export type Streams = {
    * refused: a client that subscribes again at once would hold the sidecar.
    */
   stop(graceMs: number): Promise<void>;
+  /** Another component has that name now, or none: its streams go over to it or end. Never rejects. */
+  brokerChanged(pubsub: string, graceMs: number): Promise<void>;
 };
 
 export type StreamParts = { readonly brokers: Brokers; readonly open: OpenSubscription };
@@ -57,7 +59,7 @@ export function createStreams(parts: StreamParts): Streams {
     call.signal.addEventListener("abort", onAbort, { once: true });
     live.add(stream);
     try {
-      stream.subscription = await openStream(parts, spec, stream.deliver);
+      stream.subscription = await attach(parts, stream);
       // The stop had no subscription to wait for.
       if (stopping) throw streamsEnded();
       void readVerdicts(reader, stream);
@@ -82,7 +84,43 @@ export function createStreams(parts: StreamParts): Streams {
       });
       await Promise.all(closing);
     },
+    async brokerChanged(pubsub, graceMs) {
+      const streams = [...live].filter((stream) => stream.spec.pubsub === pubsub);
+      const isLive = (stream: EventStream): boolean => live.has(stream);
+      await Promise.all(streams.map((stream) => move(parts, stream, graceMs, isLive)));
+    },
   };
+}
+
+/** The subscription at the component that has the name when it is there. */
+async function attach(parts: StreamParts, stream: EventStream): Promise<Subscription> {
+  for (;;) {
+    const broker = parts.brokers.get(stream.spec.pubsub);
+    const subscription = await openStream(parts, broker, stream.spec, stream.deliver);
+    if (parts.brokers.get(stream.spec.pubsub) === broker) return subscription;
+    await subscription.stop(leftGraceMs);
+  }
+}
+
+/** From the component that had the name to the one that has it now. */
+async function move(
+  parts: StreamParts,
+  stream: EventStream,
+  graceMs: number,
+  isLive: (stream: EventStream) => boolean,
+): Promise<void> {
+  const before = stream.subscription;
+  // One that is just being opened looks at the name again by itself.
+  if (before === undefined) return;
+  stream.subscription = undefined;
+  try {
+    await before.stop(graceMs);
+    const now = await attach(parts, stream);
+    if (isLive(stream)) stream.subscription = now;
+    else await now.stop(leftGraceMs);
+  } catch (error) {
+    stream.end(asError(error));
+  }
 }
 
 function readInitial(request: SubscribeTopicEventsRequestAlpha1 | undefined): TopicSubscription {
@@ -106,11 +144,11 @@ function readInitial(request: SubscribeTopicEventsRequestAlpha1 | undefined): To
 
 async function openStream(
   parts: StreamParts,
+  broker: Broker | undefined,
   spec: TopicSubscription,
   deliver: Deliver,
 ): Promise<Subscription> {
   const { pubsub, topic } = spec;
-  const broker = parts.brokers.get(pubsub);
   if (broker === undefined) throw pubsubNotFound(pubsub, {});
   const failed = `failed to create subscription for ${pubsub}: `;
   if (!broker.scopes.maySubscribe(topic)) {

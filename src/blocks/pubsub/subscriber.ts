@@ -1,5 +1,6 @@
 /**
- * Keeps the app's subscriptions running: starts them, tries again for ever where the broker refuses, stops them.
+ * Keeps the app's subscriptions running: starts them, tries again for ever where the broker refuses, follows changes of
+ * components and subscriptions, stops them.
  */
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
@@ -8,7 +9,7 @@ import type { CreateHandler, Delivering } from "./handlers.ts";
 import { readRawPayload } from "./raw-payload.ts";
 import type { Subscription } from "./port.ts";
 import { asError } from "./publish.ts";
-import type { TopicSubscription } from "./subscription.ts";
+import { describeSubscription, type TopicSubscription } from "./subscription.ts";
 
 /** Opens a subscription at its broker. Rejects with the component's error. */
 export type OpenSubscription = (
@@ -38,9 +39,12 @@ export type SubscriberParts = {
 };
 
 export type Subscriber = {
-  /** Resolves when each subscription has been tried once; those that failed are tried on in the background. */
-  start(subscriptions: readonly TopicSubscription[], deliver: Delivering): Promise<void>;
-  /** Ends all, waiting for running handlers up to `graceMs`. */
+  /**
+   * Runs these from now on. What is not among them, or has another component now, is ended within `graceMs` before.
+   * Resolves when each new one has been tried once; those that failed are tried on in the background.
+   */
+  set(subscriptions: readonly TopicSubscription[], deliver: Delivering, graceMs: number): Promise<void>;
+  /** Ends all for good, waiting for running handlers up to `graceMs`. */
   stop(graceMs: number): Promise<void>;
 };
 
@@ -50,63 +54,119 @@ const maxRetryMs = 30_000;
 
 export function createSubscriber(parts: SubscriberParts): Subscriber {
   const { appId, brokers, clock, log } = parts;
-  const stopped = new AbortController();
-  const running = new Set<Subscription>();
+  const running = new Map<string, Running>();
+  /** Why a subscription does not run, so that it is told once. */
+  const told = new Map<string, string>();
+  let stopped = false;
+  let turn: Promise<void> = Promise.resolve();
 
-  /** True when it runs now, or never will. */
-  async function attempt(
-    broker: Broker,
-    subscription: TopicSubscription,
-    deliver: Delivering,
-  ): Promise<boolean> {
-    try {
-      const opened = await parts.open(broker, subscription, deliver);
-      if (stopped.signal.aborted) await opened.stop(0);
-      else running.add(opened);
-      log.info(`app is subscribed to topic ${subscription.topic} through pubsub=${broker.name}`);
-      return true;
-    } catch (error) {
-      log.error(
-        `cannot subscribe to topic ${subscription.topic} of ${broker.name}: ${asError(error).message}`,
-      );
-      return stopped.signal.aborted;
-    }
-  }
-
-  async function keepTrying(
-    broker: Broker,
-    subscription: TopicSubscription,
-    deliver: Delivering,
-  ): Promise<void> {
-    for (let delayMs = firstRetryMs; ; delayMs = Math.min(delayMs * 2, maxRetryMs)) {
-      await clock.sleep(delayMs, stopped.signal);
-      if (await attempt(broker, subscription, deliver)) return;
-    }
-  }
-
-  async function begin(subscription: TopicSubscription, deliver: Delivering): Promise<void> {
-    const { pubsub, topic } = subscription;
+  function brokerOf(key: string, { pubsub, topic }: TopicSubscription): Broker | undefined {
     const broker = brokers.get(pubsub);
-    if (broker === undefined)
-      return log.warn(`subscription to topic ${topic} waits: there is no pubsub ${pubsub}`);
-    if (!broker.scopes.maySubscribe(topic)) {
-      return log.error(
-        `subscription to topic '${topic}' on pubsub '${pubsub}' is not allowed for app id ${appId}`,
-      );
+    let fault: string | undefined;
+    if (broker === undefined) fault = `subscription to topic ${topic} waits: there is no pubsub ${pubsub}`;
+    else if (!broker.scopes.maySubscribe(topic))
+      fault = `subscription to topic '${topic}' on pubsub '${pubsub}' is not allowed for app id ${appId}`;
+    if (fault === undefined) told.delete(key);
+    else if (told.get(key) !== fault) log[broker === undefined ? "warn" : "error"](fault);
+    if (fault !== undefined) told.set(key, fault);
+    return fault === undefined ? broker : undefined;
+  }
+
+  async function change(
+    subscriptions: readonly TopicSubscription[],
+    deliver: Delivering,
+    graceMs: number,
+  ): Promise<void> {
+    if (stopped) return;
+    const wanted = new Map<string, Running>();
+    for (const subscription of subscriptions) {
+      const key = keyOf(subscription);
+      const broker = brokerOf(key, subscription);
+      if (broker !== undefined) wanted.set(key, new Running(parts, broker, subscription));
     }
-    if (await attempt(broker, subscription, deliver)) return;
-    // Ends only at the stop, whose abort is the one thing that it can reject with.
-    keepTrying(broker, subscription, deliver).catch(() => {});
+    const ending = [...running].filter(([key, it]) => !it.isSame(wanted.get(key)));
+    for (const [key] of ending) running.delete(key);
+    await Promise.all(ending.map(([, it]) => it.end(graceMs)));
+    if (stopped) return;
+    const beginning = [...wanted].filter(([key]) => !running.has(key));
+    for (const [key, it] of beginning) running.set(key, it);
+    await Promise.all(beginning.map(([, it]) => it.begin(deliver, clock)));
   }
 
   return {
-    async start(subscriptions, deliver) {
-      await Promise.all(subscriptions.map((subscription) => begin(subscription, deliver)));
+    set(subscriptions, deliver, graceMs) {
+      turn = turn.then(() => change(subscriptions, deliver, graceMs));
+      return turn;
     },
     async stop(graceMs) {
-      stopped.abort(new Error("the sidecar stops"));
-      await Promise.all([...running].map((subscription) => subscription.stop(graceMs)));
+      stopped = true;
+      await Promise.all([...running.values()].map((it) => it.end(graceMs)));
       running.clear();
     },
   };
+}
+
+/** One subscription at one component, from its first try to its end. */
+class Running {
+  readonly #parts: SubscriberParts;
+  readonly #broker: Broker;
+  readonly #subscription: TopicSubscription;
+  readonly #ended = new AbortController();
+  #opened: Subscription | undefined;
+
+  constructor(parts: SubscriberParts, broker: Broker, subscription: TopicSubscription) {
+    this.#parts = parts;
+    this.#broker = broker;
+    this.#subscription = subscription;
+  }
+
+  isSame(other: Running | undefined): boolean {
+    if (other === undefined || other.#broker !== this.#broker) return false;
+    return other.#subscription === this.#subscription || textOf(other) === textOf(this);
+    function textOf(it: Running): string {
+      return (
+        JSON.stringify(describeSubscription(it.#subscription)) + JSON.stringify(it.#subscription.bulk ?? null)
+      );
+    }
+  }
+
+  /** Resolves after the first try; goes on trying until it runs or ends. */
+  async begin(deliver: Delivering, clock: Clock): Promise<void> {
+    if (await this.#attempt(deliver)) return;
+    // Ends only with the subscription, whose abort is the one thing that it can reject with.
+    this.#keepTrying(deliver, clock).catch(() => {});
+  }
+
+  async end(graceMs: number): Promise<void> {
+    this.#ended.abort(new Error("the subscription ends"));
+    await this.#opened?.stop(graceMs);
+  }
+
+  async #keepTrying(deliver: Delivering, clock: Clock): Promise<void> {
+    for (let delayMs = firstRetryMs; ; delayMs = Math.min(delayMs * 2, maxRetryMs)) {
+      await clock.sleep(delayMs, this.#ended.signal);
+      if (await this.#attempt(deliver)) return;
+    }
+  }
+
+  /** True when it runs now, or never will. */
+  async #attempt(deliver: Delivering): Promise<boolean> {
+    const { open, log } = this.#parts;
+    const { name } = this.#broker;
+    const { topic } = this.#subscription;
+    try {
+      const opened = await open(this.#broker, this.#subscription, deliver);
+      this.#opened = opened;
+      if (this.#ended.signal.aborted) await opened.stop(0);
+      log.info(`app is subscribed to topic ${topic} through pubsub=${name}`);
+      return true;
+    } catch (error) {
+      log.error(`cannot subscribe to topic ${topic} of ${name}: ${asError(error).message}`);
+      return this.#ended.signal.aborted;
+    }
+  }
+}
+
+function keyOf({ pubsub, topic }: TopicSubscription): string {
+  return JSON.stringify([pubsub, topic]);
 }

@@ -12,6 +12,7 @@ import {
   resourceInfo,
 } from "../../api/errors.ts";
 import { EtagInvalid, EtagMismatch } from "./port.ts";
+import { textOf } from "../../lib/thrown.ts";
 
 /** No state store is loaded at all. */
 export function storesNotConfigured(store: string, appId: string): ApiError {
@@ -203,8 +204,4 @@ function simple(
   cause?: unknown,
 ): ApiError {
   return new ApiError({ code, httpStatus, grpcCode, message, cause, grpcDetails: [errorInfo(code)] });
-}
-
-function textOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }

@@ -1,6 +1,8 @@
 /** The state block: key/value state over HTTP and gRPC, kept in the state components. */
 import type { Block, BlockHost } from "../block.ts";
+import type { OpenComponent } from "../../components/open.ts";
 import { stateHttpRoutes } from "./http.ts";
+import type { StateStore } from "./port.ts";
 import { openStateStores } from "./stores.ts";
 
 /** Throws a plain Error when the metadata of a state component cannot be served. */
@@ -9,6 +11,9 @@ export function stateBlock(host: BlockHost): Block {
   return {
     name: "state",
     http: stateHttpRoutes(stores),
+    checkComponent: (category, component) => {
+      if (category === "state") stores.check(component as OpenComponent<StateStore>);
+    },
     grpc: async () => (await import("./grpc.ts")).stateGrpcMethods(stores),
   };
 }

@@ -11,6 +11,7 @@ import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
 import type { StateDelete, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import { asError } from "../../lib/thrown.ts";
 
 export type Metadata = Readonly<Record<string, string>>;
 
@@ -326,8 +327,4 @@ function ttlSeconds(metadata: Metadata): number | undefined {
     );
   }
   return seconds;
-}
-
-function asError(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(String(thrown));
 }

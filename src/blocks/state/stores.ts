@@ -14,6 +14,8 @@ import { NamedStore, type Recorder } from "./state.ts";
 export type StateStores = {
   /** Throws ERR_STATE_STORE_NOT_CONFIGURED or ERR_STATE_STORE_NOT_FOUND. */
   store(name: string): NamedStore;
+  /** Throws a plain Error when the component's metadata cannot be served. */
+  check(component: OpenComponent<StateStore>): void;
 };
 
 /** Binds every loaded state component. Throws a plain Error naming the component when its metadata cannot be served. */
@@ -39,6 +41,10 @@ export function openStateStores(host: BlockHost): StateStores {
     warnOutbox(component, host);
   }
   return {
+    check(component) {
+      bind(component);
+      warnOutbox(component, host);
+    },
     store(name) {
       const component = host.components.get<StateStore>("state", name);
       if (component !== undefined) return bound.get(component) ?? bind(component);

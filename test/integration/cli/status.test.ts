@@ -1,7 +1,7 @@
 /** `weft status` and `weft down`: what they see, and what they touch. */
 import { existsSync } from "node:fs";
 import { expect, test } from "vitest";
-import { startNats } from "../../kit/index.ts";
+import { freePort, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import { eventually } from "../../kit/eventually.ts";
 import { isRunning, makePlace, says, type Place } from "./place.ts";
 
@@ -52,7 +52,7 @@ test("shows the shared server and who is on it; down stops it, also after sideca
   expect(seen.sidecars).toMatchObject([{ namespace: "default", app: "shop", pid: Number(sidecar) }]);
   const table = await here.weft("status");
   expect(table.logs).toMatch(
-    new RegExp(`^default +shop +[0-9a-f]{16} +\\S+ +${sidecar} +\\d+s +0\\.1\\.0$`, "m"),
+    new RegExp(`^default +shop +[0-9a-f]{16} +\\S+ +${sidecar} +\\d+s +0\\.1\\.0 +ready$`, "m"),
   );
   expect((await here.weft("status", "-q")).code).toBe(0);
 
@@ -88,6 +88,29 @@ test("shows a server that is not Weft's, and down leaves it", async () => {
   const down = await here.weft("down");
   expect(down).toMatchObject({ code: 0, logs: expect.stringContaining("is not Weft's to stop") });
   expect(nats.running()).toBe(true);
+});
+
+test("shows which apps are not up and which are ill", async () => {
+  await using here = await makePlace();
+  await using nats = await startNats();
+  await using app = await startApp({ routes: { "/healthz": () => ({ status: 503 }) } });
+  const flags = ["--enable-app-health-check=true"];
+  await using absent = await startSidecar({
+    appId: "absent",
+    appPort: await freePort(),
+    nats,
+    wait: "outbound",
+  });
+  await using ill = await startSidecar({ appId: "ill", appPort: app.port, nats, flags });
+  await using ready = await startSidecar({ appId: "ready", nats });
+  const lines = async (): Promise<void> => {
+    const { logs } = await here.weft("status", "--nats-url", nats.url);
+    expect(logs).toMatch(/ absent .* app not up$/m);
+    expect(logs).toMatch(/ ill .* app ill$/m);
+    expect(logs).toMatch(/ ready .* ready$/m);
+  };
+  await eventually(lines, { timeoutMs: 20_000 });
+  expect([absent, ill, ready].every((sidecar) => sidecar.running())).toBe(true);
 });
 
 test("tells when a given server cannot be reached", async () => {

@@ -257,6 +257,35 @@ describe("raw streams", () => {
     expect((await trailers)[0]["grpc-status"]).toBe("0");
   });
 
+  test("what streams leave unsent does not add up until the connection refuses calls", async () => {
+    const sessions = new Set<unknown>();
+    const server = createHttp2Server();
+    server.on("session", (session) => sessions.add(session));
+    server.on("stream", (stream) => {
+      stream.on("error", () => {});
+      stream.respond({ "content-type": "application/grpc", "grpc-status": "8" }, { endStream: true });
+      setImmediate(() => stream.close(0));
+    });
+    const port = await listen(server);
+    using client = appClient(port);
+    // Without a new connection in between, node would refuse streams after 512 MB.
+    for (let i = 0; i < 140; i++) {
+      const abort = new AbortController();
+      const stream = await client.open("/t.T/Full", [], abort.signal);
+      stream.on("error", () => {});
+      const closed = new Promise((resolve) => stream.once("close", resolve));
+      const answered = once(stream, "response");
+      stream.resume();
+      stream.write(Buffer.alloc(4 * MiB));
+      expect((await answered)[0]["grpc-status"]).toBe("8");
+      abort.abort();
+      await closed;
+    }
+    expect(sessions.size).toBeGreaterThan(3);
+    client.close();
+    server.close();
+  });
+
   test("aborting the signal resets the stream", async () => {
     await using server = await byteServer((message) => ({ message }));
     using client = appClient(server.port);

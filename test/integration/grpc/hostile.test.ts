@@ -249,3 +249,38 @@ test("a client that never reads its answers is bounded, and others are served", 
   await stillServes(server);
   socket.destroy();
 });
+
+test("answers that clients give up half read: they are asked to connect anew before calls are refused", async () => {
+  await using server = await startServer([
+    getState(async ({ key }) => (key === "alive" ? { etag: key } : { data: Buffer.alloc(4_000_000) })),
+  ]);
+  const dialAnew = () => {
+    const session = connectHttp2(`http://127.0.0.1:${server.port}`);
+    session.on("error", () => {});
+    return session;
+  };
+  let client = dialAnew();
+  let connections = 1;
+  // Without a new connection in between, node would refuse streams after 512 MB.
+  for (let i = 0; i < 140; i++) {
+    if (client.closed || client.destroyed) {
+      client = dialAnew();
+      connections++;
+    }
+    const abort = new AbortController();
+    const headers = { ":method": "POST", ":path": "/dapr.proto.runtime.v1.Dapr/GetState" };
+    const stream = client.request(
+      { ...headers, "content-type": "application/grpc", te: "trailers" },
+      { signal: abort.signal },
+    );
+    stream.on("error", () => {});
+    stream.end(encodeFrame(Buffer.alloc(0)));
+    await once(stream, "readable");
+    const closed = new Promise((resolve) => stream.once("close", resolve));
+    abort.abort();
+    await closed;
+  }
+  expect(connections).toBeGreaterThan(3);
+  await stillServes(server);
+  client.destroy();
+});

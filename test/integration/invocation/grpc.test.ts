@@ -113,7 +113,7 @@ test("unknown app and empty id are Internal, with the words of the contract", as
   });
 });
 
-test("a method that the sidecar does not have is Unimplemented, and the sidecar lives on", async () => {
-  await expect(client.raw("/some.Service/Do", Buffer.from("x"))).rejects.toMatchObject({ code: 12 });
+test("a service that the sidecar does not have needs the name of an app, and the sidecar lives on", async () => {
+  await expect(client.raw("/some.Service/Do", Buffer.from("x"))).rejects.toMatchObject({ code: 2 });
   expect((await caller.get("/v1.0/healthz")).status).toBe(204);
 });

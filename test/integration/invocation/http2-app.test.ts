@@ -1,5 +1,7 @@
 // Apps that speak HTTP/2: h2c by prior knowledge, and TLS servers that choose it when it is offered.
+import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { type IncomingMessage, request as sendRequest } from "node:http";
 import {
   createSecureServer,
   createServer,
@@ -19,7 +21,10 @@ type Http2App = AsyncDisposable & {
   readonly port: number;
   readonly seen: Seen[];
   connections: number;
+  /** Answers a request that has come whole. */
   answer: (stream: ServerHttp2Stream, seen: Seen) => void;
+  /** Takes a request from its head on; the usual one gathers the body for `answer`. */
+  handle: (stream: ServerHttp2Stream, raw: string[]) => void;
   /** Closes all connections without a word. */
   cut(): void;
 };
@@ -31,13 +36,7 @@ function text(stream: ServerHttp2Stream): void {
 
 async function startHttp2App(server: Http2Server | Http2SecureServer, port = 0): Promise<Http2App> {
   const sessions = new Set<{ destroy(): void }>();
-  const app = { port, seen: [] as Seen[], connections: 0, answer: text as Http2App["answer"] };
-  server.on("session", (session) => {
-    app.connections++;
-    sessions.add(session);
-    session.on("error", () => {}).once("close", () => sessions.delete(session));
-  });
-  server.on("stream", (stream: ServerHttp2Stream, ...[, , raw]: [object, number, string[]]) => {
+  const gather = (stream: ServerHttp2Stream, raw: string[]): void => {
     const chunks: Buffer[] = [];
     stream.on("error", () => {});
     stream.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -46,7 +45,22 @@ async function startHttp2App(server: Http2Server | Http2SecureServer, port = 0):
       app.seen.push(seen);
       app.answer(stream, seen);
     });
+  };
+  const app = {
+    port,
+    seen: [] as Seen[],
+    connections: 0,
+    answer: text as Http2App["answer"],
+    handle: gather,
+  };
+  server.on("session", (session) => {
+    app.connections++;
+    sessions.add(session);
+    session.on("error", () => {}).once("close", () => sessions.delete(session));
   });
+  server.on("stream", (stream: ServerHttp2Stream, ...[, , raw]: [object, number, string[]]) =>
+    app.handle(stream, raw),
+  );
   server.listen(port, "127.0.0.1");
   await once(server, "listening");
   app.port = (server.address() as AddressInfo).port;
@@ -60,6 +74,17 @@ async function startHttp2App(server: Http2Server | Http2SecureServer, port = 0):
       await new Promise((resolve) => server.close(resolve));
     },
   });
+}
+
+/** A POST in chunks that the test writes. */
+function upload(sidecar: Sidecar, path: string) {
+  const request = sendRequest({ host: "127.0.0.1", port: sidecar.httpPort, path, method: "POST" });
+  const answer = new Promise<IncomingMessage>((resolve, reject) => {
+    request.once("response", resolve);
+    request.once("error", reject);
+  });
+  answer.catch(() => {});
+  return { request, answer };
 }
 
 function valuesOf({ raw }: Seen, name: string): string[] {
@@ -185,6 +210,81 @@ describe("h2c", () => {
         `dial tcp 127.0.0.1:${port}: connect: connection refused`,
     );
   });
+
+  test("bodies of unknown length stream both ways at once, and unchanged", async () => {
+    const before = app.handle;
+    app.handle = (stream) => {
+      stream.respond({ ":status": 200, "content-type": "application/octet-stream" });
+      stream.pipe(stream);
+    };
+    for (const sidecar of [caller, own]) {
+      const sent = createHash("sha256");
+      const got = createHash("sha256");
+      let size = 0;
+      const { request, answer } = upload(sidecar, `${base}/echo`);
+      const reading = (async () => {
+        for await (const piece of (await answer) as AsyncIterable<Buffer>) {
+          got.update(piece);
+          size += piece.length;
+        }
+      })();
+      for (let i = 0; i < 48; i++) {
+        const piece = randomBytes(65_537);
+        sent.update(piece);
+        if (!request.write(piece)) await once(request, "drain");
+      }
+      request.end();
+      await reading;
+      expect(size).toBe(48 * 65_537);
+      expect(got.digest("hex")).toBe(sent.digest("hex"));
+    }
+    app.handle = before;
+  });
+
+  test("clients that give up, apps that reset, and connections cut under load end calls, not the sidecar", async () => {
+    const before = app.handle;
+    let turn = 0;
+    app.handle = (stream) => {
+      stream.on("error", () => {});
+      switch (turn++ % 6) {
+        case 0:
+          return stream.close(8);
+        case 1:
+          stream.respond({ ":status": 200 });
+          stream.write("half");
+          return void setTimeout(() => stream.close(2), 5);
+        case 2:
+          return void setTimeout(() => stream.session?.destroy(), 5);
+        case 3:
+          stream.respond({ ":status": 200, "content-length": "10" });
+          return stream.end("short");
+        case 4:
+          stream.session?.goaway();
+          return text(stream);
+        default:
+          stream.respond({ ":status": 200 });
+          return void stream.end("ok");
+      }
+    };
+    const odd = async (sidecar: Sidecar, n: number): Promise<void> => {
+      const { request, answer } = upload(sidecar, `${base}/odd`);
+      answer.then((response) => response.on("error", () => {}).resume()).catch(() => {});
+      const ended = new Promise((resolve) => request.once("close", resolve));
+      request.write("x".repeat(1_000 * (n % 7)));
+      if (n % 3 === 0) setTimeout(() => request.destroy(), n % 20);
+      else request.end();
+      await ended;
+    };
+    for (let round = 0; round < 6; round++) {
+      await Promise.all(Array.from({ length: 60 }, (_, n) => odd(n % 2 === 0 ? caller : own, n)));
+    }
+    app.handle = before;
+    app.answer = text;
+    for (const sidecar of [caller, own]) {
+      await eventually(async () => expect((await sidecar.get(`${base}/after`)).text).toBe("ok"));
+      expect(sidecar.running()).toBe(true);
+    }
+  }, 120_000);
 
   test("health probes and the start go the same way", async () => {
     const flags = ["--enable-app-health-check=true", "--app-health-probe-interval=1"];

@@ -235,6 +235,23 @@ test(
   },
 );
 
+test("an app that answers large uploads unread leaves no place of its connection taken", async () => {
+  await using few = await startRawApp({ maxConcurrentStreams: 4 });
+  few.on("/t.T/Full", (stream) => {
+    const status = { "grpc-status": "8", "grpc-message": "full" };
+    stream.respond({ ":status": 200, "content-type": "application/grpc", ...status }, { endStream: true });
+  });
+  await using sidecar = await startSidecar({ appId: "few", appPort: few.port, appProtocol: "grpc", nats });
+  for (let i = 0; i < 12; i++) {
+    using client = rawClient(sidecar.grpcPort);
+    const call = client.call("/t.T/Full", { "dapr-app-id": "few" });
+    call.send(Buffer.alloc(4 * MiB - 5));
+    expect(await call.ended).toMatchObject({ code: 8, message: "full" });
+  }
+  await eventually(() => expect(few.open()).toBe(0));
+  expect(few.sessions()).toBe(1);
+});
+
 test("a callee's sidecar that is killed: streams end Unavailable within seconds", async () => {
   const second = await startSidecar({ appId: "mortal", appPort: app.port, appProtocol: "grpc", nats });
   stack.use(second);
@@ -248,11 +265,15 @@ test("a callee's sidecar that is killed: streams end Unavailable within seconds"
     stream.once("close", () => clearInterval(drip));
   });
   const listening = client.call("/t.T/Drip", { "dapr-app-id": "mortal" }, { end: true });
+  app.on("/t.T/Work", (stream) => void stream.resume());
+  const working = client.call("/t.T/Work", { "dapr-app-id": "mortal" });
+  working.stream.end(encodeFrame(Buffer.from("m")));
+  await eventually(() => expect(app.calls.at(-1)!.path).toBe("/t.T/Work"));
   await eventually(() => expect(listening.messages.length).toBeGreaterThan(3));
   await second.kill();
-  const took = await timed(Promise.all([...calls, listening].map((call) => call.ended)));
-  expect(took).toBeLessThan(9_000);
-  for (const call of [...calls, listening]) expect(await call.ended).toMatchObject({ code: 14 });
+  const all = [...calls, listening, working];
+  expect(await timed(Promise.all(all.map((call) => call.ended)))).toBeLessThan(9_000);
+  for (const call of all) expect(await call.ended).toMatchObject({ code: 14 });
 });
 
 test("a callee's sidecar that stops in order finishes calls, then ends streams Unavailable", async () => {
@@ -285,6 +306,30 @@ test("a callee's sidecar that stops in order finishes calls, then ends streams U
   expect(await brief.ended).toMatchObject({ code: 0 });
   expect(await endless.ended).toMatchObject({ code: 14 });
   expect([0, 1]).toContain(await stopped);
+});
+
+test("two replicas are restarted one after the other under load: no unary call fails", async () => {
+  const replica = { appId: "twice", appPort: app.port, appProtocol: "grpc", nats };
+  await using first = await startSidecar(replica);
+  await using second = await startSidecar(replica);
+  using client = rawClient(caller.grpcPort);
+  const codes = new Map<number | undefined, number>();
+  let restarting = true;
+  const worker = async (): Promise<void> => {
+    while (restarting) {
+      const call = client.call(echoPath, { "dapr-app-id": "twice" });
+      call.stream.end(encodeFrame(Buffer.from("m")));
+      const { code } = await call.ended;
+      codes.set(code, (codes.get(code) ?? 0) + 1);
+    }
+  };
+  const load = Promise.all(Array.from({ length: 8 }, worker));
+  await first.restart();
+  await second.restart();
+  restarting = false;
+  await load;
+  expect([...codes.keys()]).toEqual([0]);
+  expect(codes.get(0)).toBeGreaterThan(50);
 });
 
 test("NATS restarts: streams end Unavailable, and calls work again", async () => {

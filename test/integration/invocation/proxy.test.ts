@@ -69,7 +69,10 @@ describe.each(ways)("%s", (way) => {
     expect(app.calls[0]!.path).toBe(path);
     expect(seen("x-one")).toEqual(["1", "two words", ""]);
     expect(seen("x-one-bin")).toEqual([bytes, "AA"]);
-    expect(seen("traceparent")).toEqual(["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]);
+    // The caller's own stays first.
+    expect(seen("traceparent")[0]).toBe("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    expect(seen("traceparent").length).toBe(way === ways[0] ? 2 : 1);
+    expect(seen("grpc-trace-bin").length).toBe(way === ways[0] ? 1 : 0);
     expect(seen("user-agent")).toEqual(["a client/1"]);
     expect([seen("grpc-encoding"), seen("grpc-accept-encoding")]).toEqual([["zstd"], ["zstd"]]);
     expect([seen("content-type"), seen("te")]).toEqual([["application/grpc+thrift"], ["trailers"]]);
@@ -228,6 +231,21 @@ describe.each(ways)("%s", (way) => {
     app.on("/t.T/Reset", (stream) => end(stream));
     const made = await call(clientOf(way), {}, Buffer.from("m"), "/t.T/Reset");
     expect(made.code).toBe(code);
+  });
+
+  test("a call that the app refused to begin is made once more", async () => {
+    let refusals = 1;
+    app.on("/t.T/Refuse1", (stream) => {
+      if (refusals-- > 0) return stream.close(7);
+      answer(stream, {});
+      return void stream.end(encodeFrame(Buffer.from("m")));
+    });
+    expect((await call(clientOf(way), {}, Buffer.from("m"), "/t.T/Refuse1")).code).toBe(0);
+    expect(app.calls.length).toBe(2);
+    app.calls.splice(0);
+    app.on("/t.T/Refuse", (stream) => stream.close(7));
+    expect((await call(clientOf(way), {}, Buffer.from("m"), "/t.T/Refuse")).code).toBe(14);
+    expect(app.calls.length).toBe(2);
   });
 
   test("an app that is no gRPC server, or breaks off in the middle of a message", async () => {

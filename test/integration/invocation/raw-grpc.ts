@@ -34,6 +34,8 @@ export type RawApp = AsyncDisposable & {
   readonly resets: { readonly path: string; readonly code: number }[];
   /** Paths of the calls whose client said that it was done, and did not reset them in the same breath. */
   readonly completed: string[];
+  /** Connections that are there. */
+  sessions(): number;
   /** Streams that have not ended. */
   open(): number;
   on(path: string, answer: Answering): void;
@@ -90,6 +92,7 @@ export async function startRawApp({ tls, maxConcurrentStreams }: RawAppOptions =
     calls,
     resets,
     completed,
+    sessions: () => sessions.size,
     open: () => streams.size,
     on: (path, answer) => void answers.set(path, answer),
     break: breakAll,
@@ -188,6 +191,8 @@ function endOf(stream: ClientHttp2Stream, bytes: () => number): Promise<Ended> {
   stream.on("error", () => {});
   stream.once("response", (received) => (headers = received));
   stream.once("trailers", (received) => (trailers = received));
+  // Node keeps a stream with something unsent for ever, although the server has closed it.
+  stream.once("end", () => setImmediate(() => stream.closed && stream.destroy()));
   return new Promise((resolve) =>
     stream.once("close", () => {
       const status = trailers?.["grpc-status"] ?? headers?.["grpc-status"];

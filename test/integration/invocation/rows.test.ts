@@ -1,4 +1,5 @@
 // Rows of the contract that stand in no other file: verbs, routes that are none, odd lengths, redirects, encodings.
+import { hostname } from "node:os";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startApp, startNats, startSidecar } from "../../kit/index.ts";
 import type { App, AppRequest, Nats, Sidecar } from "../../kit/index.ts";
@@ -142,6 +143,15 @@ describe("requests", () => {
     }
   });
 
+  test("bytes above 127 in the path arrive in percent form, also on a connection that goes on", async () => {
+    const get = (path: string): string => `GET ${base}/${path} HTTP/1.1\r\nHost: x\r\n\r\n`;
+    const utf8 = Buffer.from("é?q=ü").toString("latin1");
+    const answers = await inTurn(caller.httpPort, [get(utf8), get("plain"), get(utf8)]);
+    expect(answers.map((answer) => answer.includes("HTTP/1.1 200 "))).toEqual([true, true, true]);
+    expect(last()).toMatchObject({ path: "/%C3%A9", query: "q=%C3%BC" });
+    expect(await rawHttp(caller.httpPort, get("a b"))).toMatch(/^HTTP\/1\.1 400 /);
+  });
+
   test("redirects of an app are answers", async () => {
     for (const status of [301, 302, 303, 307, 308]) {
       app.on("/moved", () => ({ status, headers: { location: "/elsewhere" }, body: "moved" }));
@@ -151,6 +161,26 @@ describe("requests", () => {
       }
     }
     expect(app.requestsTo("/elsewhere")).toEqual([]);
+  });
+
+  test("the first of several names counts", async () => {
+    const twice = "dapr-app-id: callee\r\ndapr-app-id: other\r\n";
+    expect(await rawHttp(caller.httpPort, `GET /first HTTP/1.1\r\n${headLines}${twice}\r\n`)).toMatch(
+      /^HTTP\/1\.1 200 /,
+    );
+    expect(last().path).toBe("/first");
+  });
+
+  test("1,500 headers go through when they fit the buffer", async () => {
+    const options = { appId: "wide", appPort: rawApp.port, nats, flags: ["--read-buffer-size=32Ki"] };
+    await using wide = await startSidecar(options);
+    rawApp.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    const many = Object.fromEntries(Array.from({ length: 1_500 }, (_, i) => [`x-${i}`, String(i)]));
+    expect((await wide.get("/v1.0/invoke/raw/method/x", many)).status).toBe(200);
+    const seen = rawApp.requests.at(-1)!;
+    expect(Object.entries(many).filter(([name, value]) => !seen.includes(`${name}: ${value}\r\n`))).toEqual(
+      [],
+    );
   });
 
   test("a length that the client gave is kept, a body of unknown length goes in chunks", async () => {
@@ -213,6 +243,79 @@ describe("requests", () => {
     expect((await caller.get("/h", { "dapr-app-id": "callee.elsewhere" })).text).toContain(
       "couldn't find service: callee",
     );
+  });
+});
+
+describe("who is meant", () => {
+  test("namespaces keep apps of one name apart; the own one is meant when none is named", async () => {
+    await using blueApp = await startApp({ fallback: () => ({ body: "blue" }) });
+    const options = { appId: "callee", appPort: blueApp.port, nats, env: { NAMESPACE: "blue" } };
+    await using blue = await startSidecar(options);
+    await using asking = await startSidecar({ appId: "asking", nats, env: { NAMESPACE: "blue" } });
+    expect((await asking.get(`${base}/x`)).text).toBe("blue");
+    expect(blueApp.requests.at(-1)!.headers["dapr-caller-namespace"]).toBe("blue");
+    expect((await asking.get("/v1.0/invoke/callee.default/method/x")).text).toBe("ok");
+    expect(last().headers).toMatchObject({
+      "dapr-caller-namespace": "blue",
+      "dapr-caller-app-id": "asking",
+      "dapr-callee-app-id": "callee",
+    });
+    expect((await caller.get("/v1.0/invoke/callee.blue/method/x")).text).toBe("blue");
+    expect((await caller.get(`${base}/x`)).text).toBe("ok");
+    // The same name in another namespace is another app, so this is no call of the own one.
+    expect((await blue.get("/v1.0/invoke/callee.default/method/x")).text).toBe("ok");
+    expect(last().headers["dapr-caller-app-id"]).toBe("callee");
+    expect((await blue.get("/v1.0/invoke/callee.blue/method/x")).text).toBe("blue");
+    expect(blueApp.requests.at(-1)!.headers["dapr-caller-app-id"]).toBeUndefined();
+    expect((await caller.get("/v1.0/invoke/asking.green/method/x")).json()).toEqual({
+      errorCode: "ERR_DIRECT_INVOKE",
+      message: "failed to invoke, id: asking.green, err: couldn't find service: asking",
+    });
+  });
+
+  test("an app whose only instance was killed is tried 3 times more; then it is unreachable, not unknown", async () => {
+    await using gone = await startSidecar({ appId: "gone", appPort: app.port, nats });
+    expect((await caller.get("/v1.0/invoke/gone/method/x")).status).toBe(200);
+    await gone.kill();
+    const answer = await caller.get("/v1.0/invoke/gone/method/x");
+    expect(answer.status).toBe(500);
+    const failed = "failed to invoke, id: gone, err: failed to invoke target gone after 3 retries. Error: ";
+    const { message } = answer.json<{ message: string }>();
+    expect(message).toContain(`${failed}rpc error: code = Unavailable desc = `);
+    await gone.start();
+    expect((await caller.get("/v1.0/invoke/gone/method/y")).status).toBe(200);
+  });
+});
+
+describe("where from and where to", () => {
+  test.each([
+    ["192.0.2.7", "192.0.2.7"],
+    ["2001:db8::7", '"[2001:db8::7]"'],
+  ])("DAPR_HOST_IP=%s stands in what is forwarded", async (address, shown) => {
+    await using sidecar = await startSidecar({ appId: "host", nats, env: { DAPR_HOST_IP: address } });
+    await sidecar.get(`${base}/x`, { "x-forwarded-host": "client.example", forwarded: "for=198.51.100.1" });
+    const { rawHeaders } = last();
+    const values = (name: string): string[] =>
+      rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]!.toLowerCase() === name);
+    expect(values("x-forwarded-for")).toEqual([address]);
+    expect(values("x-forwarded-host")).toEqual(["client.example", hostname()]);
+    expect(values("forwarded")).toEqual(["for=198.51.100.1", `for=${shown};by=${shown};host=${hostname()}`]);
+  });
+
+  test("--app-channel-address and --app-protocol in any case", async () => {
+    const flags = ["--app-channel-address=localhost"];
+    const options = { appId: "named", appPort: app.port, appProtocol: "HTTP", nats, flags };
+    await using sidecar = await startSidecar(options);
+    expect((await sidecar.get("/v1.0/invoke/named/method/x")).text).toBe("ok");
+    expect(last().headers.host).toBe(`localhost:${app.port}`);
+  });
+
+  test("an answer has one Date, the app's", async () => {
+    rawApp.answer =
+      "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2015 00:00:00 GMT\r\nServer: app\r\nContent-Length: 2\r\n\r\nok";
+    const raw = await rawHttp(caller.httpPort, `GET /v1.0/invoke/raw/method/x HTTP/1.1\r\n${headLines}\r\n`);
+    expect(raw.match(/^date: .*$/gim)).toEqual(["Date: Thu, 01 Jan 2015 00:00:00 GMT"]);
+    expect(raw).toMatch(/^Server: app\r$/m);
   });
 });
 

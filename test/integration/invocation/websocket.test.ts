@@ -1,5 +1,6 @@
 // WebSockets through service invocation: a real server and real clients, two sidecars between them.
 import { once } from "node:events";
+import { readdirSync } from "node:fs";
 import { createServer, type IncomingMessage, request as sendRequest } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { connect, type AddressInfo, type Socket } from "node:net";
@@ -85,6 +86,10 @@ async function message(webSocket: WebSocket): Promise<string> {
   return data.toString();
 }
 
+function openFiles({ pid }: Sidecar): number {
+  return readdirSync(`/proc/${pid}/fd`).length;
+}
+
 /** The head and body of an answer to a handshake that is no 101. */
 async function refused(
   sidecar: Sidecar,
@@ -162,7 +167,9 @@ describe("a WebSocket", () => {
     expect([code, reason.toString()]).toEqual([1_012, "restart"]);
   });
 
-  test("100 at once, each with its own messages in order", async () => {
+  test("100 at once, each with its own messages in order; nothing is left of them", async () => {
+    await eventually(() => app.open.size === 0);
+    const before = [caller, callee].map(openFiles);
     const all = await Promise.all(
       Array.from({ length: 100 }, async (_, n) => {
         const webSocket = open(caller);
@@ -177,6 +184,7 @@ describe("a WebSocket", () => {
     );
     expect(all).toEqual(all.map(() => true));
     await eventually(() => app.open.size === 0);
+    await eventually(() => [caller, callee].every((sidecar, i) => openFiles(sidecar) <= before[i]! + 2));
   });
 
   test("a large message goes through a slow reader, who slows the app", async () => {
@@ -230,6 +238,18 @@ describe("ends", () => {
     await second.kill();
     await ended;
   }, 60_000);
+
+  test("a sidecar is frozen: the other side is told within its liveness", async () => {
+    await using frozen = await startSidecar({ appId: "frozen", appPort: app.port, nats });
+    const webSocket = new WebSocket(`ws://127.0.0.1:${caller.httpPort}/v1.0/invoke/frozen/method/echo`);
+    webSocket.on("error", () => {});
+    await once(webSocket, "open");
+    const server = app.sockets.at(-1)!;
+    await frozen.pause();
+    await once(webSocket, "close");
+    frozen.resume();
+    if (server.readyState !== WebSocket.CLOSED) await once(server, "close");
+  }, 90_000);
 
   test("a stop of either sidecar ends its WebSockets and takes no grace period", async () => {
     for (const which of ["callee", "caller"]) {

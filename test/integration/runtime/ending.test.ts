@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
-import { grpcClient, startApp, startNats, startSidecar } from "../../kit/index.ts";
+import { eventually, grpcClient, httpClient, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import { nativeComponents, ordersSubscription } from "./resources.ts";
 
 const resources = { "c.yaml": nativeComponents, "s.yaml": ordersSubscription };
@@ -209,4 +209,23 @@ test("SIGHUP with files that cannot be used ends the sidecar and says why", asyn
   sidecar.signal("SIGHUP");
   expect(await sidecar.exited).toBe(1);
   expect(sidecar.logs()).toMatch(/Fatal error from runtime: .*did you mean state\.nats\?/);
+});
+
+test("a connection whose answer is on its way at the stop does not hold up the end", async () => {
+  await using nats = await startNats();
+  const arrived = Promise.withResolvers<() => void>();
+  await using app = await startApp({
+    routes: { "/slow": () => new Promise((resolve) => arrived.resolve(() => resolve({ body: "done" }))) },
+  });
+  await using sidecar = await startSidecar({ appId: "busy", appPort: app.port, nats });
+  const call = sidecar.get("/v1.0/invoke/busy/method/slow");
+  const answer = await arrived.promise;
+  sidecar.signal("SIGTERM");
+  await sidecar.logged(/dapr shutting down/);
+  await eventually(async () => {
+    await expect(httpClient(sidecar.httpUrl).get("/v1.0/healthz")).rejects.toThrow("ECONNREFUSED");
+  });
+  answer();
+  expect((await call).text).toBe("done");
+  expect(await sidecar.exited).toBe(0);
 });

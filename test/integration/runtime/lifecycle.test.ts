@@ -39,6 +39,7 @@ test("outbound health comes before the app, health after it", async () => {
   expect((await sidecar.get("/v1.0/healthz")).status).toBe(500);
   await using app = await startApp({ port: appPort });
   await sidecar.ready();
+  expect((await sidecar.get("/v1.0/healthz?appid=")).status).toBe(204);
   expect((await sidecar.get("/v1.0/healthz?appid=other")).json()).toMatchObject({
     errorCode: "ERR_HEALTH_APPID_NOT_MATCH",
   });

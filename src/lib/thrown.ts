@@ -1,0 +1,11 @@
+/** What was thrown, as something that can be worked with: JavaScript lets anything be thrown. */
+
+/** The message of an Error; anything else as text. */
+export function textOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
+/** The Error itself, or one with the text of what was thrown. */
+export function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}
