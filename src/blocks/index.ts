@@ -1,6 +1,7 @@
 /** The building blocks of a sidecar, one line each. */
 import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
+import { configurationBlock } from "./configuration/index.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
 import { lockBlock } from "./lock/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
@@ -20,6 +21,7 @@ export async function makeBlocks(
     bindingsBlock(host),
     secretsBlock(host),
     lockBlock(host),
+    configurationBlock(host),
   ];
   return { invocation, blocks };
 }
