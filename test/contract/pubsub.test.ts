@@ -1,10 +1,10 @@
-/** Every pub/sub component under the contract suite; pubsub.nats against a real nats-server. */
+/** The pub/sub components that need no server of another kind; pubsub.nats against a real nats-server. */
 import { joinMesh, systemClock } from "../../mesh/index.ts";
 import { readMetadata } from "../../src/components/metadata.ts";
 import * as inMemory from "../../src/components/pubsub/in-memory.ts";
 import * as nats from "../../src/components/pubsub/nats.ts";
 import { startNats } from "../kit/nats.ts";
-import { pubsubContract } from "./pubsub.ts";
+import { durable, pubsubContract } from "./pubsub.ts";
 import { silentLog } from "./silent-log.ts";
 
 const shared = {
@@ -21,7 +21,14 @@ pubsubContract(
   "pubsub.in-memory",
   {
     concurrency: 1,
-    durable: false,
+    metadata: "exactly",
+    shares: false,
+    keepsForNewGroups: false,
+    keepsForAbsent: false,
+    redelivers: false,
+    handsOver: false,
+    dropsRepeated: false,
+    passesFailures: true,
     wildcard: (prefix) => ({ pattern: `${prefix}*`, fits: `${prefix}-a/b`, other: prefix.slice(1) }),
   },
   async () => ({
@@ -42,8 +49,9 @@ pubsubContract(
 pubsubContract(
   "pubsub.nats",
   {
+    ...durable,
     concurrency: 8,
-    durable: true,
+    dropsRepeated: true,
     wildcard: (prefix) => ({ pattern: `${prefix}.>`, fits: `${prefix}.a.b c`, other: `${prefix}x.a` }),
   },
   async () => {

@@ -37,10 +37,16 @@ export async function goWasm(source: string): Promise<string> {
   return path;
 }
 
-/** A class of test/compat/java, with the artifacts that its pom.xml pins. */
-export function javaProgram(mainClass: string): Promise<BuiltProgram> {
-  const source = join(checkout, "test/compat/java");
-  const target = join(checkout, ".cache/compat/java");
+const compatJava = {
+  source: join(checkout, "test/compat/java"),
+  target: join(checkout, ".cache/compat/java"),
+};
+
+/** A class of a folder of Java sources (test/compat/java), with the artifacts that the pom.xml in it pins. */
+export function javaProgram(
+  mainClass: string,
+  { source, target }: { readonly source: string; readonly target: string } = compatJava,
+): Promise<BuiltProgram> {
   const libraries = join(target, "lib");
   const classes = join(target, "classes");
   return built(source, "*", target, async () => {

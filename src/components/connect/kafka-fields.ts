@@ -87,7 +87,7 @@ export const kafkaFields = {
     kind: "string",
     default: "range",
     oneOf: ["range", "sticky", "roundrobin"],
-    description: "Accepted; partitions go round",
+    description: "Accepted; the partitions of a topic go round among its readers",
   },
   compression: {
     kind: "string",

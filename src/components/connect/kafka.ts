@@ -4,6 +4,7 @@
  */
 import type { BaseOptions, Consumer, Message } from "@platformatic/kafka";
 import type { ComponentContext } from "../component.ts";
+import { assignPartitions } from "./kafka-assign.ts";
 import { type KafkaSettings, kafkaOptions } from "./kafka-fields.ts";
 
 type Metadata = Readonly<Record<string, string>>;
@@ -30,6 +31,10 @@ export type Kafka = {
 const acks = { all: -1, local: 1, none: 0 } as const;
 /** Names that say where a message goes and are no headers. */
 const placing = new Set(["partitionkey", "__key", "partitionnumber", "valueschematype"]);
+
+/** How long a topic is waited for that the broker creates, in tries and ms between them. */
+const topicTries = 20;
+const topicWaitMs = 250;
 
 type Parts = Pick<ComponentContext, "clock" | "log" | "appId">;
 
@@ -162,13 +167,28 @@ class Reader implements KafkaReading {
     joined.resolve();
   }
 
+  /** Asking for a topic makes the broker create it; a group that joins before has no partitions to share. */
+  async #untilKnown(consumer: Consumer): Promise<void> {
+    const { topics, parts } = this.#reading;
+    for (let tries = 1; ; tries++) {
+      const options = { topics: [...topics], autocreateTopics: true, forceUpdate: true };
+      const known = await consumer.metadata(options).catch((error: unknown) => error as Error);
+      const missing = known instanceof Error ? known : topics.find((topic) => !known.topics.has(topic));
+      if (missing === undefined) return;
+      if (tries === topicTries)
+        throw missing instanceof Error ? missing : new Error(`there is no topic ${missing}`);
+      await parts.clock.sleep(topicWaitMs, this.#ending.signal);
+    }
+  }
+
   /** One consumer, from its joining to its breaking or the end. */
   async #consume(onJoined: () => void): Promise<void> {
     const { topics, group, settings, options } = this.#reading;
     const { Consumer } = await import("@platformatic/kafka");
-    const consumer = new Consumer({ ...options, groupId: group });
+    const consumer = new Consumer({ ...options, groupId: group, partitionAssigner: assignPartitions });
     const lanes = new Lanes(this.#reading, consumer, this.#stopped.signal);
     try {
+      await this.#untilKnown(consumer);
       const stream = await consumer.consume({
         topics: [...topics],
         autocommit: false,
@@ -295,9 +315,9 @@ function eventOf(message: Message, escape: boolean): KafkaMessage {
     __offset: String(message.offset),
     __timestamp: String(message.timestamp),
   };
-  // Null where a message has none, whatever the library's types say.
-  const { key, value } = message as { key: Buffer | null; value: Buffer | null };
-  if (key !== null && key.length > 0) metadata["__key"] = key.toString();
+  // Absent where a message has none, whatever the library's types say.
+  const { key, value } = message as { key?: Buffer | null; value?: Buffer | null };
+  if (key !== null && key !== undefined && key.length > 0) metadata["__key"] = key.toString();
   for (const [name, header] of message.headerEntries) {
     const text = (header as Buffer | null)?.toString() ?? "";
     metadata[name.toString()] = escape ? encodeURIComponent(text) : text;

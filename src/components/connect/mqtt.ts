@@ -114,6 +114,8 @@ class Connection implements Mqtt {
   readonly #parts: Parts;
   readonly #lines = new Set<Line>();
   #running = 0;
+  /** Messages that came while nobody took them; the broker sends them again only to a new connection. */
+  #unclaimed: IPublishPacket[] = [];
   /** Lets the next message in once there is room. */
   #resume: (() => void) | undefined;
 
@@ -122,6 +124,7 @@ class Connection implements Mqtt {
     this.#parts = parts;
     // The library acknowledges when this reports success, and takes the next packet when it reports anything. An
     // error at once therefore means: go on reading, somebody else acknowledges.
+    client.on("close", () => (this.#unclaimed = []));
     client.handleMessage = (packet, done) => {
       void this.#receive(packet);
       const taken = (): void => done(packet.qos === 0 ? undefined : new Error("acknowledged by its handler"));
@@ -159,6 +162,9 @@ class Connection implements Mqtt {
     this.#lines.add(line);
     try {
       const granted = await this.#client.subscribeAsync(filter, { qos });
+      const waiting = this.#unclaimed.filter((packet) => line.matches(packet.topic));
+      this.#unclaimed = this.#unclaimed.filter((packet) => !waiting.includes(packet));
+      for (const packet of waiting) void this.#receive(packet);
       if (granted.some((grant) => grant.qos > 2)) throw new Error(`the broker refuses topic ${filter}`);
     } catch (error) {
       this.#lines.delete(line);
@@ -192,8 +198,10 @@ class Connection implements Mqtt {
     const lines = [...this.#lines].filter((line) => line.taking && line.matches(topic));
     this.#running += 1;
     try {
-      // Without anyone to take it the message waits at the broker.
-      if (lines.length === 0) return;
+      if (lines.length === 0) {
+        if (qos > 0 && this.#unclaimed.length < maxRunning) this.#unclaimed.push(packet);
+        return;
+      }
       await Promise.all(lines.map((line) => hand(line, { topic, data, retained: retain })));
       if (qos > 0 && messageId !== undefined) acknowledge(this.#client, messageId);
     } catch (error) {

@@ -153,7 +153,7 @@ class RabbitPubSub implements PubSub {
     const properties = {
       contentType: "text/plain",
       ...messageProperties(metadata, settings.ttlInSeconds),
-      deliveryMode: settings.deliveryMode,
+      ...(settings.deliveryMode > 0 && { deliveryMode: settings.deliveryMode }),
     };
     await this.#declare(topic, signal);
     const target = { exchange: topic, key: metadata["routingKey"] ?? "" };

@@ -38,6 +38,8 @@ export type ServerRecipe = {
   /** Throws or gives false until the server takes clients. */
   ready(host: string, port: number): Promise<boolean>;
   readonly readyTimeoutMs?: number;
+  /** What `kill` sends; SIGKILL when not given. */
+  readonly killSignal?: NodeJS.Signals;
 };
 
 /** Starts a server, or takes the one that the environment gives. Rejects with its log when it does not get ready. */
@@ -59,7 +61,7 @@ export async function startServer(recipe: ServerRecipe): Promise<Server> {
     address: `127.0.0.1:${port}`,
     running: () => running.running(),
     logs: () => running.logs(),
-    kill: async () => void (await running.kill("SIGKILL")),
+    kill: async () => void (await running.kill(recipe.killSignal ?? "SIGKILL")),
     async restart() {
       await running[Symbol.asyncDispose]();
       // Children of a killed server may hold its port or data for a moment.

@@ -1,0 +1,146 @@
+// Bindings to real servers: what the app sends through the output comes back to it through the input.
+import { expect, test } from "vitest";
+import { type App, type Sidecar, startApp, startNats, startSidecar } from "../../kit/index.ts";
+import { startKafka } from "../../kit/servers/kafka.ts";
+import { startMosquitto } from "../../kit/servers/mosquitto.ts";
+import { startPostgres } from "../../kit/servers/postgres.ts";
+import { startRabbit } from "../../kit/servers/rabbitmq.ts";
+import { startRedis } from "../../kit/servers/redis.ts";
+import { binding } from "./resources.ts";
+
+type Answer = Awaited<ReturnType<Sidecar["http"]>>;
+
+function invoke(
+  sidecar: Sidecar,
+  name: string,
+  operation: string,
+  data: unknown,
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<Answer> {
+  const body = JSON.stringify({ operation, data, metadata });
+  return sidecar.http(`/v1.0/bindings/${name}`, { method: "POST", body });
+}
+
+test("bindings.redis sets, gets, counts and deletes keys", async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis();
+  await using sidecar = await startSidecar({
+    appId: "caller",
+    nats,
+    resources: { "r.yaml": binding("cache", "bindings.redis", { redisHost: redis.address }) },
+  });
+  expect((await invoke(sidecar, "cache", "create", "tea", { key: "k" })).status).toBe(204);
+  const got = await invoke(sidecar, "cache", "get", null, { key: "k" });
+  expect([got.status, got.text]).toEqual([200, '"tea"']);
+  expect((await invoke(sidecar, "cache", "increment", null, { key: "n", ttlInSeconds: "60" })).status).toBe(
+    204,
+  );
+  expect((await invoke(sidecar, "cache", "get", null, { key: "n", delete: "true" })).text).toBe("1");
+  expect((await invoke(sidecar, "cache", "get", null, { key: "n" })).text).toBe("");
+  expect((await invoke(sidecar, "cache", "delete", null, { key: "k" })).status).toBe(204);
+  const refused = await invoke(sidecar, "cache", "get", null);
+  expect(refused.text).toContain("redis binding: missing key in request metadata");
+  expect((await invoke(sidecar, "cache", "create", 1, { key: "k", ttlInSeconds: "soon" })).text).toContain(
+    "ttlInSeconds",
+  );
+});
+
+test("bindings.postgresql runs statements with parameters", async () => {
+  await using nats = await startNats();
+  await using postgres = await startPostgres();
+  await using sidecar = await startSidecar({
+    appId: "caller",
+    nats,
+    resources: {
+      "p.yaml": binding("sql", "bindings.postgresql", {
+        host: postgres.host,
+        port: String(postgres.port),
+        user: "postgres",
+        database: "postgres",
+      }),
+    },
+  });
+  const run = (operation: string, sql: string, params?: unknown): Promise<Answer> =>
+    invoke(sidecar, "sql", operation, null, {
+      sql,
+      ...(params === undefined ? {} : { params: JSON.stringify(params) }),
+    });
+  expect((await run("exec", "CREATE TABLE tea (id int, name text)")).status).toBe(200);
+  const inserted = await run("exec", "INSERT INTO tea VALUES ($1, $2), (2, 'b')", [1, "a"]);
+  expect([inserted.status, inserted.text, inserted.headers["metadata.rows-affected"]]).toEqual([
+    200,
+    "",
+    "2",
+  ]);
+  const found = await run("query", "SELECT id, name, id AS id FROM tea ORDER BY id");
+  expect(found.json()).toEqual([
+    [1, "a", 1],
+    [2, "b", 2],
+  ]);
+  expect(found.headers["metadata.operation"]).toBe("query");
+  expect(found.headers["metadata.duration"]).toMatch(/^\d+ms$/);
+  expect((await run("query", "SELECT * FROM nothing")).text).toContain(
+    'relation \\"nothing\\" does not exist',
+  );
+  expect((await invoke(sidecar, "sql", "exec", null)).text).toContain("required metadata not set: sql");
+  expect((await invoke(sidecar, "sql", "query", null, { sql: "SELECT 1", params: "{" })).text).toContain(
+    "JSON array",
+  );
+  expect((await invoke(sidecar, "sql", "close", null)).status).toBe(204);
+  expect((await run("query", "SELECT 1")).status).toBe(500);
+});
+
+/** Sends three messages through the binding `loop`, and waits for them at the app; the second is refused once. */
+async function roundTrip(sidecar: Sidecar, app: App, refusedAgain: boolean): Promise<void> {
+  let refusals = refusedAgain ? 1 : 0;
+  app.on("POST /loop", (request) => {
+    if (request.body.toString() === '{"n":2}' && refusals-- > 0) return { status: 500 };
+    return undefined;
+  });
+  await sidecar.logged(/binding loop delivers to the app/, 30_000);
+  for (const n of [1, 2, 3]) {
+    const sent = await invoke(sidecar, "loop", "create", { n });
+    expect([sent.status, sent.text]).toEqual([204, ""]);
+  }
+  await app.received("/loop", refusedAgain ? 4 : 3, 30_000);
+  const bodies = app.requestsTo("/loop").map(({ body }) => body.toString());
+  expect(new Set(bodies)).toEqual(new Set(['{"n":1}', '{"n":2}', '{"n":3}']));
+}
+
+/** The test of one product: an app with a sidecar whose component is `loop`. */
+async function loop(
+  type: string,
+  metadata: Readonly<Record<string, string>>,
+  refusedAgain: boolean,
+): Promise<void> {
+  await using nats = await startNats();
+  await using app = await startApp();
+  await using sidecar = await startSidecar({
+    appId: "looper",
+    nats,
+    appPort: app.port,
+    resources: { "l.yaml": binding("loop", type, { ...metadata, direction: "input, output" }) },
+  });
+  await roundTrip(sidecar, app, refusedAgain);
+}
+
+test("bindings.rabbitmq: what the app refuses comes again", async () => {
+  await using rabbit = await startRabbit();
+  const host = `amqp://guest:guest@${rabbit.address}`;
+  await loop("bindings.rabbitmq", { host, queueName: "tea", durable: "true" }, true);
+}, 180_000);
+
+test("bindings.mqtt3", async () => {
+  await using mosquitto = await startMosquitto();
+  await loop(
+    "bindings.mqtt3",
+    { url: `mqtt://${mosquitto.address}`, topic: "tea", consumerID: "looper" },
+    false,
+  );
+});
+
+test("bindings.kafka", async () => {
+  await using kafka = await startKafka();
+  const topics = { topics: "tea", publishTopic: "tea", initialOffset: "oldest" };
+  await loop("bindings.kafka", { brokers: kafka.address, authType: "none", ...topics }, false);
+}, 180_000);
