@@ -25,7 +25,7 @@ export type Redis = {
   readonly isCluster: boolean;
   /**
    * Calls back with the channel of each message, also after an outage; what is sent during one is lost. Resolves with
-   * the way to end it. One more connection serves all of them. Rejects for a cluster, whose nodes tell different things.
+   * the way to end it. One more connection serves all of them. Rejects for a cluster, whose nodes tell other things.
    * `onReturn` is called when the server is back after an outage, perhaps without settings that it was given.
    */
   listen(

@@ -102,8 +102,8 @@ test("changes reach an HTTP app until it unsubscribes", async () => {
   const ended = await sidecar.get(`${base[1]}/redis/${id}/unsubscribe`);
   expect([ended.status, ended.text]).toEqual([200, '{"ok":true}\n']);
   const again = await sidecar.get(`${base[0]}/redis/${id}/unsubscribe`);
-  const message =
-    `failed to unsubscribe to configuration request ${id}: ` + `subscription with id ${id} does not exist`;
+  const failed = `failed to unsubscribe to configuration request ${id}`;
+  const message = `${failed}: subscription with id ${id} does not exist`;
   expect([again.status, again.text]).toEqual([500, `${JSON.stringify({ message })}\n`]);
 });
 
