@@ -130,6 +130,8 @@ export class Configurations {
         else {
           held.subscription = await port.subscribe(held.keys, held.metadata, held.changes.push, signal);
           await old.stop();
+          // It was ended meanwhile, with the old one.
+          if (!this.#held.has(id)) await held.subscription.stop();
         }
       } catch (error) {
         this.#log.error(`configuration store ${name}: a subscription is lost: ${textOf(error)}`);

@@ -1,4 +1,6 @@
 // The configuration API over HTTP and gRPC through a real sidecar: items, changes to both kinds of apps, every error.
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { createClient } from "redis";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
@@ -162,6 +164,35 @@ test("errors", async () => {
   const failure = await grpc.unary(method.getConfiguration, { storeName: "nowhere" }).catch((error) => error);
   expect(failure).toMatchObject({ code: 3, details: message });
 });
+
+test("a stream that its client leaves is no subscription any more", async () => {
+  const stream = grpc.stream(method.subscribeConfiguration);
+  stream.send({ storeName: "redis", keys: ["left"] });
+  const { id } = (await stream.next())!;
+  const listeners = async (): Promise<unknown> =>
+    (await redis.sendCommand(["PUBSUB", "NUMSUB", "__keyspace@0__:left"])) as unknown;
+  expect(await listeners()).toEqual(["__keyspace@0__:left", 1]);
+  stream.cancel();
+  await eventually(async () => expect(await listeners()).toEqual(["__keyspace@0__:left", 0]));
+  expect((await grpc.unary(method.unsubscribeConfiguration, { storeName: "redis", id })).ok).toBe(false);
+});
+
+test("a replaced component takes its subscriptions along", async () => {
+  const { id } = (await sidecar.get(`${base[0]}/redis/subscribe?key=moved`)).json<{ id: string }>();
+  const other = component("redis", "configuration.redis", { redisHost: server.address, redisDB: "1" });
+  await writeFile(join(sidecar.resourcesPath, "redis.yaml"), other);
+  const path = "/configuration/redis/moved";
+  await eventually(
+    async () => {
+      await redis.sendCommand(["EVAL", "redis.call('SELECT', 1) redis.call('SET', 'moved', 'here')", "0"]);
+      await eventually(() => expect(told(path).at(-1)).toEqual({ id, items: { moved: { value: "here" } } }), {
+        timeoutMs: 500,
+      });
+    },
+    { timeoutMs: 20_000 },
+  );
+  expect((await sidecar.get(`${base[0]}/redis/${id}/unsubscribe`)).status).toBe(200);
+}, 30_000);
 
 test("without an app, and without any store", async () => {
   await using bare = await startSidecar({
