@@ -2,7 +2,9 @@
 import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
 import { cryptoBlock } from "./crypto/index.ts";
+import { configurationBlock } from "./configuration/index.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
+import { lockBlock } from "./lock/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
 import { secretsBlock } from "./secrets/index.ts";
 import { stateBlock } from "./state/index.ts";
@@ -20,6 +22,8 @@ export async function makeBlocks(
     bindingsBlock(host),
     secretsBlock(host),
     cryptoBlock(host),
+    lockBlock(host),
+    configurationBlock(host),
   ];
   return { invocation, blocks };
 }
