@@ -15,6 +15,7 @@ import type { Sidecar } from "../kit/sidecar.ts";
 import { grpcLoad } from "./grpc-load.ts";
 import { httpLoad, type HttpJob, type LoadResult } from "./http-load.ts";
 import { natsCeilings, natsLoad } from "./nats-load.ts";
+import { measureStreams, printStreams, type StreamRow } from "./stream-bench.ts";
 import { costLimit, measureTelemetry } from "./telemetry-cost.ts";
 import { cpuMs, residentMb } from "./process-usage.ts";
 
@@ -48,6 +49,7 @@ type Report = {
   readonly readyMs: number;
   readonly idleMb: number;
   readonly singleInvokeP50Ms: number;
+  readonly streams: readonly StreamRow[];
 };
 
 const { values } = parseArgs({
@@ -56,15 +58,23 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     /** Only what tracing and metrics cost an invocation. */
     telemetry: { type: "boolean", default: false },
+    /** Only large bodies. */
+    streams: { type: "boolean", default: false },
   },
 });
 const seconds = Number(values.seconds);
 const rounds = Number(values.rounds);
 if (values.telemetry) await runTelemetry();
+else if (values.streams) await runStreams();
 else {
   const report = await run();
   print(report);
   save(report);
+}
+
+async function runStreams(): Promise<void> {
+  await using nats = await startNats();
+  printStreams(await measureStreams(sidecarBinary(), nats));
 }
 
 async function runTelemetry(): Promise<void> {
@@ -72,10 +82,12 @@ async function runTelemetry(): Promise<void> {
   await using nats = await startNats();
   await using echo = await startEcho();
   const cost = await measureTelemetry({ command, nats, echoPort: echo.port, connections, seconds, rounds });
+  const percent = (part: number): string => `${(part * 100).toFixed(1)} %`;
   console.log(
-    `\ntracing (every call, OTLP) and metrics on: ${cost.on.toFixed(0)}/s for ${cost.off.toFixed(0)}/s without, ` +
-      `${cost.onCpuUs.toFixed(0)} us of CPU for ${cost.offCpuUs.toFixed(0)} us; ` +
-      `${(cost.cost * 100).toFixed(1)} % of the throughput, limit ${costLimit * 100} %`,
+    `\ntracing of every call (OTLP) and metrics on: ${cost.on.toFixed(0)}/s, off: ${cost.off.toFixed(0)}/s, ` +
+      `${percent(1 - cost.on / cost.off)} of the throughput, limit ${percent(costLimit)}\n` +
+      `CPU of both sidecars a call: ${cost.onCpuUs.toFixed(0)} us, ${cost.offCpuUs.toFixed(0)} us, ` +
+      `${percent(cost.onCpuUs / cost.offCpuUs - 1)} more`,
   );
 }
 
@@ -116,6 +128,7 @@ async function run(): Promise<Report> {
   const results = await measure(jobs, pids);
   const single = await jobs["invoke"]!(1, 2);
   const ceilings = await measureCeilings(nats.url);
+  const streams = await measureStreams(command, nats);
   void grpcEcho;
   return {
     commit: execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: checkout, encoding: "utf8" }).trim(),
@@ -124,6 +137,7 @@ async function run(): Promise<Report> {
     readyMs,
     idleMb,
     singleInvokeP50Ms: single.p50Ms,
+    streams,
   };
 }
 
@@ -224,7 +238,7 @@ async function measureReady(
   return Math.min(...times);
 }
 
-function print({ rows, ceilings, readyMs, idleMb, singleInvokeP50Ms }: Report): void {
+function print({ rows, ceilings, readyMs, idleMb, singleInvokeP50Ms, streams }: Report): void {
   const last = lastReport();
   console.log(
     `\n${connections} connections, 256-byte bodies, metrics on; ratio to a bare node:http echo of the same round`,
@@ -248,6 +262,7 @@ function print({ rows, ceilings, readyMs, idleMb, singleInvokeP50Ms }: Report): 
   console.log(`\nceilings of one NATS client, ${connections} under way, 256 bytes`);
   for (const [name, perSecond] of Object.entries(ceilings))
     console.log(`${name.padEnd(18)} ${perSecond.toFixed(0)}/s`);
+  printStreams(streams);
   console.log(`\nready (process start to outbound health, NATS up): ${readyMs.toFixed(0)} ms, limit 200`);
   console.log(`idle memory: ${idleMb.toFixed(0)} MB, limit 90`);
   console.log(`invocation at one connection: p50 ${singleInvokeP50Ms} ms`);

@@ -11,7 +11,7 @@ import {
   help,
   resourceInfo,
 } from "../../api/errors.ts";
-import { EtagInvalid, EtagMismatch } from "./port.ts";
+import { EtagInvalid, EtagMismatch, StoreError } from "./port.ts";
 import { textOf } from "../../lib/thrown.ts";
 
 /** No state store is loaded at all. */
@@ -94,7 +94,11 @@ export function valueNoJson(cause: unknown): ApiError {
 
 export function getFailed(store: string, key: string, cause: unknown): ApiError {
   const message = `fail to get ${key} from state store ${store}: ${textOf(cause)}`;
-  return passed(cause) ?? simple("ERR_STATE_GET", 500, GrpcCode.Internal, message, cause);
+  return (
+    chosen("ERR_STATE_GET", `fail to get ${key} from state store ${store}`, cause) ??
+    passed(cause) ??
+    simple("ERR_STATE_GET", 500, GrpcCode.Internal, message, cause)
+  );
 }
 
 export function saveFailed(store: string, cause: unknown): ApiError {
@@ -152,6 +156,9 @@ export function tooManyOperations(store: string, count: number, max: number): Ap
 /** ETag errors have no status of their own here. */
 export function transactionFailed(cause: unknown): ApiError {
   const message = `error while executing state transaction: ${textOf(cause)}`;
+  if (cause instanceof StoreError) {
+    return chosen("ERR_STATE_TRANSACTION", "error while executing state transaction", cause, 500)!;
+  }
   return passed(cause) ?? simple("ERR_STATE_TRANSACTION", 500, GrpcCode.Internal, message, cause);
 }
 
@@ -163,6 +170,18 @@ export function queryNotSupported(store: string): ApiError {
     message: "state store does not support querying",
     details: [resourceInfo("state", store), errorInfo("DAPR_STATE_QUERYING_NOT_SUPPORTED")],
   });
+}
+
+export function queryFailed(store: string, cause: unknown): ApiError {
+  const error = new ApiError({
+    code: "ERR_STATE_QUERY",
+    httpStatus: 500,
+    grpcCode: GrpcCode.Internal,
+    message: `state store ${store} query failed: ${textOf(cause)}`,
+    details: [resourceInfo("state", store), errorInfo("DAPR_STATE_QUERY_FAILED")],
+    cause,
+  });
+  return passed(cause) ?? error;
 }
 
 /**
@@ -188,7 +207,23 @@ function writeFailed(code: string, what: string, cause: unknown): ApiError {
   const message = `${what}: ${textOf(cause)}`;
   if (cause instanceof EtagMismatch) return simple(code, 409, GrpcCode.Aborted, message, cause);
   if (cause instanceof EtagInvalid) return simple(code, 400, GrpcCode.InvalidArgument, message, cause);
-  return passed(cause) ?? simple(code, 500, GrpcCode.Internal, message, cause);
+  return chosen(code, what, cause) ?? passed(cause) ?? simple(code, 500, GrpcCode.Internal, message, cause);
+}
+
+/** Over HTTP our code and words with the store's status; over gRPC the store's error whole. */
+function chosen(code: string, what: string, cause: unknown, httpStatus?: number): ApiError | undefined {
+  if (!(cause instanceof StoreError)) return undefined;
+  const { grpcCode, message, grpcDetails, httpMessage } = cause;
+  return new ApiError({
+    code,
+    httpStatus: httpStatus ?? cause.httpStatus,
+    grpcCode,
+    message,
+    httpMessage: `${what}: ${httpMessage}`,
+    grpcDetails,
+    ...(cause.grpcStatus !== undefined && { grpcStatus: cause.grpcStatus }),
+    cause,
+  });
 }
 
 /** An ApiError made deeper down goes to the client as it is. */

@@ -1,9 +1,9 @@
 /** What a plug-in's failure of a state call means: ETag errors and errors with a status of their own. */
 import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
-import { ApiError, errorInfo, GrpcCode } from "../../api/errors.ts";
+import { GrpcCode } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
-import { EtagInvalid, EtagMismatch } from "../../blocks/state/port.ts";
+import { EtagInvalid, EtagMismatch, StoreError } from "../../blocks/state/port.ts";
 import { BadRequestSchema, ErrorInfoSchema } from "../../../proto/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../../proto/gen/google/rpc/status_pb.ts";
 
@@ -21,13 +21,13 @@ export function stateError(error: unknown): unknown {
     const info = anyUnpack(detail, ErrorInfoSchema);
     const status = Number(info?.metadata["http_code"]);
     if (info?.metadata["kit_error"] !== "true" || !(status >= 400 && status <= 599)) continue;
-    return new ApiError({
+    return new StoreError({
       code: info.metadata["tag"] ?? "ERROR",
       httpStatus: status,
       grpcCode: error.code as GrpcCode,
       message: error.message,
       httpMessage: `api error: code = ${codeName(error.code)} desc = ${error.message}`,
-      grpcDetails: [errorInfo(info.reason, info.metadata)],
+      grpcStatus: error.details,
       cause: error,
     });
   }

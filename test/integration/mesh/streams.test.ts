@@ -2,6 +2,7 @@
 // both sides with a reason, leaving nothing behind.
 // Size: one table of what can happen to a stream.
 import { createHash } from "node:crypto";
+import { writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
@@ -22,6 +23,7 @@ import {
   encodeResponse,
 } from "../../../mesh/frame.ts";
 import { chunkBytes, initialWindowBytes } from "../../../mesh/stream.ts";
+import { certificateAuthority } from "../../kit/certificates.ts";
 import { eventually, faultProxy } from "../../kit/index.ts";
 import { type Lab, bytes, codeOf, jumpingClock, request, startLab, startParticipant, to } from "./lab.ts";
 
@@ -311,6 +313,24 @@ describe("a stream that ends early", () => {
     expect(Buffer.from(await results[0]!).toString()).toBe("the last words");
     await expect(results[1]).rejects.toMatchObject({ code: "closed" });
     await drained;
+    await clean(caller, callee);
+  });
+});
+
+describe("over TLS", () => {
+  it("large bodies go both ways unchanged", async () => {
+    await using authority = await certificateAuthority();
+    const { certificate, privateKey } = await authority.issue("nats", ["localhost", "127.0.0.1"]);
+    const [certFile, keyFile] = [`${authority.rootFile}.cert`, `${authority.rootFile}.key`];
+    await Promise.all([writeFile(certFile, certificate), writeFile(keyFile, privateKey)]);
+    await using own = await startLab({ config: `tls { cert_file: "${certFile}", key_file: "${keyFile}" }` });
+    const access = { tlsCa: authority.rootFile };
+    const [caller, callee] = [await own.join("c", { access }), await own.join("echo", { access })];
+    await callee.serve(async ({ body }) => ok(body));
+    const size = 3_000_001;
+    const { body } = source(size);
+    const answer = await all((await caller.call(request({ body }), to("echo"))).body);
+    expect(hash(answer)).toBe(hash(await all(source(size).body)));
     await clean(caller, callee);
   });
 });

@@ -77,7 +77,10 @@ test("refuses null, and passes an error of the plug-in's own on", async () => {
   expect(nil.text).toContain("nil value");
   const quota = await save([{ key: "q", value: "quota" }]);
   expect(quota.status).toBe(507);
-  expect(quota.text).toContain("api error: code = ResourceExhausted desc = no room");
+  expect(quota.json()).toEqual({
+    errorCode: "ERR_STATE_SAVE",
+    message: "failed saving state in state store store: api error: code = ResourceExhausted desc = no room",
+  });
 });
 
 test("writes transactions whole or not at all, up to the plug-in's size", async () => {
