@@ -84,7 +84,8 @@ async function withPlugins(
   const folder = env["DAPR_COMPONENTS_SOCKETS_FOLDER"] || "/tmp/dapr-components-sockets";
   if (!existsSync(folder)) return componentEntries;
   const { findPlugins } = await import("./components/pluggable/find.ts");
-  return [...(await findPlugins(folder, clock, log.scope("dapr.runtime"))), ...componentEntries];
+  // Behind ours: whoever may write to the folder shall not get what is meant for a type of this build.
+  return [...componentEntries, ...(await findPlugins(folder, clock, log.scope("dapr.runtime")))];
 }
 
 /** Loaded only where there is a Resiliency resource. */

@@ -156,10 +156,8 @@ export function tooManyOperations(store: string, count: number, max: number): Ap
 /** ETag errors have no status of their own here. */
 export function transactionFailed(cause: unknown): ApiError {
   const message = `error while executing state transaction: ${textOf(cause)}`;
-  if (cause instanceof StoreError) {
-    return chosen("ERR_STATE_TRANSACTION", "error while executing state transaction", cause, 500)!;
-  }
-  return passed(cause) ?? simple("ERR_STATE_TRANSACTION", 500, GrpcCode.Internal, message, cause);
+  const told = chosen("ERR_STATE_TRANSACTION", "error while executing state transaction", cause, 500);
+  return told ?? passed(cause) ?? simple("ERR_STATE_TRANSACTION", 500, GrpcCode.Internal, message, cause);
 }
 
 export function queryNotSupported(store: string): ApiError {
@@ -212,22 +210,24 @@ function writeFailed(code: string, what: string, cause: unknown): ApiError {
 
 /** Over HTTP our code and words with the store's status; over gRPC the store's error whole. */
 function chosen(code: string, what: string, cause: unknown, httpStatus?: number): ApiError | undefined {
-  if (!(cause instanceof StoreError)) return undefined;
-  const { grpcCode, message, grpcDetails, httpMessage } = cause;
+  const api = cause instanceof StoreError ? cause.api : undefined;
+  if (api === undefined) return undefined;
+  const { grpcCode, message, httpMessage, grpcStatus } = api;
   return new ApiError({
     code,
-    httpStatus: httpStatus ?? cause.httpStatus,
+    httpStatus: httpStatus ?? api.httpStatus,
     grpcCode,
     message,
     httpMessage: `${what}: ${httpMessage}`,
-    grpcDetails,
-    ...(cause.grpcStatus !== undefined && { grpcStatus: cause.grpcStatus }),
+    grpcDetails: [],
+    grpcStatus,
     cause,
   });
 }
 
 /** An ApiError made deeper down goes to the client as it is. */
 function passed(cause: unknown): ApiError | undefined {
+  if (cause instanceof StoreError) return cause.api;
   return cause instanceof ApiError ? cause : undefined;
 }
 

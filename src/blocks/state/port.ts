@@ -2,7 +2,7 @@
  * What a state store must do. Keys are complete stored keys (`<appID>||<key>` by default), values bytes.
  * One contract suite (test/contract/state.ts) runs against every store.
  */
-import { ApiError } from "../../api/errors.ts";
+import type { ApiError } from "../../api/errors.ts";
 
 /** A stored value as read. `value` belongs to the store: readers never change it. */
 export type StateRecord = {
@@ -67,7 +67,16 @@ export class EtagInvalid extends Error {
 }
 
 /** A failure whose status and details the store chose, as only plug-ins do. */
-export class StoreError extends ApiError {}
+export class StoreError extends Error {
+  /** As clients get it over gRPC; its `httpMessage` is the cause in our words over HTTP. */
+  readonly api: ApiError | undefined;
+
+  constructor(api?: ApiError) {
+    super(api?.httpMessage, { cause: api });
+    this.name = "StoreError";
+    this.api = api;
+  }
+}
 
 function causeText(cause: unknown): string {
   if (cause === undefined) return "";

@@ -1,7 +1,7 @@
 /** What a plug-in's failure of a state call means: ETag errors and errors with a status of their own. */
 import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
-import { GrpcCode } from "../../api/errors.ts";
+import { ApiError, GrpcCode } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { EtagInvalid, EtagMismatch, StoreError } from "../../blocks/state/port.ts";
 import { BadRequestSchema, ErrorInfoSchema } from "../../../proto/gen/google/rpc/error_details_pb.ts";
@@ -21,7 +21,7 @@ export function stateError(error: unknown): unknown {
     const info = anyUnpack(detail, ErrorInfoSchema);
     const status = Number(info?.metadata["http_code"]);
     if (info?.metadata["kit_error"] !== "true" || !(status >= 400 && status <= 599)) continue;
-    return new StoreError({
+    const api = new ApiError({
       code: info.metadata["tag"] ?? "ERROR",
       httpStatus: status,
       grpcCode: error.code as GrpcCode,
@@ -30,6 +30,7 @@ export function stateError(error: unknown): unknown {
       grpcStatus: error.details,
       cause: error,
     });
+    return new StoreError(api);
   }
   return error;
 }
