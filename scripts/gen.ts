@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { root, runNode, say } from "./command.ts";
 import { type ComponentSource, pagesFolder, renderPages } from "./component-pages.ts";
+import { renderStateStores, stateStoresPage } from "./gen/state-stores.ts";
 
 export interface GeneratedFile {
   /** From the root of the checkout. */
@@ -23,7 +24,11 @@ export async function generatedFiles(): Promise<GeneratedFile[]> {
     .map((path) => path.replaceAll("\\", "/"))
     .filter((path) => !path.endsWith(".test.ts"));
   const sources = (await Promise.all(paths.map(readComponent))).filter((source) => source !== undefined);
-  return [{ path: componentIndex, text: renderComponentIndex(sources) }, ...renderPages(sources)];
+  return [
+    { path: componentIndex, text: renderComponentIndex(sources) },
+    { path: stateStoresPage, text: await renderStateStores() },
+    ...renderPages(sources),
+  ];
 }
 
 /** Pages of components that are no more. */

@@ -108,8 +108,8 @@ const packageRules: readonly {
 }[] = [
   {
     what: /^@nats-io\/|^nats$/,
-    only: ["mesh/"],
-    why: "NATS is spoken in mesh only; use what mesh/index.ts exports",
+    only: ["mesh/", "src/components/connect/nats.ts", "src/components/state/jetstream.ts"],
+    why: "the mesh's NATS is spoken in mesh only; use what mesh/index.ts exports",
   },
   {
     what: /^(fastify|@fastify\/.*|express|koa|hono|restify|@hapi\/hapi|find-my-way)$/,

@@ -1,7 +1,10 @@
 /** The building blocks of a sidecar, one line each. */
 import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
+import { cryptoBlock } from "./crypto/index.ts";
+import { configurationBlock } from "./configuration/index.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
+import { lockBlock } from "./lock/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
 import { secretsBlock } from "./secrets/index.ts";
 import { stateBlock } from "./state/index.ts";
@@ -12,6 +15,15 @@ export async function makeBlocks(
 ): Promise<{ blocks: readonly Block[]; invocation: InvocationBlock }> {
   const invocation = invocationBlock(host);
   const pubsub = await pubsubBlock(host);
-  const blocks = [invocation, pubsub, stateBlock(host), bindingsBlock(host), secretsBlock(host)];
+  const blocks = [
+    invocation,
+    pubsub,
+    stateBlock(host),
+    bindingsBlock(host),
+    secretsBlock(host),
+    cryptoBlock(host),
+    lockBlock(host),
+    configurationBlock(host),
+  ];
   return { invocation, blocks };
 }

@@ -3,6 +3,7 @@
  * bytes above 127, as curl sends them. The connection goes on under another parser, which sees a verb that it knows and
  * that no route has (invocation sends such verbs on as POST), or the bytes in percent form.
  */
+import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
 
 /** Known to node, and in no route of ours. */
@@ -54,6 +55,8 @@ class MendedSocket extends Duplex {
     this.depth = depth;
     // The first parser reads no more. Its other listeners stay: they free it when the connection closes.
     socket.removeAllListeners("data").removeAllListeners("end");
+    // Nor does its time for the next request count, which has come.
+    this.setTimeout(0);
     this.push(first);
     socket.on("data", (chunk: Buffer) => {
       if (!this.push(chunk)) socket.pause();
@@ -62,6 +65,12 @@ class MendedSocket extends Duplex {
     socket.once("close", () => this.destroy());
     socket.on("error", () => this.destroy());
   }
+
+  /** Idle connections end by the timer of the real socket, whose first parser still listens for it. */
+  readonly setTimeout = (timeoutMs: number): this => {
+    (this.#socket as Partial<Socket>).setTimeout?.(timeoutMs);
+    return this;
+  };
 
   override _read(): void {
     this.#socket.resume();

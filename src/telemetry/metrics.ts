@@ -26,9 +26,16 @@ const sizeBucketsBytes: readonly number[] = [
 const maxSeries = 2_000;
 
 /** Records one event. Label values in the order of the family's label names. */
-export type CountFamily = (...labels: string[]) => void;
-export type LatencyFamily = (latencyMs: number, ...labels: string[]) => void;
-export type SizeFamily = (sizeBytes: number, ...labels: string[]) => void;
+export type CountFamily = ((...labels: string[]) => void) & {
+  /** The series of these labels, for who records it again and again; at most 1,000 are to be held. */
+  at(...labels: string[]): () => void;
+};
+export type LatencyFamily = ((latencyMs: number, ...labels: string[]) => void) & {
+  at(...labels: string[]): (latencyMs: number) => void;
+};
+export type SizeFamily = ((sizeBytes: number, ...labels: string[]) => void) & {
+  at(...labels: string[]): (sizeBytes: number) => void;
+};
 /** Sets the current value. */
 export type GaugeFamily = (value: number, ...labels: string[]) => void;
 
@@ -82,9 +89,16 @@ class Registry implements Metrics {
 
   count(name: string, help: string, labels: readonly string[]): CountFamily {
     const counters = this.#family(name, "counter", help, labels, newNumber);
-    return (...values) => {
+    const count = (...values: string[]): void => {
       counters.series(values).value++;
     };
+    const at = (...values: string[]): (() => void) => {
+      const series = counters.series(values);
+      return () => {
+        series.value++;
+      };
+    };
+    return Object.assign(count, { at });
   }
 
   gauge(name: string, help: string, labels: readonly string[]): GaugeFamily {
@@ -120,13 +134,18 @@ class Registry implements Metrics {
     help: string,
     labels: readonly string[],
     bounds: readonly number[],
-  ): (value: number, ...labels: string[]) => void {
+  ): LatencyFamily {
     const histograms = this.#family(name, "histogram", help, labels, (text) => newHistogram(text, bounds));
-    return (value, ...values) => {
-      const series = histograms.series(values);
+    const observe = (series: Histogram, value: number): void => {
       series.sum += value;
       series.buckets[bucketOf(bounds, value)]!++;
     };
+    const record = (value: number, ...values: string[]): void => observe(histograms.series(values), value);
+    const at = (...values: string[]): ((value: number) => void) => {
+      const series = histograms.series(values);
+      return (value) => observe(series, value);
+    };
+    return Object.assign(record, { at });
   }
 
   #family<S extends Series>(
@@ -151,11 +170,14 @@ const overflowHead =
   `# HELP ${overflowName} Records counted under the labels overflow, because a metric has too many series.\n` +
   `# TYPE ${overflowName} counter\n`;
 
+const noCount: CountFamily = Object.assign(() => {}, { at: () => () => {} });
+const noValue: LatencyFamily = Object.assign(() => {}, { at: () => () => {} });
+
 /** Nothing is recorded (`spec.metrics.enabled: false`). */
 export const noMetrics: Metrics = Object.freeze({
-  count: () => () => {},
-  latency: () => () => {},
-  size: () => () => {},
+  count: () => noCount,
+  latency: () => noValue,
+  size: () => noValue,
   gauge: () => () => {},
   errorCode: () => {},
   http: Object.freeze({ path: () => "", method: () => "", detailed: false }),

@@ -9,6 +9,7 @@ import type { StateStore } from "../../src/blocks/state/port.ts";
 import { noPolicies, type Policies } from "../../src/resiliency/policies.ts";
 import type { OpenComponent } from "../../src/components/open.ts";
 import * as inMemory from "../../src/components/state/in-memory.ts";
+import type { MetadataItem } from "../../src/config/kinds/component.ts";
 import { Router } from "../../src/ingress/router.ts";
 import { type ManualClock, manualClock } from "./manual-clock.ts";
 import { silentLog } from "./silent-log.ts";
@@ -18,6 +19,8 @@ export type StateBlockOptions = {
   readonly stores?: Readonly<Record<string, StateStore>>;
   /** Component metadata of every store. */
   readonly properties?: Readonly<Record<string, string>>;
+  /** Metadata entries of every store, as its file has them. */
+  readonly metadata?: readonly Pick<MetadataItem, "name" | "secretKeyRef">[];
   /** As the options have it: `default` when the environment names none. */
   readonly namespace?: string;
   readonly policies?: Policies;
@@ -55,7 +58,7 @@ export async function testStateBlock(options: StateBlockOptions = {}): Promise<T
   const counted: string[] = [];
   const warnings: string[] = [];
   const components = Object.entries(stores).map(([name, port]) =>
-    component(name, port, options.properties ?? {}),
+    component(name, port, options.properties ?? {}, options.metadata ?? []),
   );
   const host = {
     clock,
@@ -107,9 +110,10 @@ function component(
   name: string,
   port: StateStore,
   properties: Readonly<Record<string, string>>,
+  metadata: NonNullable<StateBlockOptions["metadata"]>,
 ): OpenComponent<StateStore> {
   const origin = { file: "store.yaml", line: 1, column: 1 };
-  const resource = { name, origin, metadata: [] } as unknown as OpenComponent["resource"];
+  const resource = { name, origin, metadata } as unknown as OpenComponent["resource"];
   return { resource, port, properties, file: inMemory, capabilities: inMemory.capabilities };
 }
 

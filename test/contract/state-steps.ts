@@ -18,7 +18,7 @@ export type StateFixture = {
   /** Moves the store's clock; absent for stores that live by real time. */
   advance?(ms: number): void;
   /** Ends the server at once and starts it again with its data; absent where there is none to end. */
-  readonly server?: { kill(): Promise<void>; restart(): Promise<void> };
+  readonly server?: { kill(): Promise<unknown>; restart(): Promise<void> };
 };
 
 export type Suite = { readonly fixture: () => StateFixture; readonly traits: StateTraits };
@@ -54,15 +54,21 @@ export async function put({ store }: StateFixture, key: string, value: Uint8Arra
 }
 
 export async function read({ store }: StateFixture, key: string): Promise<StateRecord | undefined> {
-  return store.get(key, strong);
+  try {
+    return await store.get(key, strong);
+  } catch (error) {
+    // What one store says instead.
+    if ((error as Error).message === "nats: key not found") return undefined;
+    throw error;
+  }
 }
 
 /** As the block does: store by store, one call or many. */
 export async function readMany(
-  { store }: StateFixture,
+  fixture: StateFixture,
   keys: string[],
 ): Promise<(StateRecord | undefined | Error)[]> {
-  return store.getMany?.(keys, reading) ?? Promise.all(keys.map((key) => store.get(key, reading)));
+  return fixture.store.getMany?.(keys, reading) ?? Promise.all(keys.map((key) => read(fixture, key)));
 }
 
 export function text(record: StateRecord | undefined): string | undefined {

@@ -37,7 +37,9 @@ export type StateTraits = {
   readonly absentFails?: boolean;
   /** What `{"b":"<é>","a":[1,2.5,null]}` of an HTTP save reads as; as it was written when not given. */
   readonly jsonReadsAs?: string;
-  /** Longest value of the suite, bytes. */
+  /** Times to live are ignored. */
+  readonly noTtl?: boolean;
+  /** `real` when not given. */
   readonly transactions?: "real" | "none" | "refused";
   readonly queries?: boolean;
   /** Against what the suite runs. */
@@ -93,6 +95,50 @@ export const stateTraits = {
     createConflict: "error",
     createOnlyDeletes: true,
     testedWith: "PostgreSQL 15",
+  },
+  "state.mysql": {
+    foreignEtag: randomUUID(),
+    etagForm: "UUID",
+    createOnlyDeletes: true,
+    maxKeyChars: 255,
+    testedWith: "MariaDB 10.11",
+  },
+  "state.jetstream": {
+    foreignEtag: undefined,
+    etagForm: "",
+    absentFails: true,
+    refusesOddKeys: true,
+    maxKeyChars: 3_000,
+    noTtl: true,
+    transactions: "none",
+    jsonReadsAs: unescaped,
+    testedWith: "nats-server",
+  },
+  "state.mongodb": {
+    foreignEtag: randomUUID(),
+    etagForm: "UUID",
+    etagCreates: true,
+    createOnlyDeletes: true,
+    endsAtZero: true,
+    transactions: "refused",
+    queries: true,
+    testedWith: "mongo-java-server, not MongoDB itself; it has no replica set, so transactions did not run",
+  },
+  "state.etcd v1": {
+    foreignEtag: "987654321",
+    malformedEtag: "not-a-number",
+    etagForm: "revision",
+    hidesExpiry: true,
+    endsAtZero: true,
+    testedWith: "etcd 3.4",
+  },
+  "state.etcd v2": {
+    foreignEtag: "987654321",
+    malformedEtag: "not-a-number",
+    etagForm: "revision",
+    endsAtZero: true,
+    jsonReadsAs: unescaped,
+    testedWith: "etcd 3.4",
   },
 } as const satisfies Record<string, StateTraits>;
 

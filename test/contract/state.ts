@@ -21,6 +21,7 @@ import {
   strong,
   text,
 } from "./state-steps.ts";
+import { queries } from "./state-queries.ts";
 import { bulk, outage, refusedTransactions, transactions } from "./state-together.ts";
 import { type StateTraits, savedJson } from "./state-traits.ts";
 
@@ -39,10 +40,11 @@ export function stateContract(name: string, traits: StateTraits, open: () => Pro
     keys(suite);
     if (traits.foreignEtag !== undefined) etags(suite, traits.foreignEtag);
     deletes(suite);
-    lives(suite);
+    if (traits.noTtl !== true) lives(suite);
     if (traits.transactions === "refused") refusedTransactions(suite);
     else if (traits.transactions !== "none") transactions(suite);
     bulk(suite);
+    if (traits.queries === true) queries(suite);
     outage(suite);
   });
 }
@@ -120,6 +122,13 @@ function keys({ fixture, traits }: Suite): void {
   it.each(cases)("takes any key: %s", async (_, key) => {
     const stored = `${freshKey()}||${key}`;
     const neighbour = `${stored}x`;
+    if (
+      traits.refusesOddKeys === true &&
+      /^$|[^-/_=.a-zA-Z0-9]|^\.|\.$|\.\./.test(key.replaceAll("||", "."))
+    ) {
+      await expect(put(fixture(), stored, Buffer.from("mine"))).rejects.toThrow("nats: invalid key");
+      return;
+    }
     if (traits.maxKeyChars !== undefined && neighbour.length > traits.maxKeyChars) {
       await expect(put(fixture(), stored, Buffer.from("mine"))).rejects.toThrow(Error);
       return;
@@ -136,7 +145,7 @@ function keys({ fixture, traits }: Suite): void {
     const [a, b] = [freshKey(), freshKey()];
     await put(fixture(), `${a}||k`, Buffer.from("a"));
     await put(fixture(), `${b}||k`, Buffer.from("b"));
-    await put(fixture(), `${a}.k`, Buffer.from("dot"));
+    if (traits.refusesOddKeys !== true) await put(fixture(), `${a}.k`, Buffer.from("dot"));
     expect(text(await read(fixture(), `${a}||k`))).toBe("a");
     expect(text(await read(fixture(), `${b}||k`))).toBe("b");
   });

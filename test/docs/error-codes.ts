@@ -36,11 +36,11 @@ export function rowKey({ code, httpStatus, grpc }: ErrorRow): string {
   return `${code} ${httpStatus} ${grpc}`;
 }
 
-/** Every API error code that stands as a literal in `src`, in a comment or not. */
-export function codeLiterals(root: string): Set<string> {
+/** Every API error code that stands as a literal in `src`, in a comment or not; or in no catalogue of a block. */
+export function codeLiterals(root: string, where: "anywhere" | "no catalogue" = "anywhere"): Set<string> {
   const paths = globSync(["src/runtime.ts", "src/{api,blocks,ingress}/**/*.ts"], { cwd: root });
   const texts = paths
-    .filter((path) => !path.endsWith(".test.ts"))
+    .filter((path) => !path.endsWith(".test.ts") && (where === "anywhere" || !path.endsWith("/errors.ts")))
     .map((path) => readFileSync(join(root, path), "utf8"));
   return new Set(
     texts.flatMap((text) => [...text.matchAll(/"(ERR_[A-Z_]+)"/g)].map((match) => match[1] ?? "")),

@@ -3,7 +3,7 @@ import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/prot
 import { Client, credentials } from "@grpc/grpc-js";
 import type { CallOptions, ClientDuplexStream, Metadata, ServiceError } from "@grpc/grpc-js";
 import { GrpcError, message, methodDefinition, methodPath, toMetadata } from "./grpc.ts";
-import type { BidiMethod, GrpcMetadata, UnaryMethod } from "./grpc.ts";
+import type { StreamMethod, GrpcMetadata, UnaryMethod } from "./grpc.ts";
 
 export type GrpcCallOptions = {
   readonly metadata?: GrpcMetadata;
@@ -41,7 +41,7 @@ export type GrpcClient = Disposable & {
     options?: GrpcCallOptions,
   ): Promise<GrpcAnswer<MessageShape<O>>>;
   stream<I extends DescMessage, O extends DescMessage>(
-    method: BidiMethod<I, O>,
+    method: StreamMethod<I, O>,
     options?: GrpcCallOptions,
   ): GrpcStream<MessageInitShape<I>, MessageShape<O>>;
   /** Bytes to any method, also one the peer does not know. */

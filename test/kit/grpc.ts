@@ -1,6 +1,12 @@
 /** What the gRPC test client and the gRPC test app share: methods of generated services as grpc-js wants them. */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import type { DescMessage, DescMethod, DescMethodBiDiStreaming, DescMethodUnary } from "@bufbuild/protobuf";
+import type {
+  DescMessage,
+  DescMethod,
+  DescMethodBiDiStreaming,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+} from "@bufbuild/protobuf";
 import type { MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { Metadata } from "@grpc/grpc-js";
 import type { MethodDefinition } from "@grpc/grpc-js";
@@ -8,7 +14,10 @@ import { StatusSchema } from "../../proto/gen/google/rpc/status_pb.ts";
 import type { Status } from "../../proto/gen/google/rpc/status_pb.ts";
 
 export type UnaryMethod<I extends DescMessage, O extends DescMessage> = DescMethodUnary<I, O>;
-export type BidiMethod<I extends DescMessage, O extends DescMessage> = DescMethodBiDiStreaming<I, O>;
+/** Methods that answer with a stream, whatever they take. */
+export type StreamMethod<I extends DescMessage, O extends DescMessage> =
+  | DescMethodBiDiStreaming<I, O>
+  | DescMethodServerStreaming<I, O>;
 
 /** Flat metadata of a call; a name ending in `-bin` takes bytes. */
 export type GrpcMetadata = Readonly<Record<string, string | Uint8Array>>;

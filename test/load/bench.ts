@@ -82,10 +82,12 @@ async function runTelemetry(): Promise<void> {
   await using nats = await startNats();
   await using echo = await startEcho();
   const cost = await measureTelemetry({ command, nats, echoPort: echo.port, connections, seconds, rounds });
+  const percent = (part: number): string => `${(part * 100).toFixed(1)} %`;
   console.log(
-    `\ntracing (every call, OTLP) and metrics on: ${cost.on.toFixed(0)}/s for ${cost.off.toFixed(0)}/s without, ` +
-      `${cost.onCpuUs.toFixed(0)} us of CPU for ${cost.offCpuUs.toFixed(0)} us; ` +
-      `${(cost.cost * 100).toFixed(1)} % of the throughput, limit ${costLimit * 100} %`,
+    `\ntracing of every call (OTLP) and metrics on: ${cost.on.toFixed(0)}/s, off: ${cost.off.toFixed(0)}/s, ` +
+      `${percent(1 - cost.on / cost.off)} of the throughput, limit ${percent(costLimit)}\n` +
+      `CPU of both sidecars a call: ${cost.onCpuUs.toFixed(0)} us, ${cost.offCpuUs.toFixed(0)} us, ` +
+      `${percent(cost.onCpuUs / cost.offCpuUs - 1)} more`,
   );
 }
 

@@ -22,17 +22,18 @@ export type CostOptions = {
 export const costLimit = 0.15;
 
 export type Cost = {
-  /** Requests a second without and with, of the median round by their ratio. */
+  /** Requests a second without and with, over all turns. */
   readonly off: number;
   readonly on: number;
   /** CPU of both sidecars per request, microseconds. */
   readonly offCpuUs: number;
   readonly onCpuUs: number;
-  /** Part of the throughput that was lost: 0.1 is 10 %. */
-  readonly cost: number;
 };
 
-/** Prints each round. Rejects when a call failed. */
+/** Length of one turn, s: short, so that a noisy neighbour hits both sides alike. */
+const turnSeconds = 1;
+
+/** So many pairs of turns as fill the rounds; their sums count. Rejects when a call failed. */
 export async function measureTelemetry(options: CostOptions): Promise<Cost> {
   const sinkPort = await freePort();
   await using sink = await startProcess({
@@ -44,28 +45,31 @@ export async function measureTelemetry(options: CostOptions): Promise<Cost> {
   await using off = await startPair(options, "off", offConfig);
   await using on = await startPair(options, "on", onConfig(sinkPort));
   const { connections, seconds, rounds } = options;
-  for (const pair of [off, on]) await httpLoad(pair.job, connections, 2);
-  const taken: Cost[] = [];
-  for (let round = 1; round <= rounds; round++) {
-    const order = round % 2 === 0 ? [on, off] : [off, on];
-    const rates = new Map<Pair, { perSecond: number; cpuUs: number }>();
-    for (const pair of order) rates.set(pair, await measure(pair, connections, seconds));
-    const [without, with_] = [rates.get(off)!, rates.get(on)!];
-    const cost = 1 - with_.perSecond / without.perSecond;
-    console.log(
-      `round ${round}  off ${without.perSecond.toFixed(0)}/s ${without.cpuUs.toFixed(0)} us  ` +
-        `on ${with_.perSecond.toFixed(0)}/s ${with_.cpuUs.toFixed(0)} us  cost ${(cost * 100).toFixed(1)} %`,
-    );
-    taken.push({
-      off: without.perSecond,
-      on: with_.perSecond,
-      offCpuUs: without.cpuUs,
-      onCpuUs: with_.cpuUs,
-      cost,
-    });
+  for (const pair of [off, on]) await httpLoad(pair.job, connections, 3);
+  const sums = new Map([off, on].map((pair) => [pair, { requests: 0, seconds: 0, cpuMs: 0 }]));
+  const turns = Math.ceil((seconds * rounds) / turnSeconds);
+  for (let turn = 0; turn < turns; turn++) {
+    for (const pair of turn % 2 === 0 ? [off, on] : [on, off]) {
+      const sum = sums.get(pair)!;
+      const before = usedMs(pair);
+      const load = await httpLoad(pair.job, connections, turnSeconds);
+      sum.cpuMs += usedMs(pair) - before;
+      sum.requests += load.requests;
+      sum.seconds += load.requests / load.perSecond;
+    }
   }
   void sink;
-  return taken.sort((a, b) => a.cost - b.cost)[taken.length >> 1]!;
+  const [without, with_] = [sums.get(off)!, sums.get(on)!];
+  return {
+    off: without.requests / without.seconds,
+    on: with_.requests / with_.seconds,
+    offCpuUs: (without.cpuMs * 1000) / without.requests,
+    onCpuUs: (with_.cpuMs * 1000) / with_.requests,
+  };
+}
+
+function usedMs({ pids }: Pair): number {
+  return pids.reduce((sum, pid) => sum + cpuMs(pid), 0);
 }
 
 type Pair = AsyncDisposable & { readonly job: HttpJob; readonly pids: readonly number[] };
@@ -101,15 +105,4 @@ async function startPair(options: CostOptions, name: string, config: string): Pr
     pids: [callee.pid, caller.pid],
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
-}
-
-async function measure(
-  { job, pids }: Pair,
-  connections: number,
-  seconds: number,
-): Promise<{ perSecond: number; cpuUs: number }> {
-  const used = (): number => pids.reduce((sum, pid) => sum + cpuMs(pid), 0);
-  const before = used();
-  const load = await httpLoad(job, connections, seconds);
-  return { perSecond: load.perSecond, cpuUs: ((used() - before) * 1000) / load.requests };
 }

@@ -165,6 +165,18 @@ export function queryNotSupported(store: string): ApiError {
   });
 }
 
+export function queryFailed(store: string, cause: unknown): ApiError {
+  const error = new ApiError({
+    code: "ERR_STATE_QUERY",
+    httpStatus: 500,
+    grpcCode: GrpcCode.Internal,
+    message: `state store ${store} query failed: ${textOf(cause)}`,
+    details: [resourceInfo("state", store), errorInfo("DAPR_STATE_QUERY_FAILED")],
+    cause,
+  });
+  return passed(cause) ?? error;
+}
+
 /**
  * Joins the failures of a multi-item write. Only ETag errors: one of their kind with all texts (invalid beats
  * mismatch). Mixed: the first ETag error. None: one Error with all texts.

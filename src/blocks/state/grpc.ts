@@ -3,7 +3,7 @@ import type { Etag, StateItem, StateOptions } from "../../../proto/gen/dapr/prot
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { type GrpcMethod, unary } from "../../api/grpc.ts";
 import { goJson, unmarshalJson } from "../../lib/go-json.ts";
-import { malformedRequest, queryNotSupported, valueNoJson } from "./errors.ts";
+import { malformedRequest, valueNoJson } from "./errors.ts";
 import { readMetadata } from "./read-metadata.ts";
 import type { BulkEntry, Operation, SaveItem, WriteItem } from "./state.ts";
 import type { StateStores } from "./stores.ts";
@@ -49,8 +49,10 @@ export function stateGrpcMethods(stores: StateStores): GrpcMethod[] {
       await store.transact(operations, request.metadata, call.signal);
       return {};
     }),
-    unary(Dapr.method.queryStateAlpha1, async (request) => {
-      throw queryNotSupported(stores.store(request.storeName).name);
+    unary(Dapr.method.queryStateAlpha1, async (request, call) => {
+      const store = stores.store(request.storeName);
+      const { rows, token } = await store.query(request.query, request.metadata, call.signal);
+      return { results: rows.map(({ key, value, etag }) => ({ key, data: value, etag })), token };
     }),
   ];
 }

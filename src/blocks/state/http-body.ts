@@ -6,7 +6,7 @@ import { isUtf8 } from "node:buffer";
 import { compactGoJson, decodeJson, goJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import { readMetadata } from "./read-metadata.ts";
-import type { BulkEntry, Metadata, Operation, SaveItem } from "./state.ts";
+import type { BulkEntry, Metadata, Operation, QueryAnswer, SaveItem } from "./state.ts";
 
 export type BulkGetBody = {
   readonly keys: readonly string[];
@@ -127,6 +127,15 @@ function encodeEntry({ key, record, error }: BulkEntry): string {
   }
   if (error !== undefined) text += `,"error":${goJson(error)}`;
   return `${text}}`;
+}
+
+/** The answer of a query, newline included; members that are empty are left out. */
+export function encodeQueryAnswer({ rows, token }: QueryAnswer): string {
+  const results = rows.map(({ key, value, etag }) => {
+    const tag = etag === "" ? "" : `,"etag":${goJson(etag)}`;
+    return `{"key":${goJson(key)},"data":${embeddedJson(value)}${tag}}`;
+  });
+  return `{"results":[${results.join(",")}]${token === "" ? "" : `,"token":${goJson(token)}`}}\n`;
 }
 
 /**

@@ -1,10 +1,17 @@
 /** Routes of the state API over HTTP: decode, call state.ts, encode. */
 import { ApiError } from "../../api/errors.ts";
 import { type HttpCall, type HttpReply, type HttpRoute, jsonReply, noContent } from "../../api/http.ts";
-import { malformedRequest, queryNotSupported, withoutAppId } from "./errors.ts";
-import { decodeBulkGet, decodeSave, decodeTransaction, encodeBulkGet, noMetadata } from "./http-body.ts";
+import { malformedRequest, withoutAppId } from "./errors.ts";
+import {
+  decodeBulkGet,
+  decodeSave,
+  decodeTransaction,
+  encodeBulkGet,
+  encodeQueryAnswer,
+  noMetadata,
+} from "./http-body.ts";
 import { rfc3339Seconds } from "./read-metadata.ts";
-import type { Metadata } from "./state.ts";
+import type { Metadata, NamedStore } from "./state.ts";
 import type { StateStores } from "./stores.ts";
 
 /** All HTTP routes of the block. */
@@ -78,13 +85,18 @@ async function transaction(stores: StateStores, call: HttpCall): Promise<HttpRep
 }
 
 async function query(stores: StateStores, call: HttpCall): Promise<HttpReply> {
-  const name = call.params[0]!;
+  const store = queriedStore(stores, call.params[0]!);
+  const body = await call.body();
+  const answer = await store.query(body.toString(), urlMetadata(call), call.signal);
+  return answer.rows.length === 0 ? noContent : jsonReply(encodeQueryAnswer(answer));
+}
+
+function queriedStore(stores: StateStores, name: string): NamedStore {
   try {
-    stores.store(name);
+    return stores.store(name);
   } catch (error) {
     throw error instanceof ApiError ? withoutAppId(error) : error;
   }
-  throw queryNotSupported(name);
 }
 
 const deserializing = "failed deserializing HTTP body: ";

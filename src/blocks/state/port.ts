@@ -70,6 +70,30 @@ function causeText(cause: unknown): string {
   return `: ${cause instanceof Error ? cause.message : String(cause)}`;
 }
 
+/** A condition on values that are JSON documents; `path` is the way to a member, from the outside in. */
+export type StateFilter =
+  | {
+      readonly operator: "EQ" | "NEQ" | "GT" | "GTE" | "LT" | "LTE";
+      readonly path: readonly string[];
+      /** JSON data; a number for GT, GTE, LT, LTE. */
+      readonly operand: unknown;
+    }
+  | { readonly operator: "IN"; readonly path: readonly string[]; readonly operands: readonly unknown[] }
+  | { readonly operator: "AND" | "OR"; readonly filters: readonly StateFilter[] };
+
+export type StateQuery = {
+  /** Absent = every record. */
+  readonly filter?: StateFilter;
+  readonly sort: readonly { readonly path: readonly string[]; readonly descending: boolean }[];
+  /** Most rows of the answer; 0 = no limit. */
+  readonly limit: number;
+  /** Rows to leave out. */
+  readonly offset: number;
+};
+
+/** One row of an answer, with its stored key. */
+export type StateQueryRow = { readonly key: string; readonly value: Uint8Array; readonly etag: string };
+
 /** All methods may run at once, may be retried by the caller after an error, and reject with a readable Error. */
 export type StateStore = {
   /** What the metadata API lists, when it depends on version or server; else the component file's list is. */
@@ -96,6 +120,12 @@ export type StateStore = {
     metadata: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<void>;
+  /** Rows in the order asked for, of all apps. Present exactly when the store lists QUERY_API. */
+  query?(
+    query: StateQuery,
+    metadata: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<readonly StateQueryRow[]>;
   /** Called once, when no call runs any more. */
   close(): Promise<void>;
 };

@@ -10,7 +10,8 @@ import { PolicyStop } from "../../resiliency/stop.ts";
 import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
-import type { StateDelete, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import type { StateDelete, StateQueryRow, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import { parseQuery } from "./query.ts";
 import { asError } from "../../lib/thrown.ts";
 
 export type Metadata = Readonly<Record<string, string>>;
@@ -39,8 +40,14 @@ export type BulkEntry = {
   readonly error: string | undefined;
 };
 
+/** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
+export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly token: string };
+
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
+
+/** Rows of one answer to a query. */
+const maxRows = 10_000;
 
 /** Where calls of stores are counted. */
 export type Recorder = {
@@ -166,6 +173,27 @@ export class NamedStore {
       await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
     } catch (cause) {
       throw errors.transactionFailed(cause);
+    }
+  }
+
+  /** Rows of all apps that keep state in this store, keys as their apps know them. `text` is the query as JSON. */
+  async query(text: string, metadata: Metadata, signal: AbortSignal): Promise<QueryAnswer> {
+    if (this.#port.query === undefined) throw errors.queryNotSupported(this.name);
+    try {
+      const query = parseQuery(text);
+      // One more than is allowed, to see whether there are more.
+      const limit = Math.min(query.limit === 0 ? Infinity : query.limit, maxRows + 1);
+      const rows = await this.#call("query", signal, (now) =>
+        this.#port.query!({ ...query, limit }, metadata, now),
+      );
+      if (rows.length > maxRows)
+        throw new Error(
+          `more than ${maxRows} rows; ask for them page by page with page.limit and page.token`,
+        );
+      const token = query.limit > 0 && rows.length > 0 ? String(query.offset + rows.length) : "";
+      return { rows: rows.map(({ key, value, etag }) => ({ key: queriedKey(key), value, etag })), token };
+    } catch (cause) {
+      throw errors.queryFailed(this.name, cause);
     }
   }
 
@@ -327,4 +355,9 @@ function ttlSeconds(metadata: Metadata): number | undefined {
     );
   }
   return seconds;
+}
+
+/** What stands after the first separator, up to the next. */
+function queriedKey(storedKey: string): string {
+  return storedKey.split("||")[1] ?? storedKey;
 }

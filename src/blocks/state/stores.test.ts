@@ -29,16 +29,6 @@ it("refuses a prefix that holds the separator", async () => {
   await expect(testStateBlock({ properties: { keyPrefix: "a||b" } })).rejects.toThrow(message);
 });
 
-it.each(["00112233445566778899aabbccddeeff", ""])(
-  "refuses encryption rather than storing in clear",
-  async (key) => {
-    const opened = testStateBlock({ properties: { primaryEncryptionKey: key } });
-    await expect(opened).rejects.toThrow(
-      "state store store: encryption at rest (metadata primaryEncryptionKey)",
-    );
-  },
-);
-
 it("warns that the outbox has no effect", async () => {
   const tested = await testStateBlock({ properties: { outboxPublishPubsub: "pubsub" } });
   expect(tested.warnings).toHaveLength(1);

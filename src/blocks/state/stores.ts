@@ -5,6 +5,7 @@
 import type { OpenComponent } from "../../components/open.ts";
 import { formatPlace } from "../../config/problem.ts";
 import type { BlockHost } from "../block.ts";
+import { encryptedStore, encryptionKeys } from "./encryption.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator, keyPrefix } from "./key-prefix.ts";
 import type { StateStore } from "./port.ts";
@@ -32,7 +33,7 @@ export function openStateStores(host: BlockHost): StateStores {
   const bind = (component: OpenComponent<StateStore>): NamedStore => {
     const { name } = component.resource;
     const policy = host.policies.component(name, "Statestore", "outbound");
-    const store = new NamedStore(name, component.port, prefixOf(component, host), recorder, policy);
+    const store = new NamedStore(name, portOf(component), prefixOf(component, host), recorder, policy);
     bound.set(component, store);
     return store;
   };
@@ -55,15 +56,13 @@ export function openStateStores(host: BlockHost): StateStores {
   };
 }
 
+function portOf({ resource, port, properties }: OpenComponent<StateStore>): StateStore {
+  const keys = encryptionKeys(resource, properties);
+  return keys === undefined ? port : encryptedStore(port, keys, resource.name);
+}
+
 function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string {
   const { name } = component.resource;
-  // Refused whatever its value: a key that did not resolve must not end in clear text at rest.
-  if (property(component, "primaryEncryptionKey") !== undefined) {
-    throw new Error(
-      `state store ${name}: encryption at rest (metadata primaryEncryptionKey) is not supported yet; ` +
-        "remove the field to store values in clear",
-    );
-  }
   const strategy = property(component, "keyPrefix");
   if (strategy !== undefined && holdsSeparator(strategy)) {
     const item = component.resource.metadata.find((it) => it.name.toLowerCase() === "keyprefix");

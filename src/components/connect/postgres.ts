@@ -2,9 +2,11 @@
  * A pool of connections to PostgreSQL with bounded waits. Broken connections are replaced with the next call, so a
  * component comes back by itself after an outage.
  */
-import type { Pool, PoolClient, PoolConfig } from "pg";
+import type { Client, Pool, PoolClient, PoolConfig } from "pg";
+import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { MetadataSchema, MetadataValues } from "../component.ts";
+import { type Listening, listenOn } from "./postgres-listen.ts";
 import { type PostgresConnection, readPostgresConnection } from "./postgres-connection.ts";
 
 /** Metadata of all components that connect to PostgreSQL. */
@@ -53,6 +55,8 @@ export type Postgres = {
   readonly run: Run;
   /** All statements of `work` or none. A connection of its own. */
   transaction<T>(work: (run: Run) => Promise<T>): Promise<T>;
+  /** Notifications of a channel (an SQL name), on a connection of their own; see postgres-listen.ts. */
+  listen(channel: string, onPayload: (payload: string) => void, clock: Clock): Promise<Listening>;
   close(): Promise<void>;
 };
 
@@ -78,7 +82,8 @@ export async function connectPostgres(metadata: PostgresMetadata, log: Log): Pro
     return pool;
   };
   const pool = await firstThatWorks(connection, open);
-  return wrap(pool, metadata.queryExecMode === undefined || !/exec|simple/.test(metadata.queryExecMode));
+  const prepared = metadata.queryExecMode === undefined || !/exec|simple/.test(metadata.queryExecMode);
+  return wrap(pool, prepared, () => new pg.Client(pool.options), log);
 }
 
 function poolConfig(
@@ -117,7 +122,7 @@ async function firstThatWorks(
   }
 }
 
-function wrap(pool: Pool, prepared: boolean): Postgres {
+function wrap(pool: Pool, prepared: boolean, makeClient: () => Client, log: Log): Postgres {
   const runOn =
     (client: Pool | PoolClient): Run =>
     async ({ name, text, asLists }, values = []) => {
@@ -151,6 +156,7 @@ function wrap(pool: Pool, prepared: boolean): Postgres {
         client.release(failure);
       }
     },
+    listen: (channel, onPayload, clock) => listenOn({ makeClient, channel, onPayload, clock, log }),
     close: () => pool.end(),
   };
 }

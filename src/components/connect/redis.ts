@@ -23,6 +23,17 @@ export type Redis = {
     signal?: AbortSignal,
   ): Promise<RedisReply>;
   readonly isCluster: boolean;
+  /**
+   * Calls back with the channel of each message, also after an outage; what is sent during one is lost. Resolves with
+   * the way to end it. One more connection serves all of them. Rejects for a cluster, whose nodes tell other things.
+   * `onReturn` is called when the server is back after an outage, perhaps without settings that it was given.
+   */
+  listen(
+    kind: "channel" | "pattern",
+    name: string,
+    onMessage: (channel: string) => void,
+    onReturn?: () => void,
+  ): Promise<() => Promise<void>>;
   close(): Promise<void>;
 };
 
@@ -43,6 +54,19 @@ type Client = {
   on(event: "error", listener: (error: Error) => void): unknown;
 };
 
+type OnMessage = (message: string, channel: string) => void;
+
+/** What hears messages: a second connection to one server, or the client of the sentinels itself. */
+type Listener = Client & {
+  subscribe(channel: string, listener: OnMessage): Promise<unknown>;
+  unsubscribe(channel: string, listener: OnMessage): Promise<unknown>;
+  pSubscribe(pattern: string, listener: OnMessage): Promise<unknown>;
+  pUnsubscribe(pattern: string, listener: OnMessage): Promise<unknown>;
+};
+
+/** `onReturn` is called when it is connected again. */
+type OpenListener = (onReturn: () => void) => Promise<Listener>;
+
 type Send = (key: string, isRead: boolean, args: readonly (string | Buffer)[]) => Promise<RedisReply>;
 
 /** Commands that may wait for a connection or an answer at once. */
@@ -58,7 +82,7 @@ export async function connectRedis(init: RedisInit): Promise<Redis> {
   if (metadata.useEntraID) throw new Error('metadata field "useEntraID" is not supported; use redisPassword');
   const addresses = readAddresses(metadata);
   let started = false;
-  const { client, send } = await makeClient(metadata, addresses, () => started);
+  const { client, send, openListener } = await makeClient(metadata, addresses, () => started);
   let lastError: Error | undefined;
   client.on("error", (error) => {
     // Once per outage would need a state of its own; the text says when it began.
@@ -76,12 +100,69 @@ export async function connectRedis(init: RedisInit): Promise<Redis> {
     throw new Error(`redis: error connecting to redis at ${where}: ${cause.message}`, { cause: error });
   }
   started = true;
+  const ears = new Ears(openListener, init);
   return {
+    listen: (kind, name, onMessage, onReturn) => ears.listen(kind, name, onMessage, onReturn),
     isCluster: metadata.redisType === "cluster",
     command: (key, kind, args, callSignal) =>
       repeated(init, kind, () => send(key, kind === "read", args), callSignal),
-    close: async () => destroy(client),
+    async close() {
+      ears.close();
+      destroy(client);
+    },
   };
+}
+
+/** The connection that hears messages, opened when the first is asked for. */
+class Ears {
+  readonly #open: OpenListener | undefined;
+  readonly #init: RedisInit;
+  readonly #onReturn = new Set<() => void>();
+  #listener: Promise<Listener> | undefined;
+
+  constructor(open: OpenListener | undefined, init: RedisInit) {
+    this.#open = open;
+    this.#init = init;
+  }
+
+  async listen(
+    kind: "channel" | "pattern",
+    name: string,
+    onMessage: (channel: string) => void,
+    onReturn: () => void = () => {},
+  ): Promise<() => Promise<void>> {
+    if (this.#open === undefined)
+      throw new Error("the nodes of a redis cluster tell their changes only themselves; name one server");
+    this.#listener ??= this.#connect(this.#open);
+    const listener = await this.#listener;
+    const heard: OnMessage = (_message, channel) => onMessage(channel);
+    const within = (work: Promise<unknown>): Promise<unknown> =>
+      withDeadline(work, "redis", this.#init.metadata.readTimeout, this.#init.clock);
+    const isChannel = kind === "channel";
+    await within(isChannel ? listener.subscribe(name, heard) : listener.pSubscribe(name, heard));
+    this.#onReturn.add(onReturn);
+    return async () => {
+      this.#onReturn.delete(onReturn);
+      await within(isChannel ? listener.unsubscribe(name, heard) : listener.pUnsubscribe(name, heard));
+    };
+  }
+
+  close(): void {
+    this.#listener?.then(destroy, () => {});
+  }
+
+  async #connect(open: OpenListener): Promise<Listener> {
+    const { metadata, clock } = this.#init;
+    const returned = (): void => {
+      for (const told of this.#onReturn) told();
+    };
+    try {
+      return await withDeadline(open(returned), "connecting to redis", metadata.dialTimeout, clock);
+    } catch (error) {
+      this.#listener = undefined;
+      throw error;
+    }
+  }
 }
 
 function destroy(client: Client): void {
@@ -119,7 +200,7 @@ async function makeClient(
   metadata: RedisMetadata,
   addresses: readonly Address[],
   isStarted: () => boolean,
-): Promise<{ client: Client; send: Send }> {
+): Promise<{ client: Client; send: Send; openListener?: OpenListener }> {
   const redis = await import("redis");
   const options = clientOptions(metadata, isStarted);
   const commandOptions = { typeMapping: { [redis.RESP_TYPES.BLOB_STRING]: Buffer } };
@@ -144,11 +225,34 @@ async function makeClient(
       RESP: 2,
       commandOptions,
     });
-    return { client, send: (_key, isRead, args) => client.sendCommand(isRead, [...args], commandOptions) };
+    return {
+      client,
+      send: (_key, isRead, args) => client.sendCommand(isRead, [...args], commandOptions),
+      async openListener(onReturn) {
+        client.on("topology-change", onReturn);
+        return client as unknown as Listener;
+      },
+    };
   }
   const socket = { ...options.socket, ...addresses[0]! };
   const client = redis.createClient({ ...options, socket, RESP: 2, commandOptions });
-  return { client, send: (_key, _isRead, args) => client.sendCommand(args, commandOptions) };
+  return {
+    client,
+    send: (_key, _isRead, args) => client.sendCommand(args, commandOptions),
+    async openListener(onReturn) {
+      const listener = client.duplicate();
+      // What it tells, the other connection to the same server tells too.
+      listener.on("error", () => {});
+      try {
+        await listener.connect();
+        listener.on("ready", onReturn);
+        return listener;
+      } catch (error) {
+        destroy(listener);
+        throw error;
+      }
+    },
+  };
 }
 
 type ClusterNodeOptions = NonNullable<RedisClusterOptions["defaults"]>;

@@ -4,6 +4,8 @@
  */
 import {
   type StateDelete,
+  type StateQuery,
+  type StateQueryRow,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
@@ -15,6 +17,7 @@ import { type Postgres, type Run, connectPostgres, postgresFields } from "../con
 import { changedMeanwhile } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import type { PostgresLayout } from "./sql/postgres-layout.ts";
+import { queryStatement } from "./sql/postgres-query.ts";
 import { postgresV1 } from "./sql/postgres-v1.ts";
 import { postgresV2 } from "./sql/postgres-v2.ts";
 import { ttlOf } from "./sql/ttl.ts";
@@ -87,6 +90,7 @@ function foreignTable({ table }: PostgresLayout, cause: unknown): Error {
 
 class PostgresStore implements StateStore {
   readonly capabilities: readonly string[];
+  readonly query?: NonNullable<StateStore["query"]>;
   readonly #postgres: Postgres;
   readonly #layout: PostgresLayout;
   readonly #cleanup;
@@ -99,6 +103,7 @@ class PostgresStore implements StateStore {
     this.capabilities = layout.capabilities;
     this.#postgres = postgres;
     this.#layout = layout;
+    if (layout.capabilities.includes("QUERY_API")) this.query = (query) => this.#query(query);
     const { cleanupInterval } = metadata;
     const clean = (): void => {
       void this.#clean(cleanupInterval).catch((error: Error) =>
@@ -145,6 +150,14 @@ class PostgresStore implements StateStore {
   async close(): Promise<void> {
     this.#cleanup?.cancel();
     await this.#postgres.close();
+  }
+
+  async #query(query: StateQuery): Promise<StateQueryRow[]> {
+    const { statement, values } = queryStatement(this.#layout.table, query);
+    const { rows } = await this.#postgres.run(statement, values);
+    return rows.map(({ key, value, etag }) => {
+      return { key: key as string, value: Buffer.from(value as string), etag: etag as string };
+    });
   }
 
   async #write(write: StateWrite, run: Run, signal: AbortSignal): Promise<void> {

@@ -3,6 +3,14 @@ import { manualClock } from "../../../test/contract/manual-clock.ts";
 import { SpanBatch } from "./batch.ts";
 import type { Span } from "./span.ts";
 
+class Names {
+  readonly names: string[] = [];
+
+  add(span: Span): void {
+    this.names.push(span.name);
+  }
+}
+
 function setup(answers: readonly (Error | "ok" | Promise<void>)[] = []) {
   const clock = manualClock();
   const exported: string[][] = [];
@@ -11,9 +19,10 @@ function setup(answers: readonly (Error | "ok" | Promise<void>)[] = []) {
   let closed = false;
   const exporter = {
     name: "test",
-    async export(spans: readonly Span[]): Promise<void> {
+    begin: () => new Names(),
+    async export(spans: Names): Promise<void> {
       const answer = answers[exported.length] ?? "ok";
-      exported.push(spans.map((span) => span.name));
+      exported.push(spans.names);
       if (answer instanceof Error) throw answer;
       if (answer !== "ok") await answer;
     },

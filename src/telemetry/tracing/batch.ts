@@ -1,16 +1,20 @@
 /**
- * Spans on their way to one exporter: a bounded queue that is emptied in batches, so that a slow or missing collector
- * costs neither a call nor memory. What does not fit, or cannot be delivered, is counted and said.
+ * Spans on their way to one exporter: encoded when they end, in a bounded queue of batches, so that a slow or missing
+ * collector costs neither a call nor memory. What does not fit, or cannot be delivered, is counted and said.
  */
 import type { Clock, Timer } from "../../../mesh/index.ts";
 import type { Span } from "./span.ts";
 
+/** Spans of one export, in the form in which they leave. */
+export type EncodedSpans = { add(span: Span): void };
+
 /** One way out. Imported only when it is configured. */
-export type SpanExporter = {
+export type SpanExporter<Spans extends EncodedSpans = EncodedSpans> = {
   /** As in the metrics and the log: `otlp-http`, `zipkin`, ... */
   readonly name: string;
-  /** Rejects with Error when the spans were not taken. */
-  export(spans: readonly Span[]): Promise<void>;
+  begin(): Spans;
+  /** Rejects with Error when the spans were not taken. May be called again with the same ones. */
+  export(spans: Spans): Promise<void>;
   close(): void;
 };
 
@@ -37,10 +41,15 @@ const retryMs = 1_000;
 /** A failing exporter is spoken of once in this time, ms. */
 const quietMs = 60_000;
 
+type Batch = { readonly spans: EncodedSpans; count: number };
+
 export class SpanBatch {
   readonly #exporter: SpanExporter;
   readonly #parts: BatchParts;
-  #queue: Span[] = [];
+  /** The last one is being filled; all wait. */
+  #waiting: Batch[] = [];
+  /** Spans of those that wait. */
+  #count = 0;
   #timer: Timer | undefined;
   #sending: Promise<void> | undefined;
   readonly #closing = new AbortController();
@@ -55,10 +64,17 @@ export class SpanBatch {
   /** Never waits and never throws. */
   push(span: Span): void {
     const { maxQueue, maxBatch, delayMs } = this.#parts.limits;
-    if (this.#queue.length >= maxQueue) return this.#drop(1, "queue", "its queue is full");
-    this.#queue.push(span);
+    if (this.#count >= maxQueue) return this.#drop(1, "queue", "its queue is full");
+    let batch = this.#waiting.at(-1);
+    if (batch === undefined || batch.count === maxBatch) {
+      batch = { spans: this.#exporter.begin(), count: 0 };
+      this.#waiting.push(batch);
+    }
+    batch.spans.add(span);
+    batch.count++;
+    this.#count++;
     if (this.#sending !== undefined) return;
-    if (this.#queue.length >= maxBatch) this.#send();
+    if (batch.count === maxBatch) this.#send();
     else this.#timer ??= this.#parts.clock.setTimeout(() => this.#send(), delayMs);
   }
 
@@ -69,13 +85,13 @@ export class SpanBatch {
     const late = this.#parts.clock.sleep(graceMs, limit.signal).catch(() => {});
     await Promise.race([this.#empty(), late]);
     limit.abort();
-    if (this.#queue.length > 0) this.#drop(this.#queue.length, "export", "the sidecar ends");
+    if (this.#count > 0) this.#drop(this.#count, "export", "the sidecar ends");
     this.#exporter.close();
   }
 
   async #empty(): Promise<void> {
     await this.#sending;
-    if (this.#queue.length > 0) this.#send();
+    if (this.#count > 0) this.#send();
     await this.#sending;
   }
 
@@ -84,30 +100,30 @@ export class SpanBatch {
     this.#timer = undefined;
     this.#sending = this.#sendAll().finally(() => {
       this.#sending = undefined;
-      // Fewer than a batch came meanwhile, or the last export was given up.
-      if (this.#queue.length > 0 && !this.#closing.signal.aborted)
+      // Fewer than a batch came meanwhile.
+      if (this.#count > 0 && !this.#closing.signal.aborted)
         this.#timer ??= this.#parts.clock.setTimeout(() => this.#send(), this.#parts.limits.delayMs);
     });
   }
 
-  /** All that waits at the beginning, and full batches that come meanwhile. */
+  /** The first that waits, and full ones that come meanwhile. */
   async #sendAll(): Promise<void> {
     const { maxBatch } = this.#parts.limits;
     do {
-      const spans = this.#queue.length <= maxBatch ? this.#queue : this.#queue.slice(0, maxBatch);
-      this.#queue = this.#queue.length <= maxBatch ? [] : this.#queue.slice(maxBatch);
-      await this.#deliver(spans);
-    } while (this.#queue.length >= maxBatch || (this.#closing.signal.aborted && this.#queue.length > 0));
+      const batch = this.#waiting.shift();
+      if (batch === undefined) return;
+      this.#count -= batch.count;
+      await this.#deliver(batch);
+    } while (this.#waiting[0]?.count === maxBatch || this.#closing.signal.aborted);
   }
 
-  async #deliver(spans: readonly Span[]): Promise<void> {
+  async #deliver({ spans, count }: Batch): Promise<void> {
     for (let tries = 1; ; tries++) {
       try {
         return await this.#exporter.export(spans);
       } catch (error) {
         const text = error instanceof Error ? error.message : String(error);
-        if (tries === maxTries || this.#closing.signal.aborted)
-          return this.#drop(spans.length, "export", text);
+        if (tries === maxTries || this.#closing.signal.aborted) return this.#drop(count, "export", text);
         await this.#parts.clock.sleep(retryMs * 2 ** (tries - 1), this.#closing.signal).catch(() => {});
       }
     }

@@ -8,12 +8,16 @@ import {
 import type { OtelSettings } from "../../config/kinds/configuration.ts";
 import { encodeFrame, percentDecode } from "../../lib/grpc-wire.ts";
 import type { SpanExporter } from "./batch.ts";
-import { type Attributes, encodeOtlp } from "./otlp-encode.ts";
+import { type Attributes, OtlpBatch, OtlpForm } from "./otlp-encode.ts";
 import { exportTimeoutMs, otlpHeaders } from "./otlp-settings.ts";
 
 const method = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-export function createExporter(otel: OtelSettings, resource: Attributes, scope: string): SpanExporter {
+export function createExporter(
+  otel: OtelSettings,
+  resource: Attributes,
+  scope: string,
+): SpanExporter<OtlpBatch> {
   const origin = `${otel.isSecure ? "https" : "http"}://${otel.endpoint}`;
   const head = {
     ...otlpHeaders(otel),
@@ -23,6 +27,7 @@ export function createExporter(otel: OtelSettings, resource: Attributes, scope: 
     "content-type": "application/grpc",
     "user-agent": "weft",
   };
+  const form = new OtlpForm(resource, scope);
   const timeoutMs = exportTimeoutMs(otel);
   let session: ClientHttp2Session | undefined;
 
@@ -36,10 +41,11 @@ export function createExporter(otel: OtelSettings, resource: Attributes, scope: 
   };
   return {
     name: "otlp-grpc",
+    begin: () => new OtlpBatch(form),
     async export(spans) {
       const stream = open().request(head);
       stream.setTimeout(timeoutMs, () => stream.destroy(new Error(`no answer within ${timeoutMs} ms`)));
-      stream.end(encodeFrame(encodeOtlp(resource, scope, spans)));
+      stream.end(encodeFrame(Buffer.concat(spans.pieces())));
       await outcome(stream, origin);
     },
     close: () => session?.destroy(),

@@ -7,15 +7,33 @@ import type { Span } from "./span.ts";
 const timeoutMs = 10_000;
 
 /** `endpoint` is the whole URL, e.g. `http://localhost:9411/api/v2/spans`. */
-export function createExporter(endpoint: string, resource: Attributes, scope: string): SpanExporter {
+export function createExporter(
+  endpoint: string,
+  resource: Attributes,
+  scope: string,
+): SpanExporter<ZipkinBatch> {
   const poster = createPoster(new URL(endpoint), { "Content-Type": "application/json" }, timeoutMs);
   const fixed = tagsOf(resource);
   fixed["otel.scope.name"] = scope;
   return {
     name: "zipkin",
-    export: (spans) => poster.post(Buffer.from(JSON.stringify(spans.map((span) => zipkinSpan(span, fixed))))),
+    begin: () => new ZipkinBatch(fixed),
+    export: (spans) => poster.post([Buffer.from(`[${spans.texts.join(",")}]`)]),
     close: () => poster.close(),
   };
+}
+
+class ZipkinBatch {
+  readonly texts: string[] = [];
+  readonly #fixed: Readonly<Record<string, string>>;
+
+  constructor(fixed: Readonly<Record<string, string>>) {
+    this.#fixed = fixed;
+  }
+
+  add(span: Span): void {
+    this.texts.push(JSON.stringify(zipkinSpan(span, this.#fixed)));
+  }
 }
 
 function zipkinSpan(span: Span, fixed: Readonly<Record<string, string>>): Record<string, unknown> {

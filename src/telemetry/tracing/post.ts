@@ -1,5 +1,5 @@
 /** One POST of an exporter, on connections that are kept. */
-import { Agent as HttpAgent, request as requestHttp } from "node:http";
+import { Agent as HttpAgent, type ClientRequest, request as requestHttp } from "node:http";
 import { Agent as HttpsAgent, request as requestHttps } from "node:https";
 
 /** Of a collector's refusal, for the log. */
@@ -7,7 +7,7 @@ const shownBytes = 300;
 
 export type Poster = {
   /** Resolves when the collector answered 2xx. Rejects with Error naming the address. */
-  post(body: Buffer): Promise<void>;
+  post(body: readonly Uint8Array[]): Promise<void>;
   close(): void;
 };
 
@@ -23,7 +23,10 @@ export function createPoster(url: URL, headers: Readonly<Record<string, string>>
         const options = {
           method: "POST",
           agent,
-          headers: { ...headers, "Content-Length": String(body.length) },
+          headers: {
+            ...headers,
+            "Content-Length": String(body.reduce((sum, piece) => sum + piece.length, 0)),
+          },
           // Of silence: a collector that answers slowly but does answer is waited for.
           timeout: timeoutMs,
         };
@@ -36,13 +39,14 @@ export function createPoster(url: URL, headers: Readonly<Record<string, string>>
           });
           answer.once("error", (error) => reject(failed(error.message)));
           answer.once("end", () => {
-            if (status >= 200 && status <= 299) resolve();
+            if (status >= 200 && status <= 299) afterBody(call, resolve);
             else reject(failed(`status ${status} ${text.slice(0, shownBytes)}`));
           });
         });
         call.once("timeout", () => call.destroy(new Error(`no answer within ${timeoutMs} ms`)));
         call.once("error", (error) => reject(failed(textOf(error))));
-        call.end(body);
+        for (const piece of body) call.write(piece);
+        call.end();
       }),
     close: () => agent.destroy(),
   };
@@ -51,4 +55,10 @@ export function createPoster(url: URL, headers: Readonly<Record<string, string>>
 /** node has no message of its own when several addresses of a host were tried. */
 function textOf(error: NodeJS.ErrnoException): string {
   return error.message === "" ? (error.code ?? "failed") : error.message;
+}
+
+/** A collector may answer before it has taken all; until then the body's memory is in use. */
+function afterBody(call: ClientRequest, done: () => void): void {
+  if (call.writableFinished) done();
+  else call.once("finish", done);
 }

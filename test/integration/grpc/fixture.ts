@@ -34,10 +34,12 @@ export function recorder(): Recorder {
   const metrics: Metrics = {
     ...noMetrics,
     count: (name) =>
-      name === "grpc_io_server_completed_rpcs"
-        ? (...labels) => void completed.push(labels.join(" "))
-        : () => {},
-    latency: () => () => {},
+      Object.assign(
+        (...labels: string[]) => {
+          if (name === "grpc_io_server_completed_rpcs") completed.push(labels.join(" "));
+        },
+        { at: () => () => {} },
+      ),
   };
   return { log, lines, metrics, completed };
 }

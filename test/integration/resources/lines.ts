@@ -5,6 +5,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { joinMesh } from "../../../mesh/index.ts";
+import { openApp } from "../../../src/app/open.ts";
 import type { BlockHost } from "../../../src/blocks/block.ts";
 import { makeBlocks } from "../../../src/blocks/index.ts";
 import { openComponents } from "../../../src/components/open.ts";
@@ -13,6 +14,7 @@ import { parseFlags } from "../../../src/config/flags.ts";
 import { loadConfiguration } from "../../../src/config/load-configuration.ts";
 import { resolveOptions } from "../../../src/config/options.ts";
 import { formatProblem, loadResources } from "../../../src/config/resources.ts";
+import { compilePolicies } from "../../../src/resiliency/compile.ts";
 import { noMetrics } from "../../../src/telemetry/metrics.ts";
 import { silentLog } from "../../contract/silent-log.ts";
 import { tempDir } from "../../kit/index.ts";
@@ -59,9 +61,29 @@ async function load(flags: readonly string[], lines: string[]): Promise<void> {
       const surroundings = { env, namespace: "default", ...components.secrets };
       const resolved = await resolveHttpEndpoints(loaded.httpEndpoints, surroundings);
       for (const problem of resolved.problems) say(formatProblem(problem));
-      const host = { ...shared, configuration, components, subscriptions: loaded.subscriptions };
-      const app = { protocol: "none" };
-      await makeBlocks({ ...host, httpEndpoints: resolved.endpoints, app } as unknown as BlockHost);
+      const random = (): number => 0.5;
+      const { clock } = mesh;
+      const { resiliencies, subscriptions } = loaded;
+      const policies = compilePolicies({
+        resources: resiliencies,
+        clock,
+        random,
+        log,
+        metrics: noMetrics,
+      });
+      const app = openApp(options, clock, log, noMetrics);
+      const host: BlockHost = {
+        ...shared,
+        random,
+        app,
+        configuration,
+        components,
+        subscriptions,
+        httpEndpoints: resolved.endpoints,
+        policies,
+      };
+      await makeBlocks(host);
+      await app.close();
     } finally {
       await components.close();
     }

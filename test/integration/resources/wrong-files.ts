@@ -486,6 +486,31 @@ const endpoints: readonly WrongFile[] = [
   },
 ];
 
+const resiliency = (spec: string): string => `${head("Resiliency")}spec:\n${spec}`;
+
+const resiliencies: readonly WrongFile[] = [
+  {
+    what: "a misspelt part of a Resiliency",
+    resources: resiliency("  policy: {}\n"),
+    line: /^f\.yaml:6:3: spec\.policy is not known and is ignored, known are policies, targets/,
+  },
+  {
+    what: "a policy that nobody defines",
+    resources: resiliency("  targets:\n    apps:\n      till:\n        retry: nowhere\n"),
+    line: /^f\.yaml:9: retry nowhere of app till is no policy of any Resiliency; it is ignored/,
+  },
+  {
+    what: "a misspelt kind of policy",
+    resources: resiliency("  targets:\n    apps:\n      cart:\n        retries: a\n"),
+    line: /^f\.yaml:9:9: spec\.targets\.apps\.cart\.retries is not known and is ignored, known are timeout, retry/,
+  },
+  {
+    what: "a component without a direction",
+    resources: resiliency("  targets:\n    components:\n      store:\n        retry: a\n"),
+    line: /^f\.yaml:9:9: spec\.targets\.components\.store\.retry is not known and is ignored, known are inbound/,
+  },
+];
+
 const configurations: readonly WrongFile[] = [
   {
     what: "a Configuration that is a list",
@@ -581,5 +606,6 @@ export const wrongFiles: readonly WrongFile[] = [
   ...components,
   ...subscriptions,
   ...endpoints,
+  ...resiliencies,
   ...configurations,
 ];

@@ -94,9 +94,11 @@ test("the sidecar still serves after all of this", async () => {
   expect(sidecar.running()).toBe(true);
 });
 
-test("a store that asks for encryption ends the start with a reason, not in clear text", async () => {
+test("a store whose encryption key is no secret ends the start with a reason, not in clear text", async () => {
   const resources = { "store.yaml": stateComponent("vault", "state.nats", { primaryEncryptionKey: "00" }) };
   await using refused = await startSidecar({ appId: "secret", nats, resources, wait: "none" });
   expect(await refused.exited).toBe(1);
-  expect(refused.logs()).toContain("state store vault: encryption at rest (metadata primaryEncryptionKey)");
+  expect(refused.logs()).toContain(
+    "state store vault: metadata primaryEncryptionKey must come by secretKeyRef",
+  );
 });

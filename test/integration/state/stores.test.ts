@@ -60,6 +60,30 @@ test("the metadata API lists what each store can do", async () => {
   });
 });
 
+test("a query answers page by page over both protocols", async () => {
+  const path = "/v1.0-alpha1/state/pg1/query";
+  const people = ["Ann", "Bob", "Cem"].map((name, age) => ({ key: name, value: { team: "q", name, age } }));
+  await sidecar.post("/v1.0/state/pg1", people);
+  const query = {
+    filter: { AND: [{ EQ: { team: "q" } }, { GTE: { age: 1 } }] },
+    sort: [{ key: "name", order: "DESC" }],
+    page: { limit: 1 },
+  };
+  const first = (await sidecar.post(path, query)).json<{
+    results: { key: string; data: object }[];
+    token: string;
+  }>();
+  expect(first).toMatchObject({ results: [{ key: "Cem", data: { name: "Cem", age: 2 } }], token: "1" });
+  const next = JSON.stringify({ ...query, page: { limit: 1, token: first.token } });
+  const { message } = await grpc.call(Dapr.method.queryStateAlpha1, { storeName: "pg1", query: next });
+  expect(message.results.map(({ key }) => key)).toEqual(["Bob"]);
+  const last = await sidecar.post(path, { ...query, page: { limit: 1, token: "2" } });
+  expect(last.status).toBe(204);
+  expect((await sidecar.post("/v1.0-alpha1/state/red/query", query)).text).toContain(
+    "does not support querying",
+  );
+});
+
 describe.each(names)("store %s", (store) => {
   const path = `/v1.0/state/${store}`;
 

@@ -138,7 +138,7 @@ spec:
       pathMatching: ["/orders/{id}"]
     rules:
     - name: dapr_runtime_service_invocation_req_sent_total
-      labels: [{name: dst_app_id, regex: {"team-$1": "pri(.*)"}}]
+      labels: [{name: dst_app_id, regex: {"team-": "pri"}}]
 `;
   await using callee = await startSidecar({ appId: "pricing", appPort: app.port, nats, config });
   await using caller = await startSidecar({ appId: "shop", nats, config });

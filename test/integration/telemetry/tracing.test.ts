@@ -9,6 +9,7 @@ import {
   type Nats,
   type Sidecar,
   startApp,
+  startGrpcApp,
   startNats,
   startSidecar,
 } from "../../kit/index.ts";
@@ -189,6 +190,33 @@ it("traces the gRPC API, errors and bulk entries too (OTLP over gRPC)", async ()
   ]);
   const deliveries = spans.filter((span) => span.name === "pubsub/orders").map((span) => span.parentSpanId);
   expect(deliveries).toEqual(expect.arrayContaining(entries.map((span) => span.spanId)));
+});
+
+it("traces proxied gRPC calls at both sidecars", async () => {
+  await using receiver = await startOtlpReceiver();
+  await using nats = await startNats();
+  const config = otlp("http", receiver.httpPort);
+  await using app = await startGrpcApp();
+  await using callee = await startSidecar({
+    appId: "callee",
+    appPort: app.port,
+    appProtocol: "grpc",
+    nats,
+    config,
+    env,
+  });
+  await using caller = await startSidecar({ appId: "caller", nats, config, env });
+  const trace = newTrace();
+  using client = grpcClient(caller.grpcPort);
+  const method = "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck";
+  const metadata = { "dapr-app-id": "callee", traceparent: trace.traceparent };
+  await client.raw(method, new Uint8Array(), { metadata });
+  const spans = await receiver.trace(trace.traceId, 2);
+  const near = named(spans, method, "client");
+  const far = named(spans, method, "server");
+  expect([near.parentSpanId, far.parentSpanId]).toEqual([trace.spanId, near.spanId]);
+  expect(far.resource["service.name"]).toBe("callee");
+  void callee;
 });
 
 it("is seen whole by a real Zipkin server", { timeout: 240_000 }, async () => {

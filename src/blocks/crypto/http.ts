@@ -1,0 +1,98 @@
+/** Routes of the cryptography API over HTTP: decode, call crypto.ts, encode. Nothing is answered before all is done. */
+import type { HttpCall, HttpReply, HttpRoute } from "../../api/http.ts";
+import type { Cryptography } from "./crypto.ts";
+import { badRequest, operationFailed, subtleNotThere } from "./errors.ts";
+import { DocumentError } from "./header.ts";
+import type { Chunks } from "./segments.ts";
+
+const truthy: ReadonlySet<string> = new Set(["y", "yes", "true", "t", "on", "1"]);
+
+/** All HTTP routes of the block. */
+export function cryptoHttpRoutes(cryptography: Cryptography): HttpRoute[] {
+  return [
+    {
+      verbs: ["PUT"],
+      path: "/v1.0-alpha1/crypto/{name}/encrypt",
+      name: "Encrypt",
+      group: "crypto",
+      handle: (call) => encrypt(cryptography, call),
+    },
+    {
+      verbs: ["PUT"],
+      path: "/v1.0-alpha1/crypto/{name}/decrypt",
+      name: "Decrypt",
+      group: "crypto",
+      handle: (call) => decrypt(cryptography, call),
+    },
+    ...subtleRoutes,
+  ];
+}
+
+const subtleNames = {
+  getkey: "SubtleGetKey",
+  encrypt: "SubtleEncrypt",
+  decrypt: "SubtleDecrypt",
+  wrapkey: "SubtleWrapKey",
+  unwrapkey: "SubtleUnwrapKey",
+  sign: "SubtleSign",
+  verify: "SubtleVerify",
+} as const;
+
+const subtleRoutes: readonly HttpRoute[] = Object.entries(subtleNames).map(([path, name]) => ({
+  verbs: ["POST"],
+  path: `/v1.0-alpha1/subtlecrypto/{name}/${path}`,
+  name,
+  group: "subtlecrypto",
+  handle() {
+    throw subtleNotThere();
+  },
+}));
+
+async function encrypt(cryptography: Cryptography, call: HttpCall): Promise<HttpReply> {
+  const provider = cryptography.provider(call.params[0]!);
+  const options = {
+    keyName: required(call, "dapr-key-name"),
+    algorithm: required(call, "dapr-key-wrap-algorithm"),
+    cipher: header(call, "dapr-data-encryption-cipher"),
+    decryptionKeyName: header(call, "dapr-decryption-key-name"),
+    omitKeyName: truthy.has(header(call, "dapr-omit-decryption-key-name").toLowerCase()),
+  };
+  const body = await call.body();
+  return reply(cryptography.encrypt(provider, options, chunksOf(body), call.signal));
+}
+
+async function decrypt(cryptography: Cryptography, call: HttpCall): Promise<HttpReply> {
+  const provider = cryptography.provider(call.params[0]!);
+  const options = { keyName: header(call, "dapr-key-name") };
+  const body = await call.body();
+  return reply(cryptography.decrypt(provider, options, chunksOf(body), call.signal));
+}
+
+async function* chunksOf(body: Buffer): Chunks {
+  yield body;
+}
+
+/** Plaintext leaves only when the whole document is proved. */
+async function reply(chunks: Chunks): Promise<HttpReply> {
+  const all: Uint8Array[] = [];
+  try {
+    for await (const chunk of chunks) all.push(chunk);
+  } catch (error) {
+    throw error instanceof DocumentError ? operationFailed(error) : error;
+  }
+  const headers = { "Content-Type": "application/octet-stream" };
+  return { status: 200, headers, body: Buffer.concat(all) };
+}
+
+function required(call: HttpCall, name: string): string {
+  const value = header(call, name);
+  if (value === "") throw badRequest(`missing header '${name}'`);
+  return value;
+}
+
+/** Headers come as bytes; names of keys are UTF-8. */
+function header(call: HttpCall, name: string): string {
+  const value = call.headers[name];
+  const text = typeof value === "string" ? value : (value?.[0] ?? "");
+  return Buffer.from(text, "latin1").toString();
+}

@@ -1,0 +1,181 @@
+/**
+ * Calls of etcd over gRPC, on one HTTP/2 connection to one of several members. A member that does not answer is
+ * left for the next one; no call waits longer than its time.
+ */
+import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } from "node:http2";
+import type { SecureContextOptions } from "node:tls";
+import type { Clock } from "../../../mesh/index.ts";
+import { FrameReader, encodeFrame } from "../../lib/grpc-frames.ts";
+import { percentDecode } from "../../lib/grpc-wire.ts";
+import { withDeadline } from "./deadline.ts";
+
+export type EtcdInit = {
+  /** `host:port` or URLs. */
+  readonly endpoints: readonly string[];
+  /** Undefined = in clear. */
+  readonly tls: Pick<SecureContextOptions, "ca" | "cert" | "key"> | undefined;
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+};
+
+export type Etcd = {
+  /** Sends `request` to `/etcdserverpb.<method>`. A read is sent again when its connection breaks. */
+  call(
+    method: "KV/Range" | "KV/Txn" | "Lease/LeaseGrant" | "Lease/LeaseRevoke",
+    kind: "read" | "write",
+    request: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<Uint8Array>;
+  close(): void;
+};
+
+const maxMessageBytes = 64 * 1024 * 1024;
+
+/** A gRPC status that is not OK. */
+export class EtcdError extends Error {
+  readonly code: number;
+
+  constructor(code: number, message: string) {
+    super(message);
+    this.name = "EtcdError";
+    this.code = code;
+  }
+}
+
+/** The request was not, or not surely, taken by a member. `sent` = it may have been. */
+class BrokenConnection extends Error {
+  readonly sent: boolean;
+
+  constructor(cause: Error, sent: boolean) {
+    super(cause.message, { cause });
+    this.sent = sent;
+  }
+}
+
+/** Does not connect: the first call does. */
+export function openEtcd(init: EtcdInit): Etcd {
+  return new EtcdConnection(init);
+}
+
+class EtcdConnection implements Etcd {
+  readonly #init: EtcdInit;
+  readonly #urls: readonly string[];
+  /** Index of the member in use. */
+  #member = 0;
+  #session: ClientHttp2Session | undefined;
+  /** Why a connection ended, for the calls that were under way. */
+  readonly #failures = new WeakMap<ClientHttp2Session, Error>();
+
+  constructor(init: EtcdInit) {
+    this.#init = init;
+    const scheme = init.tls === undefined ? "http" : "https";
+    this.#urls = init.endpoints.map((endpoint) =>
+      /^https?:\/\//.test(endpoint) ? endpoint : `${scheme}://${endpoint}`,
+    );
+  }
+
+  async call(
+    method: Parameters<Etcd["call"]>[0],
+    kind: "read" | "write",
+    request: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
+    const { timeoutMs, clock } = this.#init;
+    const work = this.#attempts(`/etcdserverpb.${method}`, kind, request);
+    const used = this.#session;
+    try {
+      return await withDeadline(work, "etcd", timeoutMs, clock, signal);
+    } catch (error) {
+      // A member that is silent for so long is not asked again before the others.
+      if (!(error instanceof EtcdError) && !signal.aborted && used !== undefined) this.#leave(used);
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.#session?.destroy();
+    this.#session = undefined;
+  }
+
+  async #attempts(path: string, kind: "read" | "write", request: Uint8Array): Promise<Uint8Array> {
+    for (let attempt = 0; ; attempt++) {
+      const session = this.#connected();
+      try {
+        return await exchange(session, path, request);
+      } catch (thrown) {
+        if (!(thrown instanceof BrokenConnection)) throw thrown;
+        const why = this.#failures.get(session);
+        const error = why === undefined ? thrown : new BrokenConnection(why, thrown.sent && !isRefusal(why));
+        this.#leave(session);
+        // Once more than there are members: the connection may only have been old.
+        if (attempt >= this.#urls.length || (error.sent && kind === "write")) throw error;
+      }
+    }
+  }
+
+  #connected(): ClientHttp2Session {
+    const known = this.#session;
+    if (known !== undefined && !known.closed && !known.destroyed) return known;
+    const url = this.#urls[this.#member % this.#urls.length]!;
+    const session = connect(url, { ...this.#init.tls });
+    session.on("error", (error) => this.#failures.set(session, error));
+    session.on("goaway", () => this.#leave(session));
+    this.#session = session;
+    return session;
+  }
+
+  #leave(session: ClientHttp2Session): void {
+    if (this.#session !== session) return;
+    this.#session = undefined;
+    this.#member = (this.#member + 1) % this.#urls.length;
+    session.destroy();
+  }
+}
+
+/** One unary call. Rejects with BrokenConnection or EtcdError. */
+function exchange(session: ClientHttp2Session, path: string, request: Uint8Array): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    let broken: Error | undefined;
+    const wasConnected = !session.connecting;
+    let stream: ClientHttp2Stream;
+    try {
+      stream = session.request({
+        [constants.HTTP2_HEADER_METHOD]: "POST",
+        [constants.HTTP2_HEADER_PATH]: path,
+        "content-type": "application/grpc",
+        te: "trailers",
+      });
+    } catch (error) {
+      return reject(new BrokenConnection(error as Error, false));
+    }
+    const frames = new FrameReader(maxMessageBytes);
+    let message: Buffer | undefined;
+    let status: { code: number; text: string } | undefined;
+    const readStatus = (headers: Record<string, unknown>): void => {
+      const code = headers["grpc-status"];
+      if (code !== undefined)
+        status = { code: Number(code), text: percentDecode(String(headers["grpc-message"] ?? "")) };
+    };
+    stream.on("response", readStatus);
+    stream.on("trailers", readStatus);
+    stream.on("data", (chunk: Buffer) => {
+      frames.push(chunk);
+      message ??= frames.next()?.bytes;
+    });
+    stream.on("error", (error) => (broken ??= error));
+    stream.on("close", () => {
+      if (status?.code === 0 && message !== undefined) return resolve(message);
+      if (status !== undefined)
+        return reject(new EtcdError(status.code, status.text || `gRPC status ${status.code}`));
+      const sent = wasConnected || !session.connecting;
+      reject(
+        new BrokenConnection(broken ?? new Error("etcd closed the connection"), sent && !isRefusal(broken)),
+      );
+    });
+    stream.end(encodeFrame(request));
+  });
+}
+
+function isRefusal(error: Error | undefined): boolean {
+  return /ECONNREFUSED|ENOTFOUND|EHOSTUNREACH|ETIMEDOUT|CERT|certificate/i.test(error?.message ?? "");
+}
