@@ -76,8 +76,8 @@ export class StreamLink {
 
   /** Sends a body; resolves when its end is sent. Rejects with what ended it, of which the peer is not told. */
   send(body: BodyStream): Promise<void> {
-    const { connection } = this.#settings;
-    this.#sender = new BodySender(body, this.publish, () => connection.maxPayloadBytes());
+    const { connection, budget } = this.#settings;
+    this.#sender = new BodySender(body, this.publish, () => connection.maxPayloadBytes(), budget);
     return this.#sender.run();
   }
 

@@ -6,6 +6,7 @@ import { BodyQueue } from "./body.ts";
 import { MeshError } from "./errors.ts";
 import { chunkPieces, encodeCredit, encodeEnd } from "./frame.ts";
 import type { BodyStream } from "./types.ts";
+import { YoungGarbage } from "./young-garbage.ts";
 
 /**
  * Body of one chunk, bytes: what a socket gives at a time. Twice as much made streams no faster, and small messages of
@@ -23,8 +24,9 @@ const maxWindowBytes = 1024 * 1024;
 /** What the windows of all streams of a participant may grow beyond their start, bytes. */
 const maxGrownBytes = 32 * 1024 * 1024;
 
-/** Shared by the receivers of a participant. */
+/** Shared by the streams of a participant. */
 export class WindowBudget {
+  readonly garbage = new YoungGarbage();
   #leftBytes = maxGrownBytes;
 
   take(bytes: number): boolean {
@@ -46,6 +48,7 @@ export class BodySender {
   readonly #body: BodyStream;
   readonly #send: Send;
   readonly #maxPayloadBytes: () => number;
+  readonly #budget: WindowBudget;
   #n = 0;
   #sent = 0;
   #granted = initialWindowBytes;
@@ -53,7 +56,8 @@ export class BodySender {
   #failure: Error | undefined;
   #wake: (() => void) | undefined;
 
-  constructor(body: BodyStream, send: Send, maxPayloadBytes: () => number) {
+  constructor(body: BodyStream, send: Send, maxPayloadBytes: () => number, budget: WindowBudget) {
+    this.#budget = budget;
     this.#body = body;
     this.#send = send;
     this.#maxPayloadBytes = maxPayloadBytes;
@@ -94,6 +98,7 @@ export class BodySender {
           const size = Math.min(piece.length - at, most, this.#leftBytes());
           this.#send(...chunkPieces(this.#n++, piece.subarray(at, at + size)));
           this.#sent += costOf(size, 1);
+          this.#budget.garbage.passed(size);
           at += size;
         }
       }
@@ -161,6 +166,7 @@ export class BodyReceiver {
     this.#expect(n);
     this.#next++;
     this.#received += costOf(bytes.length, 1);
+    this.#budget.garbage.passed(bytes.length);
     if (this.#received > this.#granted) {
       throw new MeshError(
         "protocol",

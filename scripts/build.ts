@@ -21,7 +21,6 @@ import { isBuiltin } from "node:module";
 import { join, relative } from "node:path";
 import { build as bundle, type BuildOptions, type Plugin } from "esbuild";
 import { endToolsOnSignal, hasProgram, root, runCommand, runNode, say } from "./command.ts";
-import { sidecarNodeFlags } from "../src/cli/sidecar-command.ts";
 import { measureStart } from "./measure-start.ts";
 
 const dist = join(root, "dist");
@@ -29,7 +28,7 @@ const stampFile = join(dist, "inputs.json");
 const fuse = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2";
 
 /** Flags of Node and V8 that the executable always runs with; NODE_OPTIONS of the user's app does not reach it. */
-const nodeFlags: readonly string[] = sidecarNodeFlags;
+const nodeFlags: readonly string[] = [];
 
 /** A sidecar on free ports that looks for NATS where nothing listens: enough to compile its way to serving. */
 const warmUpArgs = [

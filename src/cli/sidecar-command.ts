@@ -10,18 +10,8 @@ export type SidecarCommand = {
   readonly argv0?: string;
 };
 
-/**
- * Flags of V8 for the sidecar. With its default of 16 MB, the memory of some 64 MB of streamed bodies waits for a full
- * collection; so these cost half the CPU and a sixth of the memory (docs/performance.md). Written out again in
- * bin/weftd.
- */
-export const sidecarNodeFlags: readonly string[] = ["--max-semi-space-size=4"];
-
 export function sidecarCommand(): SidecarCommand {
-  if (!isSea()) {
-    const main = join(import.meta.dirname, "..", "main.ts");
-    return { command: process.execPath, args: [...sidecarNodeFlags, main] };
-  }
+  if (!isSea()) return { command: process.execPath, args: [join(import.meta.dirname, "..", "main.ts")] };
   // The file of the right name shows as `weftd` in process lists; one program under the other name works too.
   const beside = join(dirname(process.execPath), "weftd");
   if (existsSync(beside)) return { command: beside, args: [] };

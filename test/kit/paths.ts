@@ -1,7 +1,6 @@
 /** Where things stand in the checkout that the tests run. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { sidecarNodeFlags } from "../../src/cli/sidecar-command.ts";
 
 /** Top folder of the checkout. */
 export const checkout = join(import.meta.dirname, "..", "..");
@@ -16,5 +15,5 @@ export function nodeBinary(): string {
 export function sidecarCommand(): readonly [string, ...string[]] {
   const binary = process.env["WEFT_TEST_BIN"];
   if (binary !== undefined && binary !== "") return [binary];
-  return [nodeBinary(), ...sidecarNodeFlags, join(checkout, "src", "main.ts")];
+  return [nodeBinary(), join(checkout, "src", "main.ts")];
 }

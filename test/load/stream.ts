@@ -6,7 +6,6 @@
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { sidecarNodeFlags } from "../../src/cli/sidecar-command.ts";
 import { startNats, startSidecar } from "../kit/index.ts";
 import { checkout, nodeBinary } from "../kit/paths.ts";
 import { type Direction, jobOf, natsStream, startStreamApp, transfer, usageOf } from "./stream-load.ts";
@@ -24,7 +23,7 @@ const app = await startStreamApp();
 await using nats = await startNats();
 const flags = ["--max-body-size=8Gi"];
 const source = join(checkout, "src", "main.ts");
-const command: [string, ...string[]] = [nodeBinary(), ...sidecarNodeFlags, ...(values.node ?? []), source];
+const command: [string, ...string[]] = [nodeBinary(), ...(values.node ?? []), source];
 const common = { nats, flags, ...(values.node === undefined ? {} : { command }) };
 await using callee = await startSidecar({ appId: "callee", appPort: app.port, ...common });
 await using caller = await startSidecar({ appId: "caller", ...common });
