@@ -263,6 +263,7 @@ function sharing({ open, options }: Suite): void {
 /** What only brokers promise that store events. */
 function durability({ open, options }: Suite): void {
   const { shares, keepsForNewGroups, keepsForAbsent, redelivers, handsOver } = options;
+  if (![shares, keepsForNewGroups, keepsForAbsent, redelivers, handsOver].includes(true)) return;
   const ids = Array.from({ length: 40 }, (_, at) => `{"id":"${at}"}`);
   describe("a stored event", () => {
     if (shares)

@@ -25,7 +25,7 @@ const run = (...args: string[]): string => {
 
 beforeAll(() => {
   folder = tempDir("adding");
-  for (const name of ["src", "mesh", "scripts", "proto/gen", "docs/components"])
+  for (const name of ["src", "mesh", "scripts", "proto/gen", "docs/components", "test/contract"])
     cpSync(join(checkout, name), folder.join(name), { recursive: true });
   for (const name of ["package.json", "tsconfig.json"]) cpSync(join(checkout, name), folder.join(name));
   symlinkSync(join(checkout, "node_modules"), folder.join("node_modules"));

@@ -376,11 +376,22 @@ test("down stops the shared server, and only once; status follows", async () => 
   expect(await sharedStatus(where)).toMatchObject({ running: false, answers: false });
 });
 
+/** Empty once the process has ended. */
+function commandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
 test("down never ends another process that has the recorded id now", async () => {
   await using at = await place();
   await at.find();
   const state = JSON.parse(readFileSync(at.home.stateFile, "utf8")) as { pid: number };
   process.kill(state.pid, "SIGKILL");
+  // A process that is about to end still shows its command line.
+  await eventually(() => expect(commandLine(state.pid)).toBe(""));
   await using bystander = await startProcess({ name: "bystander", command: "sleep", args: ["600"] });
   writeFileSync(at.home.stateFile, JSON.stringify({ ...state, pid: bystander.pid }));
   expect(await stopShared({ home: at.home.path, env: {}, clock: systemClock })).toMatchObject({
