@@ -233,9 +233,10 @@ describe("oauth2clientcredentials", () => {
   });
 
   test("adds a token to what goes to the app and outside, one for many requests", async () => {
+    // The sidecar itself is the first to ask the app, for its configuration.
+    const before = provider.tokenRequests.length;
     await using sidecar = await start({ endpointParamsQuery: "audience=them&resource=r", authStyle: "1" });
     await using outside = await startOutside();
-    const before = provider.tokenRequests.length;
     const self = "/v1.0/invoke/service/method/x";
     const answers = await Promise.all([sidecar.get(self), sidecar.get(self), sidecar.get(self)]);
     const token = `Bearer token-${before + 1}`;
