@@ -87,7 +87,10 @@ class HotReload {
       this.#refuse(error);
       return;
     }
-    this.#refused = "";
+    const spoiled = this.#spoiled(resources);
+    if (spoiled !== undefined) this.#refuse(spoiled);
+    else this.#refused = "";
+    if (spoiled !== undefined) return update(resources);
     // The new life reads the files afresh, so it must not begin while one of them cannot be read.
     if (why === undefined || resources.held.length > 0) {
       if (why !== undefined) log.warn(`${why}; it is taken up when ${resources.held.join(", ")} can be used`);
@@ -96,6 +99,14 @@ class HotReload {
     }
     this.#restarting = true;
     this.#init.restart(why);
+  }
+
+  /** A policy that could be used when this life began and cannot any more: a restart would lose it. */
+  #spoiled({ resiliencies }: LoadedResources): Error | undefined {
+    const before = new Set(this.#init.resources.resiliencies.filter(isFaulty).map(({ name }) => name));
+    const found = resiliencies.find((resource) => isFaulty(resource) && !before.has(resource.name));
+    const [fault] = found?.faults ?? [];
+    return fault && new Error(`Resiliency ${found!.name} cannot be used: ${formatProblem(fault)}`);
   }
 
   async #needsRestart(resources: LoadedResources): Promise<string | undefined> {
@@ -115,6 +126,10 @@ class HotReload {
     this.#refused = text;
     this.#init.log.error(`changed files are not taken up, everything goes on as before: ${text}`);
   }
+}
+
+function isFaulty({ faults }: LoadedResources["resiliencies"][number]): boolean {
+  return faults.length > 0;
 }
 
 /** What a running sidecar cannot change in place. */

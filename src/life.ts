@@ -63,8 +63,9 @@ async function live(init: LifeInit, over: AbortSignal): Promise<number | "reload
       return 1;
     case "reload": {
       log.info(`${order.text}: reading configuration and resources again`);
-      const exitCode = await endGracefully(first, init, over);
-      return exitCode === 0 ? "reload" : exitCode;
+      const how = await endGracefully(first, init, over);
+      // A stream that nobody ends must not cost the sidecar its life.
+      return how === "clean" || how === "late" ? "reload" : 1;
     }
     case "end": {
       log.info(`${order.text}: beginning shutdown`);
@@ -72,7 +73,7 @@ async function live(init: LifeInit, over: AbortSignal): Promise<number | "reload
         const forced = await holdBack(first, init, over);
         if (forced !== undefined) return forced;
       }
-      return endGracefully(first, init, over);
+      return (await endGracefully(first, init, over)) === "clean" ? 0 : 1;
     }
   }
 }
@@ -151,8 +152,10 @@ async function holdBack(sidecar: Sidecar, init: LifeInit, over: AbortSignal): Pr
   return 1;
 }
 
-/** Past the grace period, or by force, the end is not clean. */
-async function endGracefully(sidecar: Sidecar, init: LifeInit, over: AbortSignal): Promise<number> {
+/** How an end went: `late` cut what was left after the grace period, `stuck` did not come to an end at all. */
+type Ending = "clean" | "late" | "stuck" | "forced";
+
+async function endGracefully(sidecar: Sidecar, init: LifeInit, over: AbortSignal): Promise<Ending> {
   const { options, log, clock, orders } = init;
   const { graceMs } = options.shutdown;
   log.info("dapr shutting down");
@@ -166,12 +169,12 @@ async function endGracefully(sidecar: Sidecar, init: LifeInit, over: AbortSignal
   timer.cancel();
   if (typeof how !== "string") {
     log.error(`${how.text}: ending at once`);
-    return 1;
+    return "forced";
   }
   if (how === "overrun" || clock.monotonicMs() - startMs >= graceMs) {
     log.error("Graceful shutdown timeout exceeded, forcing shutdown");
-    return 1;
+    return how === "overrun" ? "stuck" : "late";
   }
   log.info("Daprd shutdown gracefully");
-  return 0;
+  return "clean";
 }

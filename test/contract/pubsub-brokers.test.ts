@@ -107,6 +107,7 @@ pubsubContract(
   },
   async () => {
     const server = await startMosquitto();
-    return fixture(mqtt3, server, { url: `mqtt://${server.address}` });
+    // Sessions of earlier tests would bring their messages along.
+    return fixture(mqtt3, server, { url: `mqtt://${server.address}`, cleanSession: "true" });
   },
 );

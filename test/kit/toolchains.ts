@@ -58,7 +58,12 @@ export function javaProgram(
       "Maven and a JDK 17 or newer",
     );
     const sources = globSync("*.java", { cwd: source }).map((name) => join(source, name));
-    await tool("javac", ["-cp", `${libraries}/*`, "-d", classes, ...sources], target, "a JDK 17 or newer");
+    await tool(
+      "javac",
+      ["-encoding", "UTF-8", "-cp", `${libraries}/*`, "-d", classes, ...sources],
+      target,
+      "a JDK 17 or newer",
+    );
     return ["java"];
   }).then((command) => [
     ...command,

@@ -51,6 +51,8 @@ const publishTimeoutMs = 20_000;
 const reconnectMs = 2_000;
 /** Handlers at once on one connection; further messages wait in the socket. */
 const maxRunning = 1_000;
+/** How long a message waits for a subscription to its topic, ms. */
+const strayMs = 60_000;
 
 type Parts = Pick<ComponentContext, "clock" | "log" | "signal">;
 
@@ -116,6 +118,8 @@ class Connection implements Mqtt {
   #running = 0;
   /** Messages that came while nobody took them; the broker sends them again only to a new connection. */
   #unclaimed: IPublishPacket[] = [];
+  /** Topics of subscriptions that have stopped and may come again. */
+  readonly #left: ((topic: string) => boolean)[] = [];
   /** Lets the next message in once there is room. */
   #resume: (() => void) | undefined;
 
@@ -187,8 +191,24 @@ class Connection implements Mqtt {
     late.cancel();
     line.stopped.abort(new Error("the subscription has ended"));
     this.#lines.delete(line);
+    if (keep && this.#left.length < maxRunning) this.#left.push(line.matches);
     if (keep || [...this.#lines].some(({ filter }) => filter === line.filter)) return;
     if (this.#client.connected) await this.#client.unsubscribeAsync(line.filter).catch(() => undefined);
+  }
+
+  /**
+   * Messages of a subscription that stopped wait for it. Those of a topic that nobody here has read, which a session of
+   * earlier days goes on to deliver, would fill what the broker sends unacknowledged: they go after a while.
+   */
+  #keepFor(packet: IPublishPacket): void {
+    this.#unclaimed.push(packet);
+    if (this.#left.some((matches) => matches(packet.topic))) return;
+    this.#parts.clock.setTimeout(() => {
+      if (!this.#unclaimed.includes(packet)) return;
+      this.#unclaimed = this.#unclaimed.filter((other) => other !== packet);
+      this.#parts.log.warn(`a message of topic ${packet.topic} is dropped: nothing here subscribes to it`);
+      if (packet.messageId !== undefined) acknowledge(this.#client, packet.messageId);
+    }, strayMs);
   }
 
   /** Acknowledges when every subscription that the topic fits has handled the message. */
@@ -199,7 +219,7 @@ class Connection implements Mqtt {
     this.#running += 1;
     try {
       if (lines.length === 0) {
-        if (qos > 0 && this.#unclaimed.length < maxRunning) this.#unclaimed.push(packet);
+        if (qos > 0 && this.#unclaimed.length < maxRunning) this.#keepFor(packet);
         return;
       }
       await Promise.all(lines.map((line) => hand(line, { topic, data, retained: retain })));

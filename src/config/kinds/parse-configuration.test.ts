@@ -36,7 +36,7 @@ describe("parseConfiguration", () => {
   appHttpPipeline: {handlers: [{name: up, type: middleware.http.uppercase, version: v2}]}
   api:
     allowed: [{name: state, version: v1, protocol: http}]
-    denied: [{name: invoke}]
+    denied: [{name: invoke, protocol: grpc}]
   accessControl: {defaultAction: deny}
   secrets: {scopes: [{storeName: vault, defaultAccess: Deny, allowedSecrets: [a]}]}
   components: {deny: [state.redis]}
@@ -63,7 +63,7 @@ describe("parseConfiguration", () => {
       },
       api: {
         allowed: [{ name: "state", version: "v1", protocol: "http" }],
-        denied: [{ name: "invoke", version: "", protocol: "" }],
+        denied: [{ name: "invoke", version: "", protocol: "grpc" }],
       },
       apiLogging: { enabled: true, obfuscateUrls: true, omitHealthChecks: true },
       features: [

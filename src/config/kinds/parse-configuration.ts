@@ -205,6 +205,7 @@ function readBuckets(section: Section): readonly number[] | undefined {
 function readApiRules(api: Section | undefined, key: "allowed" | "denied"): readonly ApiRule[] {
   return (api?.sections(key) ?? []).map((rule) => {
     rule.warnUnknown(["name", "version", "protocol"]);
+    warnProtocol(rule);
     return {
       name: rule.text("name") ?? "",
       version: rule.text("version") ?? "",
@@ -276,4 +277,13 @@ function readDuration(section: Section | undefined, key: string): number {
     );
     return 0;
   }
+}
+
+/** A rule for no protocol lets everything through, which nobody means. */
+function warnProtocol(rule: Section): void {
+  const protocol = rule.text("protocol") ?? "";
+  if (["http", "grpc"].includes(protocol.toLowerCase())) return;
+  const name = rule.nameOf("protocol");
+  const text = `${name} is ${JSON.stringify(protocol)}, so it has no effect; write http or grpc`;
+  rule.problems.warn(rule.positionOf("protocol"), text);
 }

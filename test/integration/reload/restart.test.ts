@@ -50,6 +50,36 @@ spec: { policies: { timeouts: { general: ${duration} } }, targets: {} }
   put(sidecar, "r.yaml", policy("6s"));
   await sidecar.logged(/HTTPEndpoint or Resiliency resource has changed/);
   await eventually(() => expect(lives(sidecar)).toBe(2));
+  put(sidecar, "r.yaml", policy("soon"));
+  await sidecar.logged(/everything goes on as before: Resiliency r cannot be used: .*r\.yaml:4:\d+: .*soon/);
+  put(sidecar, "b.yaml", component("b", "state.in-memory"));
+  await hasComponents(sidecar, ["a", "b"]);
+  expect(lives(sidecar)).toBe(2);
+});
+
+test("a call that never ends does not keep a sidecar from starting again", async () => {
+  const began = Promise.withResolvers<void>();
+  await using app = await startApp({
+    fallback: () => {
+      began.resolve();
+      return new Promise(() => {});
+    },
+  });
+  await using sidecar = await startSidecar({
+    appId: "shop",
+    nats,
+    appPort: app.port,
+    config: off,
+    flags: ["--dapr-graceful-shutdown-seconds=1"],
+  });
+  const { pid } = sidecar;
+  const call = sidecar.get("/v1.0/invoke/shop/method/hang").catch(() => undefined);
+  await began.promise;
+  putConfig(sidecar, denying);
+  await eventually(() => expect(lives(sidecar)).toBe(2));
+  await eventually(async () => expect((await sidecar.get("/v1.0/healthz")).status).toBe(204));
+  expect(sidecar.pid).toBe(pid);
+  await call;
 });
 
 test("a changed HTTPEndpoint, but not while another file is broken", async () => {
