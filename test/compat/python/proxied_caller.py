@@ -139,7 +139,8 @@ def cancels():
     for each in (call, ticks, echo):
         each.cancel()
         expect(each.code(), grpc.StatusCode.CANCELLED)
-    for name in ("Wait", "Ticks", "Echo"):
+    # Wait may have been given up before it reached the app; deadlines() shows that the app is told.
+    for name in ("Ticks", "Echo"):
         wait_for_ended(name)
     open_end.set()
 
