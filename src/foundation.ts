@@ -1,6 +1,7 @@
 /**
  * What blocks stand on, in the order of start: NATS, metrics and traces, policies, the way to the app, components.
  */
+import { natsAccess } from "./config/nats-access.ts";
 import { existsSync } from "node:fs";
 import { joinMesh, type Clock, type JoinedMesh, type Mesh } from "../mesh/index.ts";
 import type { Health } from "./api/health.ts";
@@ -109,15 +110,7 @@ function join(init: SidecarInit, clock: Clock): JoinedMesh {
     clock,
     version,
     log: (level, text) => meshLog[level](text),
-    access: definedOnly({
-      credsFile: mesh.credsFile,
-      nkeyFile: mesh.nkeyFile,
-      user: mesh.user,
-      password: mesh.password,
-      tlsCa: mesh.tlsCaFile,
-      tlsCert: mesh.tlsCertFile,
-      tlsKey: mesh.tlsKeyFile,
-    }),
+    access: natsAccess(mesh),
     natsPort: mesh.natsPort,
     ...(mesh.natsUrls.length === 0 ? {} : { natsUrls: mesh.natsUrls }),
     ...definedOnly({ home: mesh.home, natsServer: mesh.serverBinary }),

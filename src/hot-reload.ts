@@ -88,9 +88,11 @@ class HotReload {
       return;
     }
     const spoiled = this.#spoiled(resources);
-    if (spoiled !== undefined) this.#refuse(spoiled);
-    else this.#refused = "";
-    if (spoiled !== undefined) return update(resources);
+    if (spoiled !== undefined) {
+      this.#refuse(spoiled);
+      return update(resources);
+    }
+    this.#refused = "";
     // The new life reads the files afresh, so it must not begin while one of them cannot be read.
     if (why === undefined || resources.held.length > 0) {
       if (why !== undefined) log.warn(`${why}; it is taken up when ${resources.held.join(", ")} can be used`);

@@ -110,6 +110,22 @@ export class ApiError extends Error {
   }
 }
 
+/** An error without details over HTTP; over gRPC its code is the reason of one ErrorInfo. */
+export function simpleError(
+  code: string,
+  httpStatus: number,
+  grpcCode: GrpcCode,
+  message: string,
+  cause?: unknown,
+): ApiError {
+  return new ApiError({ code, httpStatus, grpcCode, message, cause, grpcDetails: [errorInfo(code)] });
+}
+
+/** An ApiError made deeper down, which goes to the client as it is. */
+export function passed(cause: unknown): ApiError | undefined {
+  return cause instanceof ApiError ? cause : undefined;
+}
+
 /** Any thrown value as an ApiError; untyped ones are `ERROR`, 500, Unknown. */
 export function toApiError(thrown: unknown): ApiError {
   if (thrown instanceof ApiError) return thrown;

@@ -1,6 +1,7 @@
 /**
  * Which NATS the sidecars of this user work with, looked at without starting or changing anything, and who is on it.
  */
+import { natsAccess } from "../config/nats-access.ts";
 import { joinMesh, type Clock, type JoinOptions, type PresenceEntry } from "../../mesh/index.ts";
 import {
   hasCredentials,
@@ -95,15 +96,5 @@ function order({ namespace, app, instance }: PresenceEntry): string {
 }
 
 function joinOptions(mesh: MeshOptions): JoinOptions {
-  const access = {
-    credsFile: mesh.credsFile,
-    nkeyFile: mesh.nkeyFile,
-    user: mesh.user,
-    password: mesh.password,
-    tlsCa: mesh.tlsCaFile,
-    tlsCert: mesh.tlsCertFile,
-    tlsKey: mesh.tlsKeyFile,
-  };
-  const given = Object.fromEntries(Object.entries(access).filter(([, value]) => value !== undefined));
-  return { namespace: "default", app: "weft-cli", root: mesh.root, access: given };
+  return { namespace: "default", app: "weft-cli", root: mesh.root, access: natsAccess(mesh) };
 }

@@ -63,6 +63,18 @@ export type ComponentContext<S extends MetadataSchema = MetadataSchema> = {
   readonly signal: AbortSignal;
 };
 
+/** A metadata value by its name in any case; undefined when it is not written. */
+export function propertyOf(properties: Readonly<Record<string, string>>, name: string): string | undefined {
+  const wanted = name.toLowerCase();
+  for (const [key, value] of Object.entries(properties)) if (key.toLowerCase() === wanted) return value;
+  return undefined;
+}
+
+/** Who shares events with whom: metadata `consumerID`, else the app. */
+export function consumerGroup({ properties, appId }: ComponentContext): string {
+  return propertyOf(properties, "consumerID")?.trim() || appId;
+}
+
 /** Shape of a component module; `open` may take its time up to the init timeout and rejects with a readable Error. */
 export type ComponentFile<P = unknown> = {
   readonly type: string;

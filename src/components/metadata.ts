@@ -2,13 +2,12 @@
  * Checks a component's metadata against its schema: names, required fields, types, bounds; every error names the
  * fix.
  */
+import { isTruthy } from "../lib/truthy.ts";
 import { MetadataError, type MetadataWarning } from "../config/kinds/component.ts";
 import { parseDurationOrSeconds } from "../lib/duration.ts";
 import { nearest } from "../lib/nearest.ts";
 import { sharedFieldsOf } from "./categories.ts";
 import type { MetadataField, MetadataSchema, MetadataValues } from "./component.ts";
-
-const truthy = new Set(["y", "yes", "true", "t", "on", "1"]);
 
 export type MetadataOutcome<S extends MetadataSchema> = {
   readonly values: MetadataValues<S>;
@@ -74,7 +73,7 @@ function readValue(name: string, field: MetadataField, text: string): string | n
     case "string":
       return text;
     case "boolean":
-      return field.strict === true ? readStrictBoolean(name, field, text) : truthy.has(text.toLowerCase());
+      return field.strict === true ? readStrictBoolean(name, field, text) : isTruthy(text);
     case "duration":
       return readDuration(name, field, text);
     case "integer":

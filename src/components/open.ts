@@ -3,6 +3,7 @@
  * file order. `apply` makes the set follow changed files while calls run. Which file serves a type comes from the
  * generated list, so nobody pays for a client that is not used.
  */
+import { textOf } from "../lib/thrown.ts";
 import type { SecretStore } from "../blocks/secrets/port.ts";
 import {
   componentLabel,
@@ -364,8 +365,4 @@ const uncounted = { idle: () => Promise.resolve(), redirect: () => {} };
 /** Rejects as the port does. */
 async function closePort(component: OpenComponent): Promise<void> {
   await (component.port as Closable).close();
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

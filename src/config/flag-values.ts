@@ -41,11 +41,6 @@ export function readOptionalPort(
   return flags.values[name] === "" ? undefined : readPort(flags, name);
 }
 
-/** Dapr's truthy words in environment variables. */
-export function isTruthy(text: string | undefined): boolean {
-  return ["y", "yes", "true", "t", "on", "1"].includes(text?.trim().toLowerCase() ?? "");
-}
-
 /** The one of `allowed` that `text` is. */
 export function readWord<T extends string>(name: FlagName, text: string, allowed: readonly T[]): T {
   const found = allowed.find((value) => value === text);

@@ -2,11 +2,12 @@
  * The settings of one sidecar: flags and environment checked once and turned into typed, frozen values.
  * Every duration is in milliseconds and every size in bytes, as the field names say.
  */
+import { isTruthy } from "../lib/truthy.ts";
 import { deepFreeze } from "../lib/freeze.ts";
 import { goQuote } from "../lib/go-quote.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import type { FlagName } from "./flag-table.ts";
-import { isTruthy, readOptionalPort, readPort, readSize, readWord } from "./flag-values.ts";
+import { readOptionalPort, readPort, readSize, readWord } from "./flag-values.ts";
 import type { Environment, Flags } from "./flags.ts";
 import { SettingError } from "./setting-error.ts";
 
@@ -231,7 +232,7 @@ function resolveApi(flags: Flags, env: Environment, warnings: string[]): ApiOpti
     maxBodyBytes: resolveMaxBody(flags, warnings),
     readBufferBytes: resolveReadBuffer(flags, warnings),
     allowedOrigins: origins === "" ? undefined : origins.split(","),
-    h2c: !isTruthy(env["DAPR_HTTP_DISABLE_H2C"]),
+    h2c: !isTruthy(env["DAPR_HTTP_DISABLE_H2C"]?.trim()),
     apiToken: env["DAPR_API_TOKEN"] || undefined,
     apiLogging: given.has("enable-api-logging") ? values["enable-api-logging"] : undefined,
   };

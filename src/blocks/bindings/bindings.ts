@@ -1,6 +1,7 @@
 /**
  * Output: what the app asks a binding to do. Knows neither HTTP nor gRPC; http.ts and grpc.ts decode into `invoke`.
  */
+import { propertyOf } from "../../components/component.ts";
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
 import { callUnder } from "../../resiliency/policy.ts";
 import type { BlockHost } from "../block.ts";
@@ -70,8 +71,9 @@ function prepare(
 
 /** Throws Error for a direction that is neither `input` nor `output`. */
 export function directionOf(component: OpenComponent): Direction {
-  const entry = Object.entries(component.properties).find(([name]) => name.toLowerCase() === "direction");
-  const words = (entry?.[1] ?? "").split(",").map((word) => word.trim().toLowerCase());
+  const words = (propertyOf(component.properties, "direction") ?? "")
+    .split(",")
+    .map((word) => word.trim().toLowerCase());
   const given = words.filter((word) => word !== "");
   const wrong = given.find((word) => word !== "input" && word !== "output");
   if (wrong !== undefined) {

@@ -2,6 +2,7 @@
  * Input: which bindings the app wants, and their life from the app's being ready to its being ill or the sidecar
  * ending. How an event reaches the app stands in http-app.ts and grpc-app.ts.
  */
+import { propertyOf } from "../../components/component.ts";
 import type { ComponentChange, OpenComponent } from "../../components/open.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { anyFailure, callUnder, type Failure } from "../../resiliency/policy.ts";
@@ -229,8 +230,7 @@ function isInput(component: OpenComponent<Binding>): boolean {
 
 /** Path of the app, metadata `route`; the component's name unless given. */
 function routeOf(component: OpenComponent): string {
-  const entry = Object.entries(component.properties).find(([key]) => key.toLowerCase() === "route");
-  return entry === undefined || entry[1] === "" ? component.resource.name : entry[1];
+  return propertyOf(component.properties, "route") || component.resource.name;
 }
 
 /** The gRPC side is imported only for gRPC apps, since generated messages cost start time. */

@@ -1,35 +1,35 @@
 /** Every error the configuration API answers, with the texts that Dapr clients know. */
-import { ApiError, errorInfo, GrpcCode } from "../../api/errors.ts";
+import { type ApiError, GrpcCode, passed, simpleError } from "../../api/errors.ts";
 import { textOf } from "../../lib/thrown.ts";
 
 /** No configuration store is loaded at all. */
 export function storesNotConfigured(): ApiError {
   const message = "configuration stores not configured";
-  return simple("ERR_CONFIGURATION_STORE_NOT_CONFIGURED", 500, GrpcCode.FailedPrecondition, message);
+  return simpleError("ERR_CONFIGURATION_STORE_NOT_CONFIGURED", 500, GrpcCode.FailedPrecondition, message);
 }
 
 /** There are configuration stores, but none of this name. */
 export function storeNotFound(store: string): ApiError {
   const message = `configuration store ${store} not found`;
-  return simple("ERR_CONFIGURATION_STORE_NOT_FOUND", 400, GrpcCode.InvalidArgument, message);
+  return simpleError("ERR_CONFIGURATION_STORE_NOT_FOUND", 400, GrpcCode.InvalidArgument, message);
 }
 
 export function getFailed(store: string, keys: readonly string[], cause: unknown): ApiError {
   const message = `failed to get ${listed(keys)} from Configuration store ${store}: ${textOf(cause)}`;
-  return passed(cause) ?? simple("ERR_CONFIGURATION_GET", 500, GrpcCode.Internal, message, cause);
+  return passed(cause) ?? simpleError("ERR_CONFIGURATION_GET", 500, GrpcCode.Internal, message, cause);
 }
 
 export function subscribeFailed(store: string, keys: readonly string[], cause: unknown): ApiError {
   const message = `failed to subscribe ${listed(keys)} from Configuration store ${store}: ${textOf(cause)}`;
   return (
-    passed(cause) ?? simple("ERR_CONFIGURATION_SUBSCRIBE", 500, GrpcCode.InvalidArgument, message, cause)
+    passed(cause) ?? simpleError("ERR_CONFIGURATION_SUBSCRIBE", 500, GrpcCode.InvalidArgument, message, cause)
   );
 }
 
 /** A subscription over HTTP has nobody to tell. */
 export function noApp(): ApiError {
   const message = "app channel is not initialized. cannot subscribe to configuration updates";
-  return simple("ERR_APP_CHANNEL_NIL", 500, GrpcCode.Internal, message);
+  return simpleError("ERR_APP_CHANNEL_NIL", 500, GrpcCode.Internal, message);
 }
 
 /** Text for an unsubscribe of an id that nobody has: no error over gRPC, status 500 over HTTP. */
@@ -42,19 +42,4 @@ export function unknownIdText(id: string, protocol: "http" | "grpc"): string {
 /** Lists stand in texts without commas. */
 function listed(keys: readonly string[]): string {
   return Array.isArray(keys) ? `[${keys.join(" ")}]` : String(keys);
-}
-
-/** An ApiError made deeper down goes to the client as it is. */
-function passed(cause: unknown): ApiError | undefined {
-  return cause instanceof ApiError ? cause : undefined;
-}
-
-function simple(
-  code: string,
-  httpStatus: number,
-  grpcCode: GrpcCode,
-  message: string,
-  cause?: unknown,
-): ApiError {
-  return new ApiError({ code, httpStatus, grpcCode, message, cause, grpcDetails: [errorInfo(code)] });
 }

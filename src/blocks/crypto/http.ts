@@ -1,11 +1,10 @@
 /** Routes of the cryptography API over HTTP: decode, call crypto.ts, encode. Nothing is answered before all is done. */
+import { isTruthy } from "../../lib/truthy.ts";
 import type { HttpCall, HttpReply, HttpRoute } from "../../api/http.ts";
 import type { Cryptography } from "./crypto.ts";
 import { badRequest, operationFailed, subtleNotThere } from "./errors.ts";
 import { DocumentError } from "./header.ts";
 import type { Chunks } from "./segments.ts";
-
-const truthy: ReadonlySet<string> = new Set(["y", "yes", "true", "t", "on", "1"]);
 
 /** All HTTP routes of the block. */
 export function cryptoHttpRoutes(cryptography: Cryptography): HttpRoute[] {
@@ -55,7 +54,7 @@ async function encrypt(cryptography: Cryptography, call: HttpCall): Promise<Http
     algorithm: required(call, "dapr-key-wrap-algorithm"),
     cipher: header(call, "dapr-data-encryption-cipher"),
     decryptionKeyName: header(call, "dapr-decryption-key-name"),
-    omitKeyName: truthy.has(header(call, "dapr-omit-decryption-key-name").toLowerCase()),
+    omitKeyName: isTruthy(header(call, "dapr-omit-decryption-key-name")),
   };
   const body = await call.body();
   return reply(cryptography.encrypt(provider, options, chunksOf(body), call.signal));

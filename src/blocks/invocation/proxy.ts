@@ -2,6 +2,7 @@
  * Calls to services that the sidecar does not have: which app they are for, what of their metadata goes on, and the way
  * there, to the own app or over the mesh. The bytes of the messages are nobody's business here.
  */
+import { isTruthy } from "../../lib/truthy.ts";
 import {
   isMeshError,
   type BodyStream,
@@ -154,7 +155,7 @@ export function readProxyTarget(
 ): { readonly id: string; readonly streaming: boolean } {
   const id = first(headers, "dapr-callee-app-id") || first(headers, "dapr-app-id");
   if (id === "") throw noProxyTarget(path, tracing);
-  return { id, streaming: truths.has(first(headers, "dapr-stream").toLowerCase()) };
+  return { id, streaming: isTruthy(first(headers, "dapr-stream")) };
 }
 
 /** First value of a metadata name; empty without one. */
@@ -163,8 +164,6 @@ function first(headers: readonly string[], name: string): string {
     if (headers[i]!.toLowerCase() === name) return headers[i + 1]!;
   return "";
 }
-
-const truths = new Set(["y", "yes", "true", "t", "on", "1"]);
 
 /** Like other ids, but what is wrong with one is Unknown here. */
 function proxyTarget(id: string, namespace: string): AppTarget {

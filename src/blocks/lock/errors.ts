@@ -1,17 +1,17 @@
 /** Every error the lock API answers, with the texts that Dapr clients know. */
-import { ApiError, errorInfo, GrpcCode } from "../../api/errors.ts";
+import { type ApiError, GrpcCode, passed, simpleError } from "../../api/errors.ts";
 import { textOf } from "../../lib/thrown.ts";
 
 /** No lock store is loaded at all. */
 export function storesNotConfigured(): ApiError {
   const message = "lock store is not configured";
-  return simple("ERR_LOCK_STORE_NOT_CONFIGURED", 500, GrpcCode.FailedPrecondition, message);
+  return simpleError("ERR_LOCK_STORE_NOT_CONFIGURED", 500, GrpcCode.FailedPrecondition, message);
 }
 
 /** There are lock stores, but none of this name. */
 export function storeNotFound(store: string): ApiError {
   const message = `lock store ${store} not found`;
-  return simple("ERR_LOCK_STORE_NOT_FOUND", 400, GrpcCode.InvalidArgument, message);
+  return simpleError("ERR_LOCK_STORE_NOT_FOUND", 400, GrpcCode.InvalidArgument, message);
 }
 
 /** The time to hold the lock is 0 or less. */
@@ -30,12 +30,12 @@ export function bodyUnreadable(cause: unknown): ApiError {
 
 export function tryLockFailed(cause: unknown): ApiError {
   const message = `failed to try acquiring lock: ${textOf(cause)}`;
-  return passed(cause) ?? simple("ERR_TRY_LOCK", 500, GrpcCode.Internal, message, cause);
+  return passed(cause) ?? simpleError("ERR_TRY_LOCK", 500, GrpcCode.Internal, message, cause);
 }
 
 export function unlockFailed(cause: unknown): ApiError {
   const message = `failed to release lock: ${textOf(cause)}`;
-  return passed(cause) ?? simple("ERR_UNLOCK", 500, GrpcCode.Internal, message, cause);
+  return passed(cause) ?? simpleError("ERR_UNLOCK", 500, GrpcCode.Internal, message, cause);
 }
 
 /** Text of a resource id or key prefix that holds the separator. */
@@ -44,20 +44,5 @@ export function illegalKeyText(key: string): string {
 }
 
 function malformed(message: string, cause?: unknown): ApiError {
-  return simple("ERR_MALFORMED_REQUEST", 400, GrpcCode.InvalidArgument, message, cause);
-}
-
-/** An ApiError made deeper down goes to the client as it is. */
-function passed(cause: unknown): ApiError | undefined {
-  return cause instanceof ApiError ? cause : undefined;
-}
-
-function simple(
-  code: string,
-  httpStatus: number,
-  grpcCode: GrpcCode,
-  message: string,
-  cause?: unknown,
-): ApiError {
-  return new ApiError({ code, httpStatus, grpcCode, message, cause, grpcDetails: [errorInfo(code)] });
+  return simpleError("ERR_MALFORMED_REQUEST", 400, GrpcCode.InvalidArgument, message, cause);
 }

@@ -2,6 +2,7 @@
  * The lock API without its protocols: checks the request, finds the store, makes the key and asks the store. http.ts
  * and grpc.ts decode and encode.
  */
+import { propertyOf } from "../../components/component.ts";
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
 import type { Policies } from "../../resiliency/policies.ts";
 import { callUnder } from "../../resiliency/policy.ts";
@@ -92,6 +93,5 @@ export class Locks {
 
 /** Metadata `keyPrefix`: a strategy, or a prefix shared by all who write it. */
 function prefixWord({ properties }: OpenComponent): string {
-  const entry = Object.entries(properties).find(([name]) => name.toLowerCase() === "keyprefix");
-  return entry === undefined || entry[1] === "" ? "appid" : entry[1].toLowerCase();
+  return propertyOf(properties, "keyPrefix")?.toLowerCase() || "appid";
 }

@@ -2,6 +2,7 @@
  * Delivery of events to the app, from its being ready to its being ill or the sidecar ending, and again. The app is
  * asked once for its subscriptions.
  */
+import { asError } from "../../lib/thrown.ts";
 import type { AppChannel } from "../../app/channel.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { BlockHost } from "../block.ts";
@@ -9,7 +10,6 @@ import type { Brokers } from "./broker.ts";
 import { deliverBulkToHttpApp } from "./bulk-http-app.ts";
 import type { Delivering } from "./handlers.ts";
 import { deliverToHttpApp } from "./http-app.ts";
-import { asError } from "./publish.ts";
 import { askForSubscriptions } from "./subscribe-list.ts";
 import { createSubscriber } from "./subscriber.ts";
 import type { OpenSubscription, Subscriber } from "./subscriber.ts";

@@ -3,6 +3,7 @@
  * hands them to the app in one call per path, and gives each its own answer. What follows from an answer is the same
  * as for single events (delivery.ts).
  */
+import { asError } from "../../lib/thrown.ts";
 import { randomUUID } from "node:crypto";
 import type { Timer } from "../../../mesh/index.ts";
 import type { Answer } from "./answer.ts";
@@ -12,7 +13,6 @@ import { handleLoss, prepare } from "./delivery.ts";
 import type { AppEvent } from "./event.ts";
 import type { BrokerMessage, MessageHandler } from "./port.ts";
 import { failureOfAll } from "./policy.ts";
-import { asError } from "./publish.ts";
 import { deliverySpan, endDelivery } from "./trace.ts";
 
 /** What a bulk subscription asks for; both at least 1. */

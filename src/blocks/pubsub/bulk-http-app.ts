@@ -6,7 +6,7 @@ import { dropAsked, dropLost, retry, success } from "./answer.ts";
 import { bulkEventType } from "./bulk-delivery.ts";
 import type { BulkEvents, BulkItem, DeliverBulk } from "./bulk-delivery.ts";
 import { cloudEventsType } from "./envelope.ts";
-import { targetOf } from "./http-app.ts";
+import { member, targetOf } from "./http-app.ts";
 
 /** Bytes of an app's refusal that are told. */
 const shownBytes = 300;
@@ -82,11 +82,4 @@ function answerOf(status: unknown): Answer {
   return retry(
     `the app gave the entry the unknown status ${JSON.stringify(status)}: use SUCCESS, RETRY or DROP`,
   );
-}
-
-/** Member of a JSON object in any case; undefined when there is none. */
-function member(value: unknown, name: string): unknown {
-  if (typeof value !== "object" || value === null) return undefined;
-  const key = Object.keys(value).findLast((candidate) => candidate.toLowerCase() === name);
-  return key === undefined ? undefined : (value as Record<string, unknown>)[key];
 }

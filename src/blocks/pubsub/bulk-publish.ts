@@ -1,6 +1,7 @@
 /**
  * Publishing many events in one request. Each gets its own envelope; components take them one by one, many at once.
  */
+import { asError } from "../../lib/thrown.ts";
 import { eachAtMost } from "../../lib/each-at-most.ts";
 import { callUnder } from "../../resiliency/policy.ts";
 import { PolicyStop } from "../../resiliency/stop.ts";
@@ -8,7 +9,6 @@ import type { Broker } from "./broker.ts";
 import { bulkRefused } from "./errors.ts";
 import type { PublishMessage } from "./port.ts";
 import { judgePublish, type Via } from "./policy.ts";
-import { asError } from "./publish.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
 import type { BlockHost } from "../block.ts";

@@ -2,6 +2,7 @@
  * One message from the broker to its subscriber: read, expiry, route, hand over, and what follows from the answer
  * (acknowledge, dead-letter, or fail so that the broker delivers again).
  */
+import { asError } from "../../lib/thrown.ts";
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
@@ -13,7 +14,6 @@ import { hasExpired, readEvent } from "./event.ts";
 import type { AppEvent } from "./event.ts";
 import type { BrokerMessage, MessageHandler, PublishMessage } from "./port.ts";
 import { deliverUnder } from "./policy.ts";
-import { asError } from "./publish.ts";
 import type { Publisher } from "./publish.ts";
 import type { TopicSubscription } from "./subscription.ts";
 import { deliverySpan, endDelivery } from "./trace.ts";

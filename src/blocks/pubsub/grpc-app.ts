@@ -1,6 +1,7 @@
 /**
  * Delivers events to an app that speaks gRPC (AppCallback.OnTopicEvent), and builds the message that streams share.
  */
+import { asError } from "../../lib/thrown.ts";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { JsonObject } from "@bufbuild/protobuf";
 import {
@@ -21,7 +22,6 @@ import { cloudEventsType } from "./envelope.ts";
 import { textAttribute } from "./event.ts";
 import type { AppEvent, CloudEvent } from "./event.ts";
 import { mediaType } from "./payload.ts";
-import { asError } from "./publish.ts";
 
 const method = "/dapr.proto.runtime.v1.AppCallback/OnTopicEvent";
 

@@ -1,6 +1,7 @@
 /**
  * Delivers events to an app that speaks HTTP, and reads from its response what became of them.
  */
+import { asError } from "../../lib/thrown.ts";
 import { posix } from "node:path";
 import type { AppChannel, AppHttpResponse } from "../../app/channel.ts";
 import { httpStatusText } from "../../telemetry/tracing/status.ts";
@@ -9,7 +10,6 @@ import type { Answer, Deliver } from "./answer.ts";
 import { httpHeaders } from "../../app/callback-metadata.ts";
 import { cloudEventsType } from "./envelope.ts";
 import type { AppEvent } from "./event.ts";
-import { asError } from "./publish.ts";
 
 export function deliverToHttpApp(app: AppChannel): Deliver {
   // As many entries as the subscriptions have rules.
@@ -66,12 +66,16 @@ export function readResponse(response: AppHttpResponse): Answer {
 function statusOf(body: Buffer): string {
   if (body.length === 0) return "";
   try {
-    const value = JSON.parse(body.toString()) as unknown;
-    if (typeof value !== "object" || value === null) return "";
-    const name = Object.keys(value).findLast((key) => key.toLowerCase() === "status");
-    const status = name === undefined ? undefined : (value as Record<string, unknown>)[name];
+    const status = member(JSON.parse(body.toString()), "status");
     return typeof status === "string" ? status : "";
   } catch {
     return "";
   }
+}
+
+/** Member of a JSON object in any case; undefined when there is none. */
+export function member(value: unknown, name: string): unknown {
+  if (typeof value !== "object" || value === null) return undefined;
+  const key = Object.keys(value).findLast((candidate) => candidate.toLowerCase() === name);
+  return key === undefined ? undefined : (value as Record<string, unknown>)[key];
 }

@@ -1,6 +1,7 @@
 /**
  * Bodies of the publish API over HTTP: the JSON of a bulk publish to its entries, and what failed to the answer.
  */
+import { asError } from "../../lib/thrown.ts";
 import type { HttpReply } from "../../api/http.ts";
 import { decodeJson, goJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
@@ -9,7 +10,6 @@ import type { BulkEntry, FailedEntry } from "./bulk-publish.ts";
 import { cloudEventsType } from "./envelope.ts";
 import { bulkRefused, publishFailedMessage } from "./errors.ts";
 import { mediaType } from "./payload.ts";
-import { asError } from "./publish.ts";
 import type { PublishTarget } from "./publish.ts";
 
 const json = jsonFields((message) => new Error(message));

@@ -2,6 +2,7 @@
  * Publishing: checks in the order clients rely on, the envelope, and the hand-over to the broker.
  * `resolve` comes before the body is read, `publish` after it.
  */
+import { asError } from "../../lib/thrown.ts";
 import type { Clock } from "../../../mesh/index.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
 import { callUnder } from "../../resiliency/policy.ts";
@@ -148,9 +149,4 @@ function createRecorded(
     }
     record("true");
   };
-}
-
-/** Any thrown value as an Error. */
-export function asError(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(String(thrown));
 }

@@ -1,6 +1,7 @@
 /**
  * Puts the block together: publishing, the app's subscriptions, and streams.
  */
+import { asError } from "../../lib/thrown.ts";
 import type { SubscriptionResource } from "../../config/resources.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Block, BlockHost } from "../block.ts";
@@ -11,7 +12,7 @@ import { createBulkPublisher } from "./bulk-publish.ts";
 import { createHandlers } from "./handlers.ts";
 import { createWrapEvent } from "./envelope.ts";
 import { httpRoutes } from "./http.ts";
-import { asError, createPublisher } from "./publish.ts";
+import { createPublisher } from "./publish.ts";
 import type { Streams } from "./stream.ts";
 import { createOpenSubscription } from "./subscriber.ts";
 import { compileSubscription, describeSubscription } from "./subscription.ts";

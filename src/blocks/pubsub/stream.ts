@@ -1,6 +1,7 @@
 /**
  * Subscriptions that an app opens over one gRPC stream: events go out on it, verdicts come back on it.
  */
+import { asError } from "../../lib/thrown.ts";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import type {
@@ -16,7 +17,6 @@ import type { Broker, Brokers } from "./broker.ts";
 import { pubsubNotFound, streamError, streamsEnded } from "./errors.ts";
 import { readStatus, topicEventRequest } from "./grpc-app.ts";
 import type { Subscription } from "./port.ts";
-import { asError } from "./publish.ts";
 import type { OpenSubscription } from "./subscriber.ts";
 import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 

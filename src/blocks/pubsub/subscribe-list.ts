@@ -1,6 +1,7 @@
 /**
  * Asks the app which topics it wants: GET /dapr/subscribe of HTTP apps, ListTopicSubscriptions of gRPC apps.
  */
+import { asError } from "../../lib/thrown.ts";
 import type { Clock } from "../../../mesh/index.ts";
 import { GrpcCode } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
@@ -10,7 +11,6 @@ import { Waits } from "../../resiliency/retry.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { BlockHost } from "../block.ts";
 import { bulkLimits } from "./bulk-delivery.ts";
-import { asError } from "./publish.ts";
 import type { RouteRule } from "./routes.ts";
 import type { SubscriptionSpec } from "./subscription.ts";
 

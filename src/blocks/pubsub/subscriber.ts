@@ -2,13 +2,13 @@
  * Keeps the app's subscriptions running: starts them, tries again for ever where the broker refuses, follows changes of
  * components and subscriptions, stops them.
  */
+import { asError } from "../../lib/thrown.ts";
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Broker, Brokers } from "./broker.ts";
 import type { CreateHandler, Delivering } from "./handlers.ts";
 import { readRawPayload } from "./raw-payload.ts";
 import type { Subscription } from "./port.ts";
-import { asError } from "./publish.ts";
 import { describeSubscription, type TopicSubscription } from "./subscription.ts";
 
 /** Opens a subscription at its broker. Rejects with the component's error. */

@@ -4,12 +4,13 @@
  */
 import {
   ApiError,
-  type ErrorDetail,
-  GrpcCode,
   badRequest,
+  type ErrorDetail,
   errorInfo,
+  GrpcCode,
   help,
   resourceInfo,
+  simpleError,
 } from "../../api/errors.ts";
 import { EtagInvalid, EtagMismatch, StoreError } from "./port.ts";
 import { textOf } from "../../lib/thrown.ts";
@@ -83,7 +84,7 @@ export function emptyKey(): ApiError {
 
 /** The request itself cannot be understood. */
 export function malformedRequest(message: string, cause?: unknown): ApiError {
-  return simple("ERR_MALFORMED_REQUEST", 400, GrpcCode.InvalidArgument, message, cause);
+  return simpleError("ERR_MALFORMED_REQUEST", 400, GrpcCode.InvalidArgument, message, cause);
 }
 
 /** A value that a save over gRPC declares to be JSON is none. Clients know it as Unknown without details. */
@@ -97,7 +98,7 @@ export function getFailed(store: string, key: string, cause: unknown): ApiError 
   return (
     chosen("ERR_STATE_GET", `fail to get ${key} from state store ${store}`, cause) ??
     passed(cause) ??
-    simple("ERR_STATE_GET", 500, GrpcCode.Internal, message, cause)
+    simpleError("ERR_STATE_GET", 500, GrpcCode.Internal, message, cause)
   );
 }
 
@@ -137,7 +138,7 @@ export function notTransactional(store: string): ApiError {
 
 export function unknownOperation(operation: string): ApiError {
   const message = `operation type ${operation} not supported`;
-  return simple("ERR_NOT_SUPPORTED_STATE_OPERATION", 400, GrpcCode.Unimplemented, message);
+  return simpleError("ERR_NOT_SUPPORTED_STATE_OPERATION", 400, GrpcCode.Unimplemented, message);
 }
 
 export function tooManyOperations(store: string, count: number, max: number): ApiError {
@@ -157,7 +158,9 @@ export function tooManyOperations(store: string, count: number, max: number): Ap
 export function transactionFailed(cause: unknown): ApiError {
   const message = `error while executing state transaction: ${textOf(cause)}`;
   const told = chosen("ERR_STATE_TRANSACTION", "error while executing state transaction", cause, 500);
-  return told ?? passed(cause) ?? simple("ERR_STATE_TRANSACTION", 500, GrpcCode.Internal, message, cause);
+  return (
+    told ?? passed(cause) ?? simpleError("ERR_STATE_TRANSACTION", 500, GrpcCode.Internal, message, cause)
+  );
 }
 
 export function queryNotSupported(store: string): ApiError {
@@ -203,9 +206,11 @@ export function isEtagError(error: unknown): boolean {
 
 function writeFailed(code: string, what: string, cause: unknown): ApiError {
   const message = `${what}: ${textOf(cause)}`;
-  if (cause instanceof EtagMismatch) return simple(code, 409, GrpcCode.Aborted, message, cause);
-  if (cause instanceof EtagInvalid) return simple(code, 400, GrpcCode.InvalidArgument, message, cause);
-  return chosen(code, what, cause) ?? passed(cause) ?? simple(code, 500, GrpcCode.Internal, message, cause);
+  if (cause instanceof EtagMismatch) return simpleError(code, 409, GrpcCode.Aborted, message, cause);
+  if (cause instanceof EtagInvalid) return simpleError(code, 400, GrpcCode.InvalidArgument, message, cause);
+  return (
+    chosen(code, what, cause) ?? passed(cause) ?? simpleError(code, 500, GrpcCode.Internal, message, cause)
+  );
 }
 
 /** Over HTTP our code and words with the store's status; over gRPC the store's error whole. */
@@ -229,14 +234,4 @@ function chosen(code: string, what: string, cause: unknown, httpStatus?: number)
 function passed(cause: unknown): ApiError | undefined {
   if (cause instanceof StoreError) return cause.api;
   return cause instanceof ApiError ? cause : undefined;
-}
-
-function simple(
-  code: string,
-  httpStatus: number,
-  grpcCode: GrpcCode,
-  message: string,
-  cause?: unknown,
-): ApiError {
-  return new ApiError({ code, httpStatus, grpcCode, message, cause, grpcDetails: [errorInfo(code)] });
 }

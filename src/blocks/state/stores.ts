@@ -2,6 +2,7 @@
  * The state stores of a sidecar by component name: checks each component's own metadata once, at start, and
  * binds it to the calls of state.ts.
  */
+import { propertyOf } from "../../components/component.ts";
 import type { OpenComponent } from "../../components/open.ts";
 import { formatPlace } from "../../config/problem.ts";
 import type { BlockHost } from "../block.ts";
@@ -63,7 +64,7 @@ function portOf({ resource, port, properties }: OpenComponent<StateStore>): Stat
 
 function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string {
   const { name } = component.resource;
-  const strategy = property(component, "keyPrefix");
+  const strategy = propertyOf(component.properties, "keyPrefix");
   if (strategy !== undefined && holdsSeparator(strategy)) {
     const item = component.resource.metadata.find((it) => it.name.toLowerCase() === "keyprefix");
     const place = formatPlace(item?.origin ?? component.resource.origin);
@@ -77,16 +78,9 @@ function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string
 }
 
 function warnOutbox(component: OpenComponent<StateStore>, host: BlockHost): void {
-  if (property(component, "outboxPublishPubsub") === undefined) return;
+  if (propertyOf(component.properties, "outboxPublishPubsub") === undefined) return;
   const { name } = component.resource;
   host.log.warn(
     `state store ${name}: metadata outboxPublishPubsub has no effect yet: no outbox event is published`,
   );
-}
-
-function property(component: OpenComponent<StateStore>, name: string): string | undefined {
-  const wanted = name.toLowerCase();
-  for (const [key, value] of Object.entries(component.properties))
-    if (key.toLowerCase() === wanted) return value;
-  return undefined;
 }

@@ -2,6 +2,8 @@
  * Calls an HTTP server outside. The operation is the verb (`create` is POST), request metadata name path and headers,
  * and the answer's status and headers come back as response metadata.
  */
+import { canonicalHeader } from "../../lib/canonical-header.ts";
+import { isTruthy } from "../../lib/truthy.ts";
 import { readFile } from "node:fs/promises";
 import type { Agent } from "undici";
 import {
@@ -56,7 +58,6 @@ const verbs: Readonly<Record<string, string>> = {
 };
 const withBody = new Set(["POST", "PUT", "PATCH", "DELETE"]);
 const jsonType = "application/json; charset=utf-8";
-const truthy = new Set(["y", "yes", "true", "t", "on", "1"]);
 /** Limit where the user wants none: what a message between processes can reasonably be, bytes. */
 const hardLimitBytes = 1024 ** 3;
 
@@ -152,18 +153,15 @@ function respond(answer: Answer, data: Buffer, sent: BindingMetadata, strict: bo
     status: `${statusCode} ${statusText}`.trim(),
   };
   for (const [name, value] of Object.entries(answer.headers)) {
-    if (value !== undefined) metadata[canonical(name)] = Array.isArray(value) ? value.join(", ") : value;
+    if (value !== undefined)
+      metadata[canonicalHeader(name)] = Array.isArray(value) ? value.join(", ") : value;
   }
   const wanted = sent["errorIfNot2XX"];
-  const refuse = wanted === undefined ? strict : truthy.has(wanted.toLowerCase());
+  const refuse = wanted === undefined ? strict : isTruthy(wanted);
   if (refuse && (statusCode < 200 || statusCode > 299)) {
     throw new BindingFailure(`received status code ${statusCode}`, metadata);
   }
   return { data, metadata };
-}
-
-function canonical(name: string): string {
-  return name.replace(/(?:^|-)[a-z]/g, (start) => start.toUpperCase());
 }
 
 async function tlsOptions(settings: Settings): Promise<NonNullable<Agent.Options["connect"]>> {

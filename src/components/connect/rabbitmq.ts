@@ -2,6 +2,7 @@
  * A connection to RabbitMQ that reconnects for ever, channels that are set up again with it, and the message
  * properties that components take from request metadata.
  */
+import { textOf } from "../../lib/thrown.ts";
 import type { ConfirmChannel, ConsumeMessage, Options, RecoveringChannelModel } from "amqplib";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 
@@ -335,8 +336,4 @@ export function messageProperties(metadata: Metadata, ttlSeconds: number | undef
     priority: priority === undefined ? undefined : Number(priority),
   };
   return Object.fromEntries(Object.entries(given).filter(([, entry]) => entry !== undefined));
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -1,4 +1,5 @@
 /** Keys of a JSON Web Key Set: written in the component, in a file, or served by a web server. */
+import { textWithCause } from "../../lib/thrown.ts";
 import { readFile, stat } from "node:fs/promises";
 import type { Clock } from "../../../mesh/index.ts";
 import type { CryptoProvider } from "../../blocks/crypto/port.ts";
@@ -52,7 +53,7 @@ export async function open(context: Context): Promise<CryptoProvider> {
   try {
     source = await openSource(jwks, context);
   } catch (cause) {
-    throw new MetadataError("jwks", `metadata field "jwks": ${textOf(cause)}`, cause);
+    throw new MetadataError("jwks", `metadata field "jwks": ${textWithCause(cause)}`, cause);
   }
   const find = async (keyName: string): Promise<Key> => {
     try {
@@ -101,7 +102,7 @@ async function openFile(path: string, { log }: Context): Promise<Source> {
         const { mtimeMs, size, ino } = await stat(path);
         if (`${mtimeMs} ${size} ${ino}` !== last.version) last = await read();
       } catch (error) {
-        log.warn(`${path} cannot be read now, the keys read before stay: ${textOf(error)}`);
+        log.warn(`${path} cannot be read now, the keys read before stay: ${textWithCause(error)}`);
       }
       return last.set;
     },
@@ -122,7 +123,9 @@ async function openServed(address: string, context: Context): Promise<Source> {
     try {
       set = await fetchIt(ending.signal);
     } catch (error) {
-      log.warn(`the keys of ${address} cannot be fetched now, those fetched before stay: ${textOf(error)}`);
+      log.warn(
+        `the keys of ${address} cannot be fetched now, those fetched before stay: ${textWithCause(error)}`,
+      );
     } finally {
       running = undefined;
     }
@@ -160,7 +163,7 @@ async function fetchSet(
     }
     return parseSet(Buffer.concat(parts).toString());
   } catch (cause) {
-    throw new Error(`the keys cannot be fetched from ${address}: ${textOf(cause)}`, { cause });
+    throw new Error(`the keys cannot be fetched from ${address}: ${textWithCause(cause)}`, { cause });
   } finally {
     timer.cancel();
   }
@@ -181,10 +184,4 @@ function parseSet(text: string): KeySet {
       typeof key === "object" && key !== null && typeof (key as JsonKey)["kid"] === "string",
   );
   return new Map(named.map((key) => [key.kid, key]));
-}
-
-/** With the reason that `fetch` hides. */
-function textOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
 }

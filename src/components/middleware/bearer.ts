@@ -2,6 +2,7 @@
  * Lets requests pass that carry a token of an OpenID Connect issuer. The issuer's keys are fetched at the start and
  * again when a token names one that is not known.
  */
+import { textWithCause } from "../../lib/thrown.ts";
 import type { JWTVerifyGetKey } from "jose";
 import { getHeader } from "../../lib/flat-headers.ts";
 import type { Middleware } from "../../middleware/port.ts";
@@ -45,7 +46,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     timeoutDuration: fetchTimeoutMs,
   });
   await keys.reload().catch((cause: unknown) => {
-    throw new Error(`failed to fetch the keys of the issuer: ${textOf(cause)}`, { cause });
+    throw new Error(`failed to fetch the keys of the issuer: ${textWithCause(cause)}`, { cause });
   });
   const { issuer, audience } = metadata;
   const check = async (token: string): Promise<void> => {
@@ -65,7 +66,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
         await check(token);
       } catch (error) {
         if (!isOurs(error)) return unauthorized();
-        log.error(`the keys of the issuer cannot be had: ${textOf(error)}`);
+        log.error(`the keys of the issuer cannot be had: ${textWithCause(error)}`);
         return brokenReply();
       }
       return next();
@@ -87,7 +88,7 @@ async function discover(issuer: string, signal: AbortSignal): Promise<string> {
     if (text.length > maxDocumentBytes) throw new Error(`longer than ${maxDocumentBytes} bytes`);
     document = JSON.parse(text) as typeof document;
   } catch (cause) {
-    throw failed(textOf(cause), cause);
+    throw failed(textWithCause(cause), cause);
   }
   if (document.issuer !== issuer)
     throw failed(`its issuer is ${JSON.stringify(document.issuer)}, not ${JSON.stringify(issuer)}`);
@@ -98,10 +99,4 @@ async function discover(issuer: string, signal: AbortSignal): Promise<string> {
 
 function unauthorized() {
   return textReply(401, "Unauthorized");
-}
-
-/** With the reason that `fetch` hides. */
-function textOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
 }

@@ -1,4 +1,5 @@
 /** Publish/subscribe through Kafka. All instances of an app are one consumer group. */
+import { consumerGroup } from "../component.ts";
 import type { MessageHandler, PubSub, SubscribeRequest, Subscription } from "../../blocks/pubsub/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { connectKafka } from "../connect/kafka.ts";
@@ -11,10 +12,9 @@ export const metadataSchema = kafkaFields satisfies MetadataSchema;
 
 /** Rejects when no broker can be reached. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<PubSub> {
-  const { metadata, properties, appId } = context;
+  const { metadata } = context;
   const kafka = await connectKafka(metadata, context);
-  const entry = Object.entries(properties).find(([name]) => name.toLowerCase() === "consumerid");
-  const group = metadata.consumerGroup ?? (entry?.[1].trim() || appId);
+  const group = metadata.consumerGroup ?? consumerGroup(context);
   const retry = metadata.consumeRetryEnabled ?? true;
   return {
     publish: ({ topic, data, metadata: sent }) => kafka.publish(topic, data, sent),

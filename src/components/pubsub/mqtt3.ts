@@ -2,6 +2,8 @@
  * Publish/subscribe through an MQTT 3.1.1 broker. The consumerID is the MQTT client id, so every instance of an app
  * needs its own (`consumerID: "{uuid}"`) or a shared subscription (`$share/group/topic`).
  */
+import { consumerGroup } from "../component.ts";
+import { isTruthy } from "../../lib/truthy.ts";
 import type { MessageHandler, PubSub, SubscribeRequest, Subscription } from "../../blocks/pubsub/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { connectMqtt, type Mqtt, mqttFields, type Qos } from "../connect/mqtt.ts";
@@ -21,14 +23,10 @@ export const metadataSchema = {
   },
 } as const satisfies MetadataSchema;
 
-const truthy = new Set(["y", "yes", "true", "t", "on", "1"]);
-
 /** Rejects when the broker cannot be reached. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<PubSub> {
-  const { metadata, properties, appId } = context;
-  const entry = Object.entries(properties).find(([name]) => name.toLowerCase() === "consumerid");
-  const clientId = entry?.[1].trim() || appId;
-  const mqtt = await connectMqtt(metadata, clientId, context);
+  const { metadata } = context;
+  const mqtt = await connectMqtt(metadata, consumerGroup(context), context);
   return new MqttPubSub(mqtt, metadata.qos as Qos, metadata.retain);
 }
 
@@ -45,12 +43,12 @@ class MqttPubSub implements PubSub {
 
   publish({ topic, data, metadata }: Parameters<PubSub["publish"]>[0]): Promise<void> {
     const wanted = metadata["retain"];
-    const retain = wanted === undefined ? this.#retain : truthy.has(wanted.toLowerCase());
+    const retain = wanted === undefined ? this.#retain : isTruthy(wanted);
     return this.#mqtt.publish(topic, data, { qos: this.#qos, retain });
   }
 
   subscribe({ topic, metadata }: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
-    const leave = truthy.has((metadata["unsubscribeOnClose"] ?? "").toLowerCase());
+    const leave = isTruthy(metadata["unsubscribeOnClose"]);
     // With 2 the broker would forget a message before its handler is done.
     const qos = this.#qos === 0 ? 0 : 1;
     return this.#mqtt.subscribe(topic, { qos, keep: !leave }, (message, signal) =>

@@ -2,6 +2,8 @@
  * Publish/subscribe through RabbitMQ: a topic is an exchange, each consumer group has a queue of its own on it. Every
  * publish waits for the broker's confirmation, also where Dapr's component would not.
  */
+import { consumerGroup } from "../component.ts";
+import { isTruthy } from "../../lib/truthy.ts";
 import type { ConfirmChannel, ConsumeMessage } from "amqplib";
 import type { MessageHandler, PubSub, SubscribeRequest, Subscription } from "../../blocks/pubsub/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
@@ -97,12 +99,10 @@ type Settings = ComponentContext<typeof metadataSchema>["metadata"];
 
 /** Exchanges known to exist, before they are declared again. */
 const maxDeclared = 10_000;
-const truthy = new Set(["y", "yes", "true", "t", "on", "1"]);
 
 /** Rejects when the broker cannot be reached. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<PubSub> {
-  const { metadata, properties, appId, name } = context;
-  const entry = Object.entries(properties).find(([key]) => key.toLowerCase() === "consumerid");
+  const { metadata, appId, name } = context;
   const options = {
     url: metadata.connectionString ?? urlOf(metadata),
     name: metadata.clientName ?? `${appId}/${name}`,
@@ -117,7 +117,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   const declared = new Set<string>();
   // What a lost connection knew is not known of the next one: an exchange may be gone with the broker's disk.
   const publisher = await rabbit.channel(() => Promise.resolve(declared.clear()));
-  return new RabbitPubSub(rabbit, publisher, declared, context, entry?.[1].trim() || appId);
+  return new RabbitPubSub(rabbit, publisher, declared, context, consumerGroup(context));
 }
 
 function urlOf({ protocol, hostname, username, password }: Settings): string {
@@ -164,9 +164,7 @@ class RabbitPubSub implements PubSub {
     const settings = this.#context.metadata;
     const toMetadata = settings.publishMessagePropertiesToMetadata ? propertiesOf : () => ({});
     const options = {
-      single:
-        settings.concurrencyMode === "single" ||
-        truthy.has((metadata["singleActiveConsumer"] ?? "").toLowerCase()),
+      single: settings.concurrencyMode === "single" || isTruthy(metadata["singleActiveConsumer"]),
       autoAck: settings.autoAck,
       requeue: settings.requeueInFailure,
       prefetch: settings.prefetchCount,
@@ -238,8 +236,7 @@ function queueArguments(
     "x-max-length": number("maxLen") ?? settings.maxLen,
     "x-max-length-bytes": number("maxLenBytes") ?? settings.maxLenBytes,
     "x-queue-type": subscription["queueType"] || undefined,
-    "x-single-active-consumer":
-      truthy.has((subscription["singleActiveConsumer"] ?? "").toLowerCase()) || undefined,
+    "x-single-active-consumer": isTruthy(subscription["singleActiveConsumer"]) || undefined,
   };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }

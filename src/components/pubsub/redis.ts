@@ -2,6 +2,8 @@
  * Publish/subscribe on Redis streams: a topic is a stream, an app a consumer group. What was not handled stays pending
  * and comes again after `processingTimeout` (Dapr's component acknowledges it all the same and loses it).
  */
+import { consumerGroup } from "../component.ts";
+import { textOf } from "../../lib/thrown.ts";
 import type {
   BrokerMessage,
   MessageHandler,
@@ -68,8 +70,7 @@ class RedisPubSub implements PubSub {
   constructor(context: Context, redis: Redis) {
     this.#context = context;
     this.#redis = redis;
-    const entry = Object.entries(context.properties).find(([name]) => name.toLowerCase() === "consumerid");
-    this.#group = entry?.[1].trim() || context.appId;
+    this.#group = consumerGroup(context);
   }
 
   async publish({ topic, data, metadata }: PublishMessage, signal: AbortSignal): Promise<void> {
@@ -282,8 +283,4 @@ function readMetadata(bytes: Buffer | undefined): Record<string, string> {
   } catch {
     return {};
   }
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
