@@ -138,6 +138,7 @@ function roundOf(parts: StoreParts, { waitPubsub, waitTopic }: OutboxSettings, p
     markers,
     settle: (outcome) => settle?.(outcome),
     async announce(span, signal) {
+      if (markers.length === 0) return;
       settle = rounds.begin(store, markers);
       const trace = span?.valid === true ? span : noTrace;
       try {

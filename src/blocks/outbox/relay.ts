@@ -66,6 +66,7 @@ export function createRelay(parts: RelayParts): Relay {
     }
     const sinceMs = missed.get(marker);
     if (sinceMs === undefined) {
+      log.warn(`outbox event ${marker} goes back to the broker: its transaction is not found`);
       missed.set(marker, clock.monotonicMs());
       if (missed.size > maxMissed) missed.delete(missed.keys().next().value!);
       return false;

@@ -6,9 +6,9 @@ export type Published = Readonly<Record<string, unknown>> & { readonly id: strin
 
 export type Fields = Readonly<Record<string, string>>;
 
-/** A state component named `store` with an outbox to topic `orders` of `pubsub`. */
-export function outboxStore(type: string, fields: Fields = {}, outbox: Fields = {}): string {
-  return stateComponent("store", type, {
+/** A state component with an outbox to topic `orders` of `pubsub`. */
+export function outboxStore(type: string, fields: Fields = {}, outbox: Fields = {}, name = "store"): string {
+  return stateComponent(name, type, {
     outboxPublishPubsub: "pubsub",
     outboxPublishTopic: "orders",
     ...outbox,
@@ -47,13 +47,14 @@ export function transact(
   sidecar: Sidecar,
   operations: readonly (Upsert | string)[],
   query = "",
+  store = "store",
 ): Promise<HttpReply> {
   const body = operations.map((it) =>
     typeof it === "string"
       ? { operation: "delete", request: { key: it } }
       : { operation: "upsert", request: it },
   );
-  return sidecar.http(`/v1.0/state/store/transaction${query}`, {
+  return sidecar.http(`/v1.0/state/${store}/transaction${query}`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ operations: body }),
