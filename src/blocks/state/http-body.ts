@@ -123,7 +123,8 @@ export function encodeBulkGet(entries: readonly BulkEntry[]): string {
   return `[${entries.map(encodeEntry).join(",")}]\n`;
 }
 
-function encodeEntry({ key, record, error }: BulkEntry): string {
+/** One entry of it, also what a watch tells of a key. */
+export function encodeEntry({ key, record, error }: BulkEntry): string {
   let text = `{"key":${goJson(key)}`;
   if (record !== undefined) {
     if (record.value.length > 0) text += `,"data":${embeddedJson(record.value)}`;

@@ -11,7 +11,16 @@ import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
 import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
-import type { StateDelete, StateQueryRow, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import {
+  CursorInvalid,
+  type StateChange,
+  type StateDelete,
+  type StateQueryRow,
+  type StateRecord,
+  type StateSet,
+  type StateStore,
+  type StateWrite,
+} from "./port.ts";
 import { parseQuery } from "./query.ts";
 import { asError } from "../../lib/thrown.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
@@ -49,6 +58,31 @@ export type BulkEntry = {
 
 /** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
 export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly token: string };
+
+/** Keys of one page. `token` asks for the next page; empty when there is none. */
+export type KeyPage = { readonly keys: readonly string[]; readonly token: string };
+
+export type WatchTarget = { readonly key: string } | { readonly prefix: string };
+
+/** A change of a key; `key` is empty for the kinds that are about none. `record` is there for `put`. */
+export type Change = {
+  readonly kind: StateChange["kind"];
+  readonly key: string;
+  /** Where a later watch may go on. */
+  readonly id: string;
+  readonly record: StateRecord | undefined;
+  /** The value could not be read. */
+  readonly error: string | undefined;
+};
+const noRecord = Object.freeze({ record: undefined, error: undefined });
+
+/** Keys of one page: at most, and when a client does not say. */
+export const maxListed = 10_000;
+export const defaultListed = 1_000;
+const maxPrefixChars = 4_096;
+const maxTokenChars = 16_384;
+const badToken = "token must be one that an earlier page of the same store and prefix gave";
+const badId = "Last-Event-ID must be one that an earlier watch of the same store gave";
 
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
@@ -249,6 +283,64 @@ export class NamedStore {
     }
   }
 
+  /** Keys of this app that begin with `prefix`; `token` is that of the page before, empty for the first. */
+  async list(prefix: string, limit: number, token: string, signal: AbortSignal): Promise<KeyPage> {
+    if (this.#port.list === undefined) throw errors.notSupported(this.name, "listing keys");
+    if (limit < 1 || limit > maxListed) throw errors.malformedRequest(`limit must be 1 to ${maxListed}`);
+    const storedPrefix = this.#storedPrefix(prefix);
+    const after = token === "" ? undefined : openToken(token, this.name, storedPrefix);
+    try {
+      const page = await this.#call("list", signal, (now) =>
+        this.#port.list!(storedPrefix, { limit, after, signal: now }),
+      );
+      const next = page.next === undefined ? "" : sealToken(this.name, storedPrefix, page.next);
+      return { keys: page.keys.flatMap((key) => this.#userKey(key) ?? []), token: next };
+    } catch (cause) {
+      if (cause instanceof CursorInvalid) throw errors.malformedRequest(badToken, cause);
+      throw errors.listFailed(this.name, cause);
+    }
+  }
+
+  /** Changes of this app's keys until the signal ends them. `lastId` is an id of an earlier watch, or empty. */
+  async watch(target: WatchTarget, lastId: string, signal: AbortSignal): Promise<AsyncIterable<Change>> {
+    if (this.#port.watch === undefined) throw errors.notSupported(this.name, "watching keys");
+    const stored =
+      "key" in target ? { key: this.#storedKey(target.key) } : { prefix: this.#storedPrefix(target.prefix) };
+    if (lastId !== "" && !lastId.startsWith(`${this.name}:`)) throw errors.malformedRequest(badId);
+    const after = lastId === "" ? undefined : lastId.slice(this.name.length + 1);
+    try {
+      const changes = await this.#port.watch(stored, { after, signal });
+      return this.#ownChanges(changes);
+    } catch (cause) {
+      if (cause instanceof CursorInvalid) throw errors.malformedRequest(badId, cause);
+      throw errors.watchFailed(this.name, cause);
+    }
+  }
+
+  async *#ownChanges(changes: AsyncIterable<StateChange>): AsyncIterable<Change> {
+    for await (const change of changes) {
+      const id = `${this.name}:${change.cursor}`;
+      const storedKey = "key" in change ? change.key : this.#prefix;
+      const key = this.#userKey(storedKey);
+      // What others wrote moves the place on all the same.
+      if (key === undefined) yield { kind: "idle", key: "", id, ...noRecord };
+      else if (change.kind !== "put") yield { kind: change.kind, key, id, ...noRecord };
+      else yield { kind: "put", id, ...bulkEntry(key, change.record) };
+    }
+  }
+
+  /** What a user may ask for; undefined for what is stored under this prefix and is no key of users, as of actors. */
+  #userKey(storedKey: string): string | undefined {
+    const key = storedKey.slice(this.#prefix.length);
+    return storedKey.startsWith(this.#prefix) && !holdsSeparator(key) ? key : undefined;
+  }
+
+  #storedPrefix(prefix: string): string {
+    if (prefix.length > maxPrefixChars)
+      throw errors.malformedRequest(`prefix must have at most ${maxPrefixChars} characters`);
+    return this.#storedKey(prefix);
+  }
+
   #checkKey(key: string, inTransaction: boolean): void {
     if (holdsSeparator(key)) throw errors.illegalKey(this.name, key, inTransaction);
   }
@@ -381,7 +473,10 @@ function markerWrite(key: string): StateSet {
 
 /** What the store answers to the client, such as an ETag that does not match, is no failure of the store. */
 function judge(error: unknown): Failure {
-  const answered = errors.isEtagError(error) || (error instanceof ApiError && error.httpStatus < 500);
+  const answered =
+    errors.isEtagError(error) ||
+    error instanceof CursorInvalid ||
+    (error instanceof ApiError && error.httpStatus < 500);
   return answered ? ignoredFailure : anyFailure;
 }
 
@@ -413,6 +508,25 @@ function ttlSeconds(metadata: Metadata): number | undefined {
     );
   }
   return seconds;
+}
+
+/** A store's cursor as clients get it. What it names is checked again by the store, so it needs no seal of ours. */
+function sealToken(store: string, prefix: string, cursor: string): string {
+  return Buffer.from(JSON.stringify([store, prefix, cursor])).toString("base64url");
+}
+
+/** Throws for text that is no token, or one of another store or prefix. */
+function openToken(token: string, store: string, prefix: string): string {
+  try {
+    if (token.length > maxTokenChars) throw new Error("too long");
+    const parts: unknown = JSON.parse(Buffer.from(token, "base64url").toString());
+    if (!Array.isArray(parts) || parts.length !== 3 || parts[0] !== store || parts[1] !== prefix)
+      throw new Error("of something else");
+    if (typeof parts[2] !== "string") throw new Error("no cursor");
+    return parts[2];
+  } catch (cause) {
+    throw errors.malformedRequest(badToken, cause);
+  }
 }
 
 /** What stands after the first separator, up to the next. */
