@@ -36,6 +36,7 @@ export const componentEntries: readonly ComponentEntry[] = [
   { type: "middleware.http.uppercase", load: () => import("./middleware/uppercase.ts") },
   { type: "middleware.http.wasm", load: () => import("./middleware/wasm.ts") },
   { type: "pubsub.in-memory", load: () => import("./pubsub/in-memory.ts") },
+  { type: "pubsub.jetstream", load: () => import("./pubsub/jetstream.ts") },
   { type: "pubsub.kafka", load: () => import("./pubsub/kafka.ts") },
   { type: "pubsub.mqtt", load: () => import("./pubsub/mqtt3.ts") },
   { type: "pubsub.mqtt3", load: () => import("./pubsub/mqtt3.ts") },
