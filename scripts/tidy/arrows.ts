@@ -125,7 +125,7 @@ const packageRules: readonly {
     what: /^@nats-io\/|^nats$/,
     only: [
       "mesh/",
-      "src/components/connect/nats.ts",
+      "src/components/connect/nats",
       "src/components/connect/jetstream",
       "src/components/state/jetstream.ts",
       "src/components/pubsub/jetstream.ts",

@@ -12,6 +12,7 @@ export const componentEntries: readonly ComponentEntry[] = [
   { type: "bindings.localstorage", load: () => import("./bindings/localstorage.ts") },
   { type: "bindings.mqtt", load: () => import("./bindings/mqtt3.ts") },
   { type: "bindings.mqtt3", load: () => import("./bindings/mqtt3.ts") },
+  { type: "bindings.nats", load: () => import("./bindings/nats.ts") },
   { type: "bindings.postgres", load: () => import("./bindings/postgresql.ts") },
   { type: "bindings.postgresql", load: () => import("./bindings/postgresql.ts") },
   { type: "bindings.rabbitmq", load: () => import("./bindings/rabbitmq.ts") },

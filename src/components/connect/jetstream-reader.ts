@@ -30,8 +30,8 @@ export type ReaderOptions = {
   readonly wish: ConsumerWish;
   /** Handlers at once. */
   readonly concurrency: number;
-  /** Wait before a failed message comes again, ms; 0: at once. */
-  readonly retryMs: number;
+  /** Wait before a message that failed at this delivery (1, 2, …) comes again, ms; 0: at once. */
+  readonly retryMs: (deliveries: number) => number;
   readonly handler: JetStreamHandler;
   readonly clock: Clock;
   readonly log: Log;
@@ -43,7 +43,7 @@ const maxHeld = 65_536;
 const checkMs = 30_000;
 const pullMs = 20_000;
 const pullSignMs = 5_000;
-const retryMs = 1_000;
+const firstWaitMs = 1_000;
 const minTickMs = 50;
 const nanosPerMs = 1e6;
 
@@ -110,7 +110,7 @@ class Reader implements JetStreamReading {
     this.#off?.();
     // What is on its way still comes, and goes back.
     await this.#subscription?.drain().catch(() => {});
-    for (const { reply = "" } of this.#waiting.splice(0)) this.#refuse(sequenceOf(reply), 0);
+    for (const { reply = "" } of this.#waiting.splice(0)) this.#refuse(readAckSubject(reply).sequence, 0);
     const limit = Promise.withResolvers<void>();
     const late = clock.setTimeout(limit.resolve, graceMs);
     await Promise.race([Promise.all(this.#runs), limit.promise]);
@@ -176,7 +176,7 @@ class Reader implements JetStreamReading {
       return this.#onStatus(headers.code, reply, headers.get("Nats-Consumer-Stalled"));
     if (this.#asked > 0) this.#asked -= 1;
     if (this.#stopping) return this.#send(reply, refuse);
-    const sequence = sequenceOf(reply);
+    const sequence = readAckSubject(reply).sequence;
     const again = this.#held.has(sequence);
     if (!again && this.#held.size >= maxHeld) return;
     this.#held.set(sequence, reply);
@@ -219,7 +219,7 @@ class Reader implements JetStreamReading {
   /** Never rejects. */
   async #handle(message: NatsMessage): Promise<void> {
     const { handler, log, retryMs: delayMs } = this.#options;
-    const sequence = sequenceOf(message.reply ?? "");
+    const { sequence, deliveries } = readAckSubject(message.reply ?? "");
     try {
       await handler(message, this.#stopped.signal);
       this.#send(this.#held.get(sequence) ?? "", ack);
@@ -227,7 +227,7 @@ class Reader implements JetStreamReading {
       this.#held.delete(sequence);
     } catch (error) {
       log.debug(`message ${sequence} of ${message.subject} was not handled: ${textOf(error)}`);
-      this.#refuse(sequence, this.#stopping ? 0 : delayMs);
+      this.#refuse(sequence, this.#stopping ? 0 : delayMs(deliveries));
     }
   }
 
@@ -275,7 +275,7 @@ class Reader implements JetStreamReading {
 
   async #restore(): Promise<void> {
     const { clock, js, log } = this.#options;
-    for (let waitMs = retryMs; !this.#stopping; waitMs = Math.min(waitMs * 2, checkMs)) {
+    for (let waitMs = firstWaitMs; !this.#stopping; waitMs = Math.min(waitMs * 2, checkMs)) {
       try {
         if (!(await hasConsumer(js, this.#consumer!))) {
           log.warn(`nats: consumer ${this.#consumer!.name} is gone; it is made again`);
@@ -298,8 +298,22 @@ class Reader implements JetStreamReading {
   }
 }
 
-/** Number of a message in its stream, from its ack subject: `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>…` */
-export function sequenceOf(reply: string): number {
+/**
+ * Place and history of a message, from its ack subject: `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.…`, or the
+ * longer form with domain and account.
+ */
+export function readAckSubject(reply: string): {
+  stream: string;
+  deliveries: number;
+  sequence: number;
+  timestampMs: number;
+} {
   const tokens = reply.split(".");
-  return Number(tokens[tokens.length >= 11 ? 7 : 5]);
+  const at = tokens.length >= 11 ? 4 : 2;
+  return {
+    stream: tokens[at] ?? "",
+    deliveries: Number(tokens[at + 2]),
+    sequence: Number(tokens[at + 3]),
+    timestampMs: Math.floor(Number(tokens[at + 5]) / nanosPerMs),
+  };
 }

@@ -134,7 +134,7 @@ function subscribe(
     js,
     wish: { stream, subject: topic, durable, group, mode: "push", settings },
     concurrency: single ? 1 : maxParallel,
-    retryMs: ackWait ?? 0,
+    retryMs: () => ackWait ?? 0,
     clock,
     log,
     handler: ({ subject, data }, signal) =>
