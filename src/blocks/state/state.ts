@@ -1,6 +1,6 @@
 /**
  * The state API without its protocols: checks what was asked, turns user keys into stored keys, calls the store
- * and names its failures. http.ts and grpc.ts decode into the types of this file; stores.ts finds the store.
+ * and names its failures. http.ts and grpc.ts decode into the types of writes.ts; stores.ts finds the store.
  */
 import type { Clock } from "../../../mesh/index.ts";
 import { ApiError } from "../../api/errors.ts";
@@ -14,40 +14,24 @@ import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
 import {
   CursorInvalid,
   type StateChange,
-  type StateDelete,
   type StateQueryRow,
   type StateRecord,
-  type StateSet,
   type StateStore,
   type StateWrite,
 } from "./port.ts";
+import { badToken, openToken, sealToken } from "./page-token.ts";
 import { parseQuery } from "./query.ts";
+import {
+  markerWrite,
+  type Metadata,
+  type Operation,
+  type SaveItem,
+  toDelete,
+  toSet,
+  type WriteItem,
+} from "./writes.ts";
 import { asError } from "../../lib/thrown.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
-
-export type Metadata = Readonly<Record<string, string>>;
-
-/** What every write may ask for. Texts as the client wrote them; empty = not given. */
-export type WriteItem = {
-  readonly key: string;
-  readonly etag: string;
-  /** `first-write` or `last-write`. */
-  readonly concurrency: string;
-  /** `eventual` or `strong`. */
-  readonly consistency: string;
-  readonly metadata: Metadata;
-};
-
-/** One item to save. `json`: the value is JSON text that this sidecar wrote, not bytes of the client. */
-export type SaveItem = WriteItem & {
-  readonly value: Uint8Array;
-  readonly json: boolean;
-  /** As the client gave it beside the value; says something of the event in an outbox. */
-  readonly contentType: string;
-};
-
-/** One step of a transaction; `operation` is `upsert` or `delete`, anything else is refused. */
-export type Operation = { readonly operation: string; readonly item: SaveItem };
 
 /** One answer of a bulk get. `error` = this key could not be read; neither = it is absent. */
 export type BulkEntry = {
@@ -80,15 +64,10 @@ const noRecord = Object.freeze({ record: undefined, error: undefined });
 export const maxListed = 10_000;
 export const defaultListed = 1_000;
 const maxPrefixChars = 4_096;
-const maxTokenChars = 16_384;
-const badToken = "token must be one that an earlier page of the same store and prefix gave";
 const badId = "Last-Event-ID must be one that an earlier watch of the same store gave";
 
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
-
-/** As daprd stores it: some stores take no empty value. */
-const markerValue = Buffer.from('"0"');
 
 /** Rows of one answer to a query. */
 const maxRows = 10_000;
@@ -171,7 +150,7 @@ export class NamedStore {
       this.#checkKey(key, false);
     }
     try {
-      const writes = items.map((item) => this.#toSet(item));
+      const writes = items.map((item) => toSet(this.#prefix, item));
       if (writes.length > 0) await this.#writeAll("set", writes, signal);
     } catch (cause) {
       throw errors.saveFailed(this.name, cause);
@@ -182,7 +161,7 @@ export class NamedStore {
   async delete(item: WriteItem, signal: AbortSignal): Promise<void> {
     this.#checkKey(item.key, false);
     try {
-      const write = this.#toDelete(item);
+      const write = toDelete(this.#prefix, item);
       await this.#call("delete", signal, (now) => this.#port.delete(write, now));
     } catch (cause) {
       throw errors.deleteFailed(item.key, cause);
@@ -193,7 +172,7 @@ export class NamedStore {
   async deleteMany(items: readonly WriteItem[], signal: AbortSignal): Promise<void> {
     for (const { key } of items) this.#checkKey(key, false);
     try {
-      const writes = items.map((item) => this.#toDelete(item));
+      const writes = items.map((item) => toDelete(this.#prefix, item));
       if (writes.length > 0) await this.#writeAll("bulk_delete", writes, signal);
     } catch (cause) {
       throw errors.bulkDeleteFailed(this.name, cause);
@@ -225,7 +204,7 @@ export class NamedStore {
     if (count > max) throw errors.tooManyOperations(this.name, count, max);
     try {
       const writes = stored.map(({ operation, item }) =>
-        operation === "delete" ? this.#toDelete(item) : this.#toSet(item),
+        operation === "delete" ? toDelete(this.#prefix, item) : toSet(this.#prefix, item),
       );
       if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
       else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
@@ -296,7 +275,7 @@ export class NamedStore {
       const next = page.next === undefined ? "" : sealToken(this.name, storedPrefix, page.next);
       return { keys: page.keys.flatMap((key) => this.#userKey(key) ?? []), token: next };
     } catch (cause) {
-      if (cause instanceof CursorInvalid) throw errors.malformedRequest(badToken, cause);
+      if (cause instanceof CursorInvalid) throw badToken(cause);
       throw errors.listFailed(this.name, cause);
     }
   }
@@ -348,33 +327,6 @@ export class NamedStore {
   #storedKey(key: string): string {
     this.#checkKey(key, false);
     return this.#prefix + key;
-  }
-
-  #toSet(item: SaveItem): StateSet {
-    checkOptions(item);
-    return {
-      kind: "set",
-      key: this.#prefix + item.key,
-      value: item.value,
-      json: item.json,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      ttlSeconds: ttlSeconds(item.metadata),
-      metadata: item.metadata,
-    };
-  }
-
-  #toDelete(item: WriteItem): StateDelete {
-    checkOptions(item);
-    return {
-      kind: "delete",
-      key: this.#prefix + item.key,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      metadata: item.metadata,
-    };
   }
 
   #write(write: StateWrite, signal: AbortSignal): Promise<void> {
@@ -465,12 +417,6 @@ export class NamedStore {
   }
 }
 
-/** Proves to the outbox that the transaction was committed. */
-function markerWrite(key: string): StateSet {
-  const plain = { etag: undefined, createOnly: false, ttlSeconds: undefined, metadata: {} };
-  return { kind: "set", key, value: markerValue, json: true, ...plain };
-}
-
 /** What the store answers to the client, such as an ETag that does not match, is no failure of the store. */
 function judge(error: unknown): Failure {
   const answered =
@@ -487,46 +433,6 @@ function bulkEntry(key: string, found: StateRecord | Error | undefined): BulkEnt
 
 function readConsistency(text: string): "strong" | "eventual" | "" {
   return text === "strong" || text === "eventual" ? text : "";
-}
-
-function checkOptions({ concurrency, consistency }: WriteItem): void {
-  if (concurrency !== "" && concurrency !== "first-write" && concurrency !== "last-write") {
-    throw new Error(`unrecognized concurrency model '${concurrency}'`);
-  }
-  if (consistency !== "" && consistency !== "strong" && consistency !== "eventual") {
-    throw new Error(`unrecognized consistency model '${consistency}'`);
-  }
-}
-
-function ttlSeconds(metadata: Metadata): number | undefined {
-  const text = metadata["ttlInSeconds"];
-  if (text === undefined || text === "") return undefined;
-  const seconds = Number(text);
-  if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(seconds)) {
-    throw new Error(
-      `incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`,
-    );
-  }
-  return seconds;
-}
-
-/** A store's cursor as clients get it. What it names is checked again by the store, so it needs no seal of ours. */
-function sealToken(store: string, prefix: string, cursor: string): string {
-  return Buffer.from(JSON.stringify([store, prefix, cursor])).toString("base64url");
-}
-
-/** Throws for text that is no token, or one of another store or prefix. */
-function openToken(token: string, store: string, prefix: string): string {
-  try {
-    if (token.length > maxTokenChars) throw new Error("too long");
-    const parts: unknown = JSON.parse(Buffer.from(token, "base64url").toString());
-    if (!Array.isArray(parts) || parts.length !== 3 || parts[0] !== store || parts[1] !== prefix)
-      throw new Error("of something else");
-    if (typeof parts[2] !== "string") throw new Error("no cursor");
-    return parts[2];
-  } catch (cause) {
-    throw errors.malformedRequest(badToken, cause);
-  }
 }
 
 /** What stands after the first separator, up to the next. */
