@@ -8,7 +8,6 @@ export type BulkCase = {
     readonly entryId?: string;
     readonly event?: string;
     readonly contentType?: string;
-    readonly metadata?: Record<string, string>;
   }[];
   /** With its question mark. */
   readonly query?: string;

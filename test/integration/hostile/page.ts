@@ -28,7 +28,7 @@ export function expectTable(
     writeFileSync(path, page.slice(0, from) + table + page.slice(to));
     return;
   }
-  expect(page.slice(from, to), `docs/hostile-events.md, ${heading}`).toBe(table);
+  expect(page.slice(from, to)).toBe(table);
 }
 
 function cell(text: string): string {
@@ -47,7 +47,7 @@ export function httpAnswer({ status, text }: HttpReply): string {
   if (body.errorCode === undefined) return `${status}: ${plain(text)}`;
   if (body.failedEntries !== undefined)
     return `${status} ${body.errorCode}, entries: ${plain(JSON.stringify(body.failedEntries))}`;
-  expect(body.errorCode, text).not.toBe("ERROR");
+  expect(body.errorCode).not.toBe("ERROR");
   return `${status} ${body.errorCode}: ${plain(body.message ?? "")}`;
 }
 

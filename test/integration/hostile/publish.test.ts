@@ -51,7 +51,7 @@ function overHttp(of: PublishCase, topic: string): Promise<string> {
   );
   const path = `/v1.0/publish/${encodeURIComponent(of.pubsub ?? "pubsub")}/${of.path ?? encodeURIComponent(topic)}`;
   return sidecar
-    .http(query.size === 0 ? path : `${path}?${query}`, {
+    .http(query.size === 0 ? path : `${path}?${query.toString()}`, {
       method: of.verb ?? "POST",
       headers: { "content-type": of.contentType ?? "text/plain" },
       ...(of.verb === undefined && { body: of.body ?? "x" }),
@@ -199,10 +199,10 @@ test("bulk publish", async () => {
         grpc.unary(Dapr.method.bulkPublishEvent, {
           pubsubName: "pubsub",
           topic: "in.bulk",
-          entries: entries!.map((entry) => ({
-            ...entry,
-            event: Buffer.from(entry.event ?? "1"),
-            metadata: entry.metadata ?? {},
+          entries: entries!.map(({ entryId = "", event = "", contentType = "" }) => ({
+            entryId,
+            event: Buffer.from(event),
+            contentType,
           })),
           metadata: Object.fromEntries(new URLSearchParams(query.replaceAll("metadata.", ""))),
         }),
