@@ -125,7 +125,8 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
       return error as Error;
     }
   };
-  const { getMany, transact, query, maxTransactionWrites } = port;
+  const { getMany, setMany, deleteMany, transact, query, queryAsWritten, maxTransactionWrites } = port;
+  const refuse = () => Promise.reject(new Error("cannot query encrypted store"));
   return {
     ...(maxTransactionWrites === undefined ? {} : { maxTransactionWrites }),
     get: async (key, options) => opened(await port.get(key, options)),
@@ -142,11 +143,12 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
             return transact.call(port, all, metadata, signal);
           },
         }),
-    ...(query === undefined
+    ...(setMany === undefined
       ? {}
-      : {
-          query: () => Promise.reject(new Error("cannot query encrypted store")),
-        }),
+      : { setMany: (writes, signal) => setMany.call(port, writes.map(sealed), signal) }),
+    ...(deleteMany === undefined ? {} : { deleteMany: (...args) => deleteMany.apply(port, args) }),
+    ...(query === undefined ? {} : { query: refuse }),
+    ...(queryAsWritten === undefined ? {} : { queryAsWritten: refuse }),
     close: () => port.close(),
   };
 }
