@@ -46,7 +46,7 @@ export function stateGrpcMethods(stores: StateStores): GrpcMethod[] {
         if (item === undefined) throw malformedRequest(`operation ${index} has no request`);
         return { operation: operationType, item: bytesItem(item) };
       });
-      await store.transact(operations, request.metadata, call.signal);
+      await store.transact(operations, request.metadata, call.signal, call.span);
       return {};
     }),
     unary(Dapr.method.queryStateAlpha1, async (request, call) => {
@@ -78,7 +78,7 @@ function writeItem({ key, etag, options, metadata }: WireWrite): WriteItem {
 /** Bytes are stored untouched, unless a save declares them to be JSON; then they are stored as we write JSON. */
 function saveItem(item: StateItem): SaveItem {
   if (item.metadata["contentType"] !== "application/json") return bytesItem(item);
-  return { ...writeItem(item), value: Buffer.from(rewritten(item.value)), json: true };
+  return { ...writeItem(item), value: Buffer.from(rewritten(item.value)), json: true, contentType: "" };
 }
 
 function rewritten(value: Uint8Array): string {
@@ -90,7 +90,7 @@ function rewritten(value: Uint8Array): string {
 }
 
 function bytesItem(item: StateItem): SaveItem {
-  return { ...writeItem(item), value: item.value, json: false };
+  return { ...writeItem(item), value: item.value, json: false, contentType: "" };
 }
 
 function encodeEntry({ key, record, error }: BulkEntry): {

@@ -86,11 +86,11 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
       case "etag":
         etag = json.text(member, `"etag" of ${what}`);
         break;
-      case "contenttype":
-        contentType = json.text(member, `"contentType" of ${what}`);
-        break;
       case "metadata":
         metadata = json.texts(member, `${what}'s metadata`);
+        break;
+      case "contenttype":
+        contentType = json.text(member, `"contentType" of ${what}`);
         break;
       case "options":
         for (const [option, text] of json.members(member, `"options" of ${what}`)) {
@@ -108,8 +108,8 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
     etag,
     concurrency,
     consistency,
-    contentType,
     metadata: merged(metadata, shared),
+    contentType,
   };
 }
 
