@@ -15,6 +15,8 @@ import { partitionTransform, type TopicTrees } from "./subjects.ts";
 import type { MeshLog, TopicStreamOptions } from "./types.ts";
 
 const nanosPerMs = 1_000_000;
+/** As long as the tombstone of a delete. */
+const markMs = 3_600_000;
 /** NATS allows 1,000 by default; a stream of topics serves one consumer per group and topic. */
 const maxConsumers = 100_000;
 /** Longest time of one attempt to create a stream, all its requests together, ms. */
@@ -27,8 +29,14 @@ const replicasMark = "weft-replicas-wanted";
 
 export type StreamConfig = Readonly<Record<string, unknown>> & { readonly name: string };
 
+export type BucketOptions = {
+  readonly storage: "file" | "memory";
+  /** Values that expire leave a mark. */
+  readonly expiryMarks?: boolean;
+};
+
 /** A KV bucket as any NATS client can open it, with TTL and atomic batches. History is 1: more would break TTL. */
-export function bucketConfig(bucket: string, storage: "file" | "memory"): StreamConfig {
+export function bucketConfig(bucket: string, { storage, expiryMarks = false }: BucketOptions): StreamConfig {
   return {
     name: `KV_${bucket}`,
     subjects: [`$KV.${bucket}.>`],
@@ -42,6 +50,7 @@ export function bucketConfig(bucket: string, storage: "file" | "memory"): Stream
     allow_direct: true,
     allow_msg_ttl: true,
     allow_atomic: true,
+    ...(expiryMarks ? { subject_delete_marker_ttl: markMs * nanosPerMs } : {}),
   };
 }
 
@@ -68,7 +77,7 @@ export function topicsConfig(
 }
 
 /** Settings that may be switched on later without harm, and that Weft's code relies on. */
-const neededFlags = ["allow_direct", "allow_msg_ttl", "allow_atomic"] as const;
+const neededFlags = ["allow_direct", "allow_msg_ttl", "allow_atomic", "subject_delete_marker_ttl"] as const;
 
 /** The settings of a stream as the server has them. */
 export type FoundConfig = Readonly<Record<string, unknown>>;
@@ -208,10 +217,10 @@ export class Topology {
       return (await this.#js.api<StreamInfo>(subject, change, options)).config;
     };
     let whole = found;
-    const missing = neededFlags.filter((flag) => wanted[flag] === true && found[flag] !== true);
+    const missing = neededFlags.filter((flag) => wanted[flag] !== undefined && !found[flag]);
     if (missing.length > 0) {
       this.#log("warn", `stream ${wanted.name} lacks ${missing.join(", ")}; switching on`);
-      whole = await update({ ...whole, ...Object.fromEntries(missing.map((flag) => [flag, true])) });
+      whole = await update({ ...whole, ...Object.fromEntries(missing.map((flag) => [flag, wanted[flag]])) });
     }
     const additions = additionsTo(whole, wanted);
     if (additions !== undefined) {

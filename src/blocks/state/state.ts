@@ -10,9 +10,20 @@ import { PolicyStop } from "../../resiliency/stop.ts";
 import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
-import type { StateDelete, StateQueryRow, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
+import {
+  CursorInvalid,
+  type StateChange,
+  type StateDelete,
+  type StateQueryRow,
+  type StateRecord,
+  type StateSet,
+  type StateStore,
+  type StateWrite,
+} from "./port.ts";
 import { parseQuery } from "./query.ts";
 import { asError } from "../../lib/thrown.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
 
 export type Metadata = Readonly<Record<string, string>>;
 
@@ -28,7 +39,12 @@ export type WriteItem = {
 };
 
 /** One item to save. `json`: the value is JSON text that this sidecar wrote, not bytes of the client. */
-export type SaveItem = WriteItem & { readonly value: Uint8Array; readonly json: boolean };
+export type SaveItem = WriteItem & {
+  readonly value: Uint8Array;
+  readonly json: boolean;
+  /** As the client gave it beside the value; says something of the event in an outbox. */
+  readonly contentType: string;
+};
 
 /** One step of a transaction; `operation` is `upsert` or `delete`, anything else is refused. */
 export type Operation = { readonly operation: string; readonly item: SaveItem };
@@ -43,8 +59,36 @@ export type BulkEntry = {
 /** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
 export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly token: string };
 
+/** Keys of one page. `token` asks for the next page; empty when there is none. */
+export type KeyPage = { readonly keys: readonly string[]; readonly token: string };
+
+export type WatchTarget = { readonly key: string } | { readonly prefix: string };
+
+/** A change of a key; `key` is empty for the kinds that are about none. `record` is there for `put`. */
+export type Change = {
+  readonly kind: StateChange["kind"];
+  readonly key: string;
+  /** Where a later watch may go on. */
+  readonly id: string;
+  readonly record: StateRecord | undefined;
+  /** The value could not be read. */
+  readonly error: string | undefined;
+};
+const noRecord = Object.freeze({ record: undefined, error: undefined });
+
+/** Keys of one page: at most, and when a client does not say. */
+export const maxListed = 10_000;
+export const defaultListed = 1_000;
+const maxPrefixChars = 4_096;
+const maxTokenChars = 16_384;
+const badToken = "token must be one that an earlier page of the same store and prefix gave";
+const badId = "Last-Event-ID must be one that an earlier watch of the same store gave";
+
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
+
+/** As daprd stores it: some stores take no empty value. */
+const markerValue = Buffer.from('"0"');
 
 /** Rows of one answer to a query. */
 const maxRows = 10_000;
@@ -64,20 +108,25 @@ export class NamedStore {
   readonly #prefix: string;
   readonly #recorder: Recorder;
   readonly #policy: Policy | undefined;
+  readonly #outbox: StoreOutbox | undefined;
 
   /** `prefix` goes before every key, separator included. `policy` stands around each call of the store. */
   constructor(
     name: string,
     port: StateStore,
     prefix: string,
-    recorder: Recorder,
-    policy: Policy | undefined,
+    {
+      recorder,
+      policy,
+      outbox,
+    }: { recorder: Recorder; policy?: Policy | undefined; outbox?: StoreOutbox | undefined },
   ) {
     this.name = name;
     this.#port = port;
     this.#prefix = prefix;
     this.#recorder = recorder;
     this.#policy = policy;
+    this.#outbox = outbox;
   }
 
   /** `consistency` other than `strong` and `eventual` is the store's default. */
@@ -157,22 +206,59 @@ export class NamedStore {
   }
 
   /** All operations or none. An ETag that does not match has no status of its own here: ERR_STATE_TRANSACTION. */
-  async transact(operations: readonly Operation[], metadata: Metadata, signal: AbortSignal): Promise<void> {
+  async transact(
+    operations: readonly Operation[],
+    metadata: Metadata,
+    signal: AbortSignal,
+    span: Span | undefined,
+  ): Promise<void> {
     this.requireTransactions();
     if (operations.length === 0) return;
     for (const { operation, item } of operations) {
       if (operation !== "upsert" && operation !== "delete") throw errors.unknownOperation(operation);
       this.#checkKey(item.key, true);
     }
+    const round = this.#outbox?.plan(operations);
+    const stored = round?.operations ?? operations;
     const max = this.#port.maxTransactionWrites ?? Infinity;
-    if (operations.length > max) throw errors.tooManyOperations(this.name, operations.length, max);
+    const count = stored.length + (round?.markers.length ?? 0);
+    if (count > max) throw errors.tooManyOperations(this.name, count, max);
     try {
-      const writes = operations.map(({ operation, item }) =>
+      const writes = stored.map(({ operation, item }) =>
         operation === "delete" ? this.#toDelete(item) : this.#toSet(item),
       );
-      await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
+      if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
+      else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
     } catch (cause) {
       throw errors.transactionFailed(cause);
+    }
+  }
+
+  async #transactWithEvents(
+    round: OutboxRound,
+    writes: readonly StateWrite[],
+    metadata: Metadata,
+    signal: AbortSignal,
+    span: Span | undefined,
+  ): Promise<void> {
+    if (writes.length === 0) return;
+    const all = [...writes, ...round.markers.map(markerWrite)];
+    let attempts = 0;
+    let outcome: TransactionOutcome = "refused";
+    try {
+      await round.announce(span, signal);
+      outcome = "unknown";
+      await this.#call("transaction", signal, (now) => {
+        attempts += 1;
+        return this.#port.transact!(all, metadata, now);
+      });
+      outcome = "committed";
+    } catch (error) {
+      // An earlier attempt may have been done although its answer was lost; then its own ETags refuse the next one.
+      if (attempts === 1 && errors.isEtagError(error)) outcome = "refused";
+      throw error;
+    } finally {
+      round.settle(outcome);
     }
   }
 
@@ -195,6 +281,64 @@ export class NamedStore {
     } catch (cause) {
       throw errors.queryFailed(this.name, cause);
     }
+  }
+
+  /** Keys of this app that begin with `prefix`; `token` is that of the page before, empty for the first. */
+  async list(prefix: string, limit: number, token: string, signal: AbortSignal): Promise<KeyPage> {
+    if (this.#port.list === undefined) throw errors.notSupported(this.name, "listing keys");
+    if (limit < 1 || limit > maxListed) throw errors.malformedRequest(`limit must be 1 to ${maxListed}`);
+    const storedPrefix = this.#storedPrefix(prefix);
+    const after = token === "" ? undefined : openToken(token, this.name, storedPrefix);
+    try {
+      const page = await this.#call("list", signal, (now) =>
+        this.#port.list!(storedPrefix, { limit, after, signal: now }),
+      );
+      const next = page.next === undefined ? "" : sealToken(this.name, storedPrefix, page.next);
+      return { keys: page.keys.flatMap((key) => this.#userKey(key) ?? []), token: next };
+    } catch (cause) {
+      if (cause instanceof CursorInvalid) throw errors.malformedRequest(badToken, cause);
+      throw errors.listFailed(this.name, cause);
+    }
+  }
+
+  /** Changes of this app's keys until the signal ends them. `lastId` is an id of an earlier watch, or empty. */
+  async watch(target: WatchTarget, lastId: string, signal: AbortSignal): Promise<AsyncIterable<Change>> {
+    if (this.#port.watch === undefined) throw errors.notSupported(this.name, "watching keys");
+    const stored =
+      "key" in target ? { key: this.#storedKey(target.key) } : { prefix: this.#storedPrefix(target.prefix) };
+    if (lastId !== "" && !lastId.startsWith(`${this.name}:`)) throw errors.malformedRequest(badId);
+    const after = lastId === "" ? undefined : lastId.slice(this.name.length + 1);
+    try {
+      const changes = await this.#port.watch(stored, { after, signal });
+      return this.#ownChanges(changes);
+    } catch (cause) {
+      if (cause instanceof CursorInvalid) throw errors.malformedRequest(badId, cause);
+      throw errors.watchFailed(this.name, cause);
+    }
+  }
+
+  async *#ownChanges(changes: AsyncIterable<StateChange>): AsyncIterable<Change> {
+    for await (const change of changes) {
+      const id = `${this.name}:${change.cursor}`;
+      const storedKey = "key" in change ? change.key : this.#prefix;
+      const key = this.#userKey(storedKey);
+      // What others wrote moves the place on all the same.
+      if (key === undefined) yield { kind: "idle", key: "", id, ...noRecord };
+      else if (change.kind !== "put") yield { kind: change.kind, key, id, ...noRecord };
+      else yield { kind: "put", id, ...bulkEntry(key, change.record) };
+    }
+  }
+
+  /** What a user may ask for; undefined for what is stored under this prefix and is no key of users, as of actors. */
+  #userKey(storedKey: string): string | undefined {
+    const key = storedKey.slice(this.#prefix.length);
+    return storedKey.startsWith(this.#prefix) && !holdsSeparator(key) ? key : undefined;
+  }
+
+  #storedPrefix(prefix: string): string {
+    if (prefix.length > maxPrefixChars)
+      throw errors.malformedRequest(`prefix must have at most ${maxPrefixChars} characters`);
+    return this.#storedKey(prefix);
   }
 
   #checkKey(key: string, inTransaction: boolean): void {
@@ -321,9 +465,18 @@ export class NamedStore {
   }
 }
 
+/** Proves to the outbox that the transaction was committed. */
+function markerWrite(key: string): StateSet {
+  const plain = { etag: undefined, createOnly: false, ttlSeconds: undefined, metadata: {} };
+  return { kind: "set", key, value: markerValue, json: true, ...plain };
+}
+
 /** What the store answers to the client, such as an ETag that does not match, is no failure of the store. */
 function judge(error: unknown): Failure {
-  const answered = errors.isEtagError(error) || (error instanceof ApiError && error.httpStatus < 500);
+  const answered =
+    errors.isEtagError(error) ||
+    error instanceof CursorInvalid ||
+    (error instanceof ApiError && error.httpStatus < 500);
   return answered ? ignoredFailure : anyFailure;
 }
 
@@ -355,6 +508,25 @@ function ttlSeconds(metadata: Metadata): number | undefined {
     );
   }
   return seconds;
+}
+
+/** A store's cursor as clients get it. What it names is checked again by the store, so it needs no seal of ours. */
+function sealToken(store: string, prefix: string, cursor: string): string {
+  return Buffer.from(JSON.stringify([store, prefix, cursor])).toString("base64url");
+}
+
+/** Throws for text that is no token, or one of another store or prefix. */
+function openToken(token: string, store: string, prefix: string): string {
+  try {
+    if (token.length > maxTokenChars) throw new Error("too long");
+    const parts: unknown = JSON.parse(Buffer.from(token, "base64url").toString());
+    if (!Array.isArray(parts) || parts.length !== 3 || parts[0] !== store || parts[1] !== prefix)
+      throw new Error("of something else");
+    if (typeof parts[2] !== "string") throw new Error("no cursor");
+    return parts[2];
+  } catch (cause) {
+    throw errors.malformedRequest(badToken, cause);
+  }
 }
 
 /** What stands after the first separator, up to the next. */
