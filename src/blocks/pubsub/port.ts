@@ -45,5 +45,7 @@ export type PubSub = {
   publish(message: PublishMessage, signal: AbortSignal): Promise<void>;
   /** Resolves when the subscription exists at the broker. Survives broker outages by itself. */
   subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription>;
+  /** Unix ms since when it cannot reach its server; undefined while it can. Absent where there is none. */
+  awaySinceMs?(): number | undefined;
   close(): Promise<void>;
 };
