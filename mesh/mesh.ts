@@ -124,12 +124,9 @@ class NatsMesh implements JoinedMesh {
     this.#mux = new Mux(this.#connection);
     this.#js = new JetStream(this.#connection, this.#mux);
     this.#topology = new Topology(this.#js, log);
-    const presenceTable = new JetStreamTable(
-      this.#js,
-      this.#topology,
-      joinName([root, "presence"]),
-      "memory",
-    );
+    const presenceTable = new JetStreamTable(this.#js, this.#topology, joinName([root, "presence"]), {
+      storage: "memory",
+    });
     const about = { host: hostname(), pid: process.pid, version: options.version ?? "" };
     this.#presence = new Presence(presenceTable, this.#connection, this.identity, about);
     const peers = new Peers(this.#connection, this.#mux, this.identity, (target) => this.presence(target));
@@ -191,7 +188,8 @@ class NatsMesh implements JoinedMesh {
     const bucket = joinName([this.identity.root, options.kind, ...options.name]);
     let table = this.#tables.get(bucket);
     if (table === undefined) {
-      table = new JetStreamTable(this.#js, this.#topology, bucket, options.storage ?? "file");
+      const { storage = "file", expiryMarks = false } = options;
+      table = new JetStreamTable(this.#js, this.#topology, bucket, { storage, expiryMarks });
       this.#tables.set(bucket, table);
     }
     return table;

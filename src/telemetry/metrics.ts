@@ -277,7 +277,7 @@ type Level<S> = Map<string, Level<S> | S>;
 
 function* seriesBelow<S>(level: Level<S>): Iterable<S> {
   for (const entry of level.values()) {
-    if (entry instanceof Map) yield* seriesBelow(entry as Level<S>);
+    if (entry instanceof Map) yield* seriesBelow(entry);
     else yield entry;
   }
 }

@@ -11,7 +11,7 @@ import {
   randomBytes,
 } from "node:crypto";
 import type { ComponentResource } from "../../config/kinds/component.ts";
-import type { StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import type { StateChange, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
 
 /** Algorithms by length of the key, bytes. */
 const algorithms: Readonly<Record<number, CipherGCMTypes>> = {
@@ -125,7 +125,9 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
       return error as Error;
     }
   };
-  const { getMany, transact, query, maxTransactionWrites } = port;
+  const openedChange = (change: StateChange): StateChange =>
+    change.kind === "put" ? { ...change, record: openedOrError(change.record)! } : change;
+  const { getMany, transact, query, list, watch, maxTransactionWrites } = port;
   return {
     ...(maxTransactionWrites === undefined ? {} : { maxTransactionWrites }),
     get: async (key, options) => opened(await port.get(key, options)),
@@ -147,6 +149,16 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
       : {
           query: () => Promise.reject(new Error("cannot query encrypted store")),
         }),
+    ...(list === undefined ? {} : { list: (...args) => list.apply(port, args) }),
+    ...(watch === undefined
+      ? {}
+      : {
+          watch: async (...args) => mapped(await watch.apply(port, args), openedChange),
+        }),
     close: () => port.close(),
   };
+}
+
+async function* mapped<A, B>(all: AsyncIterable<A>, map: (one: A) => B): AsyncIterableIterator<B> {
+  for await (const one of all) yield map(one);
 }

@@ -6,7 +6,8 @@ import { isUtf8 } from "node:buffer";
 import { compactGoJson, decodeJson, goJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import { readMetadata } from "./read-metadata.ts";
-import type { BulkEntry, Metadata, Operation, QueryAnswer, SaveItem } from "./state.ts";
+import type { BulkEntry, QueryAnswer } from "./state.ts";
+import type { Metadata, Operation, SaveItem } from "./writes.ts";
 
 export type BulkGetBody = {
   readonly keys: readonly string[];
@@ -72,6 +73,7 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
   let metadata: Metadata = noMetadata;
   let concurrency = "";
   let consistency = "";
+  let contentType = "";
   const item = json.object(raw, what);
   for (const name in item) {
     const member = item[name];
@@ -87,6 +89,9 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
         break;
       case "metadata":
         metadata = json.texts(member, `${what}'s metadata`);
+        break;
+      case "contenttype":
+        contentType = json.text(member, `"contentType" of ${what}`);
         break;
       case "options":
         for (const [option, text] of json.members(member, `"options" of ${what}`)) {
@@ -105,6 +110,7 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
     concurrency,
     consistency,
     metadata: merged(metadata, shared),
+    contentType,
   };
 }
 
@@ -118,7 +124,8 @@ export function encodeBulkGet(entries: readonly BulkEntry[]): string {
   return `[${entries.map(encodeEntry).join(",")}]\n`;
 }
 
-function encodeEntry({ key, record, error }: BulkEntry): string {
+/** One entry of it, also what a watch tells of a key. */
+export function encodeEntry({ key, record, error }: BulkEntry): string {
   let text = `{"key":${goJson(key)}`;
   if (record !== undefined) {
     if (record.value.length > 0) text += `,"data":${embeddedJson(record.value)}`;

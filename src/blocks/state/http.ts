@@ -11,7 +11,8 @@ import {
   noMetadata,
 } from "./http-body.ts";
 import { rfc3339Seconds } from "./read-metadata.ts";
-import type { Metadata, NamedStore } from "./state.ts";
+import type { NamedStore } from "./state.ts";
+import type { Metadata } from "./writes.ts";
 import type { StateStores } from "./stores.ts";
 
 /** All HTTP routes of the block. */
@@ -80,7 +81,7 @@ async function transaction(stores: StateStores, call: HttpCall): Promise<HttpRep
   store.requireTransactions();
   const body = await call.body();
   const request = decoded(deserializing, () => decodeTransaction(body, urlMetadata(call)));
-  await store.transact(request.operations, request.metadata, call.signal);
+  await store.transact(request.operations, request.metadata, call.signal, call.span);
   return noContent;
 }
 

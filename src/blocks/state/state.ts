@@ -1,6 +1,6 @@
 /**
  * The state API without its protocols: checks what was asked, turns user keys into stored keys, calls the store
- * and names its failures. http.ts and grpc.ts decode into the types of this file; stores.ts finds the store.
+ * and names its failures. http.ts and grpc.ts decode into the types of writes.ts; stores.ts finds the store.
  */
 import type { Clock } from "../../../mesh/index.ts";
 import { ApiError } from "../../api/errors.ts";
@@ -10,28 +10,28 @@ import { PolicyStop } from "../../resiliency/stop.ts";
 import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
-import type { StateDelete, StateQueryRow, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
+import {
+  CursorInvalid,
+  type StateChange,
+  type StateQueryRow,
+  type StateRecord,
+  type StateStore,
+  type StateWrite,
+} from "./port.ts";
+import { badToken, openToken, sealToken } from "./page-token.ts";
 import { parseQuery } from "./query.ts";
+import {
+  markerWrite,
+  type Metadata,
+  type Operation,
+  type SaveItem,
+  toDelete,
+  toSet,
+  type WriteItem,
+} from "./writes.ts";
 import { asError } from "../../lib/thrown.ts";
-
-export type Metadata = Readonly<Record<string, string>>;
-
-/** What every write may ask for. Texts as the client wrote them; empty = not given. */
-export type WriteItem = {
-  readonly key: string;
-  readonly etag: string;
-  /** `first-write` or `last-write`. */
-  readonly concurrency: string;
-  /** `eventual` or `strong`. */
-  readonly consistency: string;
-  readonly metadata: Metadata;
-};
-
-/** One item to save. `json`: the value is JSON text that this sidecar wrote, not bytes of the client. */
-export type SaveItem = WriteItem & { readonly value: Uint8Array; readonly json: boolean };
-
-/** One step of a transaction; `operation` is `upsert` or `delete`, anything else is refused. */
-export type Operation = { readonly operation: string; readonly item: SaveItem };
+import type { Span } from "../../telemetry/tracing/span.ts";
 
 /** One answer of a bulk get. `error` = this key could not be read; neither = it is absent. */
 export type BulkEntry = {
@@ -42,6 +42,29 @@ export type BulkEntry = {
 
 /** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
 export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly token: string };
+
+/** Keys of one page. `token` asks for the next page; empty when there is none. */
+export type KeyPage = { readonly keys: readonly string[]; readonly token: string };
+
+export type WatchTarget = { readonly key: string } | { readonly prefix: string };
+
+/** A change of a key; `key` is empty for the kinds that are about none. `record` is there for `put`. */
+export type Change = {
+  readonly kind: StateChange["kind"];
+  readonly key: string;
+  /** Where a later watch may go on. */
+  readonly id: string;
+  readonly record: StateRecord | undefined;
+  /** The value could not be read. */
+  readonly error: string | undefined;
+};
+const noRecord = Object.freeze({ record: undefined, error: undefined });
+
+/** Keys of one page: at most, and when a client does not say. */
+export const maxListed = 10_000;
+export const defaultListed = 1_000;
+const maxPrefixChars = 4_096;
+const badId = "Last-Event-ID must be one that an earlier watch of the same store gave";
 
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
@@ -64,20 +87,25 @@ export class NamedStore {
   readonly #prefix: string;
   readonly #recorder: Recorder;
   readonly #policy: Policy | undefined;
+  readonly #outbox: StoreOutbox | undefined;
 
   /** `prefix` goes before every key, separator included. `policy` stands around each call of the store. */
   constructor(
     name: string,
     port: StateStore,
     prefix: string,
-    recorder: Recorder,
-    policy: Policy | undefined,
+    {
+      recorder,
+      policy,
+      outbox,
+    }: { recorder: Recorder; policy?: Policy | undefined; outbox?: StoreOutbox | undefined },
   ) {
     this.name = name;
     this.#port = port;
     this.#prefix = prefix;
     this.#recorder = recorder;
     this.#policy = policy;
+    this.#outbox = outbox;
   }
 
   /** `consistency` other than `strong` and `eventual` is the store's default. */
@@ -122,7 +150,7 @@ export class NamedStore {
       this.#checkKey(key, false);
     }
     try {
-      const writes = items.map((item) => this.#toSet(item));
+      const writes = items.map((item) => toSet(this.#prefix, item));
       if (writes.length > 0) await this.#writeAll("set", writes, signal);
     } catch (cause) {
       throw errors.saveFailed(this.name, cause);
@@ -133,7 +161,7 @@ export class NamedStore {
   async delete(item: WriteItem, signal: AbortSignal): Promise<void> {
     this.#checkKey(item.key, false);
     try {
-      const write = this.#toDelete(item);
+      const write = toDelete(this.#prefix, item);
       await this.#call("delete", signal, (now) => this.#port.delete(write, now));
     } catch (cause) {
       throw errors.deleteFailed(item.key, cause);
@@ -144,7 +172,7 @@ export class NamedStore {
   async deleteMany(items: readonly WriteItem[], signal: AbortSignal): Promise<void> {
     for (const { key } of items) this.#checkKey(key, false);
     try {
-      const writes = items.map((item) => this.#toDelete(item));
+      const writes = items.map((item) => toDelete(this.#prefix, item));
       if (writes.length > 0) await this.#writeAll("bulk_delete", writes, signal);
     } catch (cause) {
       throw errors.bulkDeleteFailed(this.name, cause);
@@ -157,22 +185,59 @@ export class NamedStore {
   }
 
   /** All operations or none. An ETag that does not match has no status of its own here: ERR_STATE_TRANSACTION. */
-  async transact(operations: readonly Operation[], metadata: Metadata, signal: AbortSignal): Promise<void> {
+  async transact(
+    operations: readonly Operation[],
+    metadata: Metadata,
+    signal: AbortSignal,
+    span: Span | undefined,
+  ): Promise<void> {
     this.requireTransactions();
     if (operations.length === 0) return;
     for (const { operation, item } of operations) {
       if (operation !== "upsert" && operation !== "delete") throw errors.unknownOperation(operation);
       this.#checkKey(item.key, true);
     }
+    const round = this.#outbox?.plan(operations);
+    const stored = round?.operations ?? operations;
     const max = this.#port.maxTransactionWrites ?? Infinity;
-    if (operations.length > max) throw errors.tooManyOperations(this.name, operations.length, max);
+    const count = stored.length + (round?.markers.length ?? 0);
+    if (count > max) throw errors.tooManyOperations(this.name, count, max);
     try {
-      const writes = operations.map(({ operation, item }) =>
-        operation === "delete" ? this.#toDelete(item) : this.#toSet(item),
+      const writes = stored.map(({ operation, item }) =>
+        operation === "delete" ? toDelete(this.#prefix, item) : toSet(this.#prefix, item),
       );
-      await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
+      if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
+      else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
     } catch (cause) {
       throw errors.transactionFailed(cause);
+    }
+  }
+
+  async #transactWithEvents(
+    round: OutboxRound,
+    writes: readonly StateWrite[],
+    metadata: Metadata,
+    signal: AbortSignal,
+    span: Span | undefined,
+  ): Promise<void> {
+    if (writes.length === 0) return;
+    const all = [...writes, ...round.markers.map(markerWrite)];
+    let attempts = 0;
+    let outcome: TransactionOutcome = "refused";
+    try {
+      await round.announce(span, signal);
+      outcome = "unknown";
+      await this.#call("transaction", signal, (now) => {
+        attempts += 1;
+        return this.#port.transact!(all, metadata, now);
+      });
+      outcome = "committed";
+    } catch (error) {
+      // An earlier attempt may have been done although its answer was lost; then its own ETags refuse the next one.
+      if (attempts === 1 && errors.isEtagError(error)) outcome = "refused";
+      throw error;
+    } finally {
+      round.settle(outcome);
     }
   }
 
@@ -197,6 +262,64 @@ export class NamedStore {
     }
   }
 
+  /** Keys of this app that begin with `prefix`; `token` is that of the page before, empty for the first. */
+  async list(prefix: string, limit: number, token: string, signal: AbortSignal): Promise<KeyPage> {
+    if (this.#port.list === undefined) throw errors.notSupported(this.name, "listing keys");
+    if (limit < 1 || limit > maxListed) throw errors.malformedRequest(`limit must be 1 to ${maxListed}`);
+    const storedPrefix = this.#storedPrefix(prefix);
+    const after = token === "" ? undefined : openToken(token, this.name, storedPrefix);
+    try {
+      const page = await this.#call("list", signal, (now) =>
+        this.#port.list!(storedPrefix, { limit, after, signal: now }),
+      );
+      const next = page.next === undefined ? "" : sealToken(this.name, storedPrefix, page.next);
+      return { keys: page.keys.flatMap((key) => this.#userKey(key) ?? []), token: next };
+    } catch (cause) {
+      if (cause instanceof CursorInvalid) throw badToken(cause);
+      throw errors.listFailed(this.name, cause);
+    }
+  }
+
+  /** Changes of this app's keys until the signal ends them. `lastId` is an id of an earlier watch, or empty. */
+  async watch(target: WatchTarget, lastId: string, signal: AbortSignal): Promise<AsyncIterable<Change>> {
+    if (this.#port.watch === undefined) throw errors.notSupported(this.name, "watching keys");
+    const stored =
+      "key" in target ? { key: this.#storedKey(target.key) } : { prefix: this.#storedPrefix(target.prefix) };
+    if (lastId !== "" && !lastId.startsWith(`${this.name}:`)) throw errors.malformedRequest(badId);
+    const after = lastId === "" ? undefined : lastId.slice(this.name.length + 1);
+    try {
+      const changes = await this.#port.watch(stored, { after, signal });
+      return this.#ownChanges(changes);
+    } catch (cause) {
+      if (cause instanceof CursorInvalid) throw errors.malformedRequest(badId, cause);
+      throw errors.watchFailed(this.name, cause);
+    }
+  }
+
+  async *#ownChanges(changes: AsyncIterable<StateChange>): AsyncIterable<Change> {
+    for await (const change of changes) {
+      const id = `${this.name}:${change.cursor}`;
+      const storedKey = "key" in change ? change.key : this.#prefix;
+      const key = this.#userKey(storedKey);
+      // What others wrote moves the place on all the same.
+      if (key === undefined) yield { kind: "idle", key: "", id, ...noRecord };
+      else if (change.kind !== "put") yield { kind: change.kind, key, id, ...noRecord };
+      else yield { kind: "put", id, ...bulkEntry(key, change.record) };
+    }
+  }
+
+  /** What a user may ask for; undefined for what is stored under this prefix and is no key of users, as of actors. */
+  #userKey(storedKey: string): string | undefined {
+    const key = storedKey.slice(this.#prefix.length);
+    return storedKey.startsWith(this.#prefix) && !holdsSeparator(key) ? key : undefined;
+  }
+
+  #storedPrefix(prefix: string): string {
+    if (prefix.length > maxPrefixChars)
+      throw errors.malformedRequest(`prefix must have at most ${maxPrefixChars} characters`);
+    return this.#storedKey(prefix);
+  }
+
   #checkKey(key: string, inTransaction: boolean): void {
     if (holdsSeparator(key)) throw errors.illegalKey(this.name, key, inTransaction);
   }
@@ -204,33 +327,6 @@ export class NamedStore {
   #storedKey(key: string): string {
     this.#checkKey(key, false);
     return this.#prefix + key;
-  }
-
-  #toSet(item: SaveItem): StateSet {
-    checkOptions(item);
-    return {
-      kind: "set",
-      key: this.#prefix + item.key,
-      value: item.value,
-      json: item.json,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      ttlSeconds: ttlSeconds(item.metadata),
-      metadata: item.metadata,
-    };
-  }
-
-  #toDelete(item: WriteItem): StateDelete {
-    checkOptions(item);
-    return {
-      kind: "delete",
-      key: this.#prefix + item.key,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      metadata: item.metadata,
-    };
   }
 
   #write(write: StateWrite, signal: AbortSignal): Promise<void> {
@@ -323,7 +419,10 @@ export class NamedStore {
 
 /** What the store answers to the client, such as an ETag that does not match, is no failure of the store. */
 function judge(error: unknown): Failure {
-  const answered = errors.isEtagError(error) || (error instanceof ApiError && error.httpStatus < 500);
+  const answered =
+    errors.isEtagError(error) ||
+    error instanceof CursorInvalid ||
+    (error instanceof ApiError && error.httpStatus < 500);
   return answered ? ignoredFailure : anyFailure;
 }
 
@@ -334,27 +433,6 @@ function bulkEntry(key: string, found: StateRecord | Error | undefined): BulkEnt
 
 function readConsistency(text: string): "strong" | "eventual" | "" {
   return text === "strong" || text === "eventual" ? text : "";
-}
-
-function checkOptions({ concurrency, consistency }: WriteItem): void {
-  if (concurrency !== "" && concurrency !== "first-write" && concurrency !== "last-write") {
-    throw new Error(`unrecognized concurrency model '${concurrency}'`);
-  }
-  if (consistency !== "" && consistency !== "strong" && consistency !== "eventual") {
-    throw new Error(`unrecognized consistency model '${consistency}'`);
-  }
-}
-
-function ttlSeconds(metadata: Metadata): number | undefined {
-  const text = metadata["ttlInSeconds"];
-  if (text === undefined || text === "") return undefined;
-  const seconds = Number(text);
-  if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(seconds)) {
-    throw new Error(
-      `incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`,
-    );
-  }
-  return seconds;
 }
 
 /** What stands after the first separator, up to the next. */
