@@ -1,5 +1,6 @@
 /**
- * `npm run soak`: everything under load and faults. `--only mesh`, `stores`, `transfers`, `events` or `outages` runs one part:
+ * `npm run soak`: everything under load and faults. `--only mesh`, `stores`, `transfers`, `events` or `outages` runs
+ * one part:
  * - mesh: calls, events, state and reloads for `--minutes N` (soak/mesh.ts);
  * - stores: every state store under compare-and-set, `--increments N` for each of 8 clients (soak/lost-updates.ts);
  * - transfers: transactions between accounts whose total must not change (soak/transfers.ts);
