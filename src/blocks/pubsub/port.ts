@@ -78,5 +78,7 @@ export type PubSub = {
   publishMany?(batch: PublishBatch, signal: AbortSignal): Promise<ReadonlyMap<string, Error>>;
   /** Resolves when the subscription exists at the broker. Survives broker outages by itself. */
   subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription>;
+  /** Unix ms since when it cannot reach its server; undefined while it can. Absent where there is none. */
+  awaySinceMs?(): number | undefined;
   close(): Promise<void>;
 };
