@@ -1,6 +1,7 @@
 /** Joins the mesh: wires connection, mux, calls, presence, tables and topics of one participant together. */
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
+import type { NatsConnection } from "@nats-io/transport-node";
 import type { NatsAccess } from "./access.ts";
 import { Caller } from "./call.ts";
 import { systemClock, type Clock } from "./clock.ts";
@@ -123,12 +124,9 @@ class NatsMesh implements JoinedMesh {
     this.#mux = new Mux(this.#connection);
     this.#js = new JetStream(this.#connection, this.#mux);
     this.#topology = new Topology(this.#js, log);
-    const presenceTable = new JetStreamTable(
-      this.#js,
-      this.#topology,
-      joinName([root, "presence"]),
-      "memory",
-    );
+    const presenceTable = new JetStreamTable(this.#js, this.#topology, joinName([root, "presence"]), {
+      storage: "memory",
+    });
     const about = { host: hostname(), pid: process.pid, version: options.version ?? "" };
     this.#presence = new Presence(presenceTable, this.#connection, this.identity, about);
     const peers = new Peers(this.#connection, this.#mux, this.identity, (target) => this.presence(target));
@@ -150,6 +148,10 @@ class NatsMesh implements JoinedMesh {
 
   ready(signal?: AbortSignal): Promise<void> {
     return this.#connection.ready(signal);
+  }
+
+  client(signal?: AbortSignal): Promise<NatsConnection> {
+    return this.#connection.client(signal);
   }
 
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse> {
@@ -186,7 +188,8 @@ class NatsMesh implements JoinedMesh {
     const bucket = joinName([this.identity.root, options.kind, ...options.name]);
     let table = this.#tables.get(bucket);
     if (table === undefined) {
-      table = new JetStreamTable(this.#js, this.#topology, bucket, options.storage ?? "file");
+      const { storage = "file", expiryMarks = false } = options;
+      table = new JetStreamTable(this.#js, this.#topology, bucket, { storage, expiryMarks });
       this.#tables.set(bucket, table);
     }
     return table;

@@ -7,6 +7,8 @@ import { type AttemptOptions, JsCode, type JetStream, type WaitOptions, isJsErro
 import type { MeshLog } from "./types.ts";
 
 const nanosPerMs = 1_000_000;
+/** As long as the tombstone of a delete. */
+const markMs = 3_600_000;
 /** NATS allows 1,000 by default; a stream of topics serves one consumer per group and topic. */
 const maxConsumers = 100_000;
 /** Longest time of one attempt to create a stream, all its requests together, ms. */
@@ -19,8 +21,14 @@ const replicasMark = "weft-replicas-wanted";
 
 export type StreamConfig = Readonly<Record<string, unknown>> & { readonly name: string };
 
+export type BucketOptions = {
+  readonly storage: "file" | "memory";
+  /** Values that expire leave a mark. */
+  readonly expiryMarks?: boolean;
+};
+
 /** A KV bucket as any NATS client can open it, with TTL and atomic batches. History is 1: more would break TTL. */
-export function bucketConfig(bucket: string, storage: "file" | "memory"): StreamConfig {
+export function bucketConfig(bucket: string, { storage, expiryMarks = false }: BucketOptions): StreamConfig {
   return {
     name: `KV_${bucket}`,
     subjects: [`$KV.${bucket}.>`],
@@ -34,6 +42,7 @@ export function bucketConfig(bucket: string, storage: "file" | "memory"): Stream
     allow_direct: true,
     allow_msg_ttl: true,
     allow_atomic: true,
+    ...(expiryMarks ? { subject_delete_marker_ttl: markMs * nanosPerMs } : {}),
   };
 }
 
@@ -55,7 +64,7 @@ export function topicsConfig(name: string, base: string, maxAgeMs: number, maxBy
 }
 
 /** Settings that may be switched on later without harm, and that Weft's code relies on. */
-const neededFlags = ["allow_direct", "allow_msg_ttl", "allow_atomic"] as const;
+const neededFlags = ["allow_direct", "allow_msg_ttl", "allow_atomic", "subject_delete_marker_ttl"] as const;
 
 type StreamInfo = { readonly config: Readonly<Record<string, unknown>> };
 
@@ -184,8 +193,8 @@ export class Topology {
   /** Resolves with the replica count after the repair. */
   async #repair(wanted: StreamConfig, found: StreamInfo["config"], options: AttemptOptions): Promise<number> {
     const replicas = Number(found["num_replicas"] ?? 1);
-    const missing = neededFlags.filter((flag) => wanted[flag] === true && found[flag] !== true);
-    const whole = { ...found, ...Object.fromEntries(missing.map((flag) => [flag, true])) };
+    const missing = neededFlags.filter((flag) => wanted[flag] !== undefined && !found[flag]);
+    const whole = { ...found, ...Object.fromEntries(missing.map((flag) => [flag, wanted[flag]])) };
     if (missing.length > 0) {
       this.#log("warn", `stream ${wanted.name} lacks ${missing.join(", ")}; switching on`);
       await this.#js.api(`STREAM.UPDATE.${wanted.name}`, whole, options);

@@ -2,6 +2,7 @@
  * The mesh as its users see it: one object per sidecar, made by `joinMesh` (mesh.ts).
  * Implementations stand in the file named beside each part.
  */
+import type { NatsConnection } from "@nats-io/transport-node";
 import type { Clock } from "./clock.ts";
 
 /** Who this participant is. `instance` is unique per process start. */
@@ -125,6 +126,23 @@ export type TableWrite =
     }
   | { readonly kind: "delete"; readonly key: TableKey; readonly expect?: Expect };
 
+/** A place in the changes of a table: all before it are known. `timeMs`: Unix time at which that was so. */
+export type TableCursor = { readonly revision: number; readonly timeMs: number };
+
+/** What a watch tells; `cursor` is the place behind it. */
+export type TableChange =
+  | { readonly kind: "put"; readonly key: TableKey; readonly entry: TableEntry; readonly cursor: TableCursor }
+  /** `expire`: the time to live ended. */
+  | { readonly kind: "delete" | "expire"; readonly key: TableKey; readonly cursor: TableCursor }
+  /**
+   * `ready`: comes first; whatever is written from then on is told. `reset`: instead of it, or later, when changes
+   * before it may be missing. `idle`: nothing has changed for some seconds.
+   */
+  | { readonly kind: "ready" | "reset" | "idle"; readonly cursor: TableCursor };
+
+/** One page of a listing. `next` asks for the rest; absent when there is none. */
+export type TablePage = { readonly keys: readonly TableKey[]; readonly next?: number };
+
 export type TableReadOptions = {
   /** Ask the stream leader. Else a replica may answer, yet never older than this participant's own last write. */
   readonly strong?: boolean;
@@ -159,6 +177,23 @@ export type Table = {
   batch(writes: readonly TableWrite[], options?: { signal?: AbortSignal }): Promise<void>;
   /** Keys below a prefix (whole parts), in no particular order, at most `limit`. */
   list(prefix: TableKey, limit: number): Promise<TableKey[]>;
+  /**
+   * The same page by page; `wants` chooses among the keys. A page may hold fewer than `limit` keys, even none, though
+   * more follow. A key that is written while pages are read may come twice, and none is left out.
+   */
+  page(
+    prefix: TableKey,
+    options: { after?: number; limit: number; wants: (key: TableKey) => boolean; signal?: AbortSignal },
+  ): Promise<TablePage>;
+  /**
+   * Changes of one key, or of the keys below a prefix, in the order of the table, until the signal ends it. Of changes
+   * of one key that follow each other quickly, or while NATS is away, or while nobody reads, only the last may be told.
+   * Goes on by itself when NATS was away. Resolves when the watch stands.
+   */
+  watch(
+    target: { readonly key: TableKey } | { readonly prefix: TableKey },
+    options: { after?: TableCursor | undefined; signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<TableChange>>;
 };
 
 export type TableOptions = {
@@ -167,6 +202,8 @@ export type TableOptions = {
   /** Further name parts, e.g. [namespace, component]. */
   readonly name: readonly string[];
   readonly storage?: "file" | "memory";
+  /** Watches see that a value expired: it leaves a mark for an hour. */
+  readonly expiryMarks?: boolean;
 };
 
 /** One event as it stands in the stream. */
@@ -269,6 +306,8 @@ export type Mesh = {
   onStatus(listener: (status: MeshStatus) => void): () => void;
   /** Resolves once connected. */
   ready(signal?: AbortSignal): Promise<void>;
+  /** The NATS client itself once it is connected, for subjects that are none of the mesh's. Never close it. */
+  client(signal?: AbortSignal): Promise<NatsConnection>;
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse>;
   /** Joins the app's queue group; again after `drain` was called on the one before. */
   serve(handler: ServeHandler): Promise<Served>;

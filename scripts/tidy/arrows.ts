@@ -136,7 +136,14 @@ const packageRules: readonly {
 }[] = [
   {
     what: /^@nats-io\/|^nats$/,
-    only: ["mesh/", "src/components/connect/nats.ts", "src/components/state/jetstream.ts"],
+    only: [
+      "mesh/",
+      "src/components/connect/nats",
+      "src/components/connect/jetstream",
+      "src/components/state/jetstream.ts",
+      "src/components/pubsub/jetstream.ts",
+      "src/components/bindings/nats.ts",
+    ],
     why: "the mesh's NATS is spoken in mesh only; use what mesh/index.ts exports",
   },
   {

@@ -12,6 +12,7 @@ import {
   startSidecar,
 } from "../kit/index.ts";
 import type { App, GrpcApp, Nats, RunningProcess, Sidecar } from "../kit/index.ts";
+import { openEvents } from "../integration/state/event-source.ts";
 import { resources } from "./resources.ts";
 
 const program = "test/compat/plain-nats/plain_nats.py";
@@ -220,6 +221,25 @@ describe("a plain NATS program", () => {
       expect(late).toEqual([{ conflict: true }]);
       const stale = [{ key: "guarded", value: "four", etag: headers["etag"] }];
       expect((await sidecar.post("/v1.0/state/statestore", stale)).status).toBe(409);
+    });
+
+    test("is listed and watched on both sides", async () => {
+      await save("listed", 1);
+      const [listed] = await run<{ keys: string[][] }>("keys", "statestore", "pricing");
+      expect(listed!.keys).toContainEqual(["pricing", "listed"]);
+      const events = await openEvents(`${sidecar.httpUrl}/v1.0-weft1/state/statestore/watch?key=watched`);
+      expect(await events.next()).toMatchObject({ event: "ready" });
+      const watcher = await startPython(program, ["watch", nats.url, "statestore", "2", "pricing"]);
+      await eventually(() => watcher.logs().includes('"watching"'), { what: "the program to watch" });
+      await save("watched", "by a sidecar");
+      const put = await events.next();
+      expect(put).toMatchObject({ event: "put", data: { data: "by a sidecar" } });
+      await eventually(() => watcher.logs().includes("by a sidecar"), { what: "the program to see it" });
+      const { etag } = put!.data as { etag: string };
+      await run("save", "statestore", etag, '"by a program"', "pricing", "watched");
+      expect(await events.next()).toMatchObject({ event: "put", data: { data: "by a program" } });
+      await eventually(() => !watcher.running(), { what: "the program to have seen two" });
+      await events[Symbol.asyncDispose]();
     });
   });
 

@@ -38,7 +38,7 @@ export async function natsCeilings(
   const options = { endMs: Number.POSITIVE_INFINITY, repeatMs: 0 };
   connection.start();
   await connection.ready();
-  await topology.ensure(bucketConfig("bench", "file"), options);
+  await topology.ensure(bucketConfig("bench", { storage: "file" }), options);
   await topology.ensure(topicsConfig("bench", "bench.topic", 3_600_000, -1), options);
   connection.subscribe("bench.echo", (message) => message.respond(message.data));
   await js.publish("$KV.bench.key", payload, undefined, options);

@@ -187,6 +187,36 @@ export function queryFailed(store: string, cause: unknown): ApiError {
   return passed(cause) ?? error;
 }
 
+/** The store cannot do what only some can: `listing keys`, `watching keys`. */
+export function notSupported(store: string, what: string): ApiError {
+  return new ApiError({
+    code: "ERR_STATE_STORE_NOT_SUPPORTED",
+    httpStatus: 501,
+    grpcCode: GrpcCode.Unimplemented,
+    message: `state store ${store} does not support ${what}; docs/components/state-stores.md names those that do`,
+    details: [resourceInfo("state", store), errorInfo("WEFT_STATE_NOT_SUPPORTED")],
+  });
+}
+
+export function listFailed(store: string, cause: unknown): ApiError {
+  const message = `failed listing keys of state store ${store}: ${textOf(cause)}`;
+  return passed(cause) ?? simpleError("ERR_STATE_LIST", 500, GrpcCode.Internal, message, cause);
+}
+
+export function watchFailed(store: string, cause: unknown): ApiError {
+  const message = `failed watching state store ${store}: ${textOf(cause)}`;
+  return passed(cause) ?? simpleError("ERR_STATE_WATCH", 500, GrpcCode.Internal, message, cause);
+}
+
+export function tooManyWatches(max: number): ApiError {
+  const message = `this sidecar has ${max} watches open, which is its limit; end some first`;
+  return simpleError("ERR_STATE_WATCH", 429, GrpcCode.ResourceExhausted, message);
+}
+
+export function watchesEnd(): ApiError {
+  return simpleError("ERR_STATE_WATCH", 503, GrpcCode.Unavailable, "the sidecar stops");
+}
+
 /**
  * Joins the failures of a multi-item write. Only ETag errors: one of their kind with all texts (invalid beats
  * mismatch). Mixed: the first ETag error. None: one Error with all texts.

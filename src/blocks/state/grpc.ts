@@ -5,16 +5,20 @@ import { type GrpcMethod, unary } from "../../api/grpc.ts";
 import { goJson, unmarshalJson } from "../../lib/go-json.ts";
 import { malformedRequest, valueNoJson } from "./errors.ts";
 import { readMetadata } from "./read-metadata.ts";
-import type { BulkEntry, Operation, SaveItem, WriteItem } from "./state.ts";
+import type { BulkEntry } from "./state.ts";
+import type { Operation, SaveItem, WriteItem } from "./writes.ts";
+import { stateExtensionMethods } from "./grpc-extensions.ts";
 import type { StateStores } from "./stores.ts";
+import type { Watches } from "./watches.ts";
 
 /** Texts of the enum numbers; 0 and unknown numbers are the store's default. */
 const concurrencies: readonly string[] = ["", "first-write", "last-write"];
 const consistencies: readonly string[] = ["", "eventual", "strong"];
 
 /** All gRPC methods of the block. */
-export function stateGrpcMethods(stores: StateStores): GrpcMethod[] {
+export function stateGrpcMethods(stores: StateStores, watches: Watches): GrpcMethod[] {
   return [
+    ...stateExtensionMethods(stores, watches),
     unary(Dapr.method.getState, async (request, call) => {
       const store = stores.store(request.storeName);
       const consistency = consistencies[request.consistency] ?? "";

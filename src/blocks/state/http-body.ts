@@ -6,7 +6,8 @@ import { isUtf8 } from "node:buffer";
 import { compactGoJson, decodeJson, goJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import { nothing, readMetadata } from "./read-metadata.ts";
-import type { BulkEntry, Metadata, Operation, QueryAnswer, SaveItem } from "./state.ts";
+import type { BulkEntry, QueryAnswer } from "./state.ts";
+import type { Metadata, Operation, SaveItem } from "./writes.ts";
 
 export type BulkGetBody = {
   readonly keys: readonly string[];
@@ -123,7 +124,8 @@ export function encodeBulkGet(entries: readonly BulkEntry[]): string {
   return `[${entries.map(encodeEntry).join(",")}]\n`;
 }
 
-function encodeEntry({ key, record, error }: BulkEntry): string {
+/** One entry of it, also what a watch tells of a key. */
+export function encodeEntry({ key, record, error }: BulkEntry): string {
   let text = `{"key":${goJson(key)}`;
   if (record !== undefined) {
     if (record.value.length > 0) text += `,"data":${embeddedJson(record.value)}`;

@@ -145,6 +145,37 @@ export type WrittenQueryAnswer = {
   readonly metadata: Readonly<Record<string, string>>;
 };
 
+/** One page of stored keys. `next` asks for those after it; absent when there are none. */
+export type StateKeyPage = { readonly keys: readonly string[]; readonly next?: string };
+
+/** What a watch follows: one stored key, or all that begin with a text. */
+export type StateTarget = { readonly key: string } | { readonly prefix: string };
+
+/** What a watch tells. `cursor` is the place behind it: text without spaces that a later watch may begin at. */
+export type StateChange =
+  | {
+      readonly kind: "put";
+      readonly key: string;
+      /** An Error when the value cannot be read. */
+      readonly record: StateRecord | Error;
+      readonly cursor: string;
+    }
+  /** `expire`: the time to live ended. */
+  | { readonly kind: "delete" | "expire"; readonly key: string; readonly cursor: string }
+  /**
+   * `ready`: comes first; whatever is written from then on is told. `reset`: instead of it, or later, when changes
+   * before it may be missing. `idle`: nothing has changed up to here.
+   */
+  | { readonly kind: "ready" | "reset" | "idle"; readonly cursor: string };
+
+/** A cursor that the store has never given. */
+export class CursorInvalid extends Error {
+  constructor() {
+    super("it is none that this store has given");
+    this.name = "CursorInvalid";
+  }
+}
+
 /** All methods may run at once, may be retried by the caller after an error, and reject with a readable Error. */
 export type StateStore = {
   /** What the metadata API lists, when it depends on version or server; else the component file's list is. */
@@ -191,6 +222,24 @@ export type StateStore = {
     metadata: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<WrittenQueryAnswer>;
+  /**
+   * Keys that begin with a text, of records that have not expired, at most `limit`; fewer, even none, may come though
+   * more follow. `after` is the `next` of a page before. A key that is written while pages are read may come twice, and
+   * none that is there all the time is left out. Rejects with CursorInvalid. Present exactly when the store lists
+   * LIST_KEYS.
+   */
+  list?(
+    prefix: string,
+    options: { readonly limit: number; readonly after: string | undefined; readonly signal: AbortSignal },
+  ): Promise<StateKeyPage>;
+  /**
+   * Changes until the signal ends them, also through outages of the store. Of changes of one key that follow each other
+   * quickly only the last may be told. Rejects with CursorInvalid. Present exactly when the store lists WATCH.
+   */
+  watch?(
+    target: StateTarget,
+    options: { readonly after: string | undefined; readonly signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<StateChange>>;
   /** Called once, when no call runs any more. */
   close(): Promise<void>;
 };

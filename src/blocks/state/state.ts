@@ -1,6 +1,6 @@
 /**
  * The state API without its protocols: checks what was asked, turns user keys into stored keys, calls the store
- * and names its failures. http.ts and grpc.ts decode into the types of this file; stores.ts finds the store.
+ * and names its failures. http.ts and grpc.ts decode into the types of writes.ts; stores.ts finds the store.
  */
 import type { Clock } from "../../../mesh/index.ts";
 import { ApiError } from "../../api/errors.ts";
@@ -11,42 +11,28 @@ import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
 import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
-import type {
-  StateDelete,
-  StateRecord,
-  StateSet,
-  StateStore,
-  StateWrite,
-  WrittenQueryAnswer,
+import {
+  CursorInvalid,
+  type StateChange,
+  type StateRecord,
+  type StateStore,
+  type StateWrite,
+  type WrittenQueryAnswer,
 } from "./port.ts";
+import { badToken, openToken, sealToken } from "./page-token.ts";
 import { parseQuery, readQuery } from "./query.ts";
 import { nothing } from "./read-metadata.ts";
+import {
+  markerWrite,
+  type Metadata,
+  type Operation,
+  type SaveItem,
+  toDelete,
+  toSet,
+  type WriteItem,
+} from "./writes.ts";
 import { asError } from "../../lib/thrown.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
-
-export type Metadata = Readonly<Record<string, string>>;
-
-/** What every write may ask for. Texts as the client wrote them; empty = not given. */
-export type WriteItem = {
-  readonly key: string;
-  readonly etag: string;
-  /** `first-write` or `last-write`. */
-  readonly concurrency: string;
-  /** `eventual` or `strong`. */
-  readonly consistency: string;
-  readonly metadata: Metadata;
-};
-
-/** One item to save. `json`: the value is JSON text that this sidecar wrote, not bytes of the client. */
-export type SaveItem = WriteItem & {
-  readonly value: Uint8Array;
-  readonly json: boolean;
-  /** As the client gave it beside the value. */
-  readonly contentType: string;
-};
-
-/** One step of a transaction; `operation` is `upsert` or `delete`, anything else is refused. */
-export type Operation = { readonly operation: string; readonly item: SaveItem };
 
 /** One answer of a bulk get. `error` = this key could not be read; neither = it is absent. */
 export type BulkEntry = {
@@ -58,11 +44,31 @@ export type BulkEntry = {
 /** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
 export type QueryAnswer = WrittenQueryAnswer;
 
+/** Keys of one page. `token` asks for the next page; empty when there is none. */
+export type KeyPage = { readonly keys: readonly string[]; readonly token: string };
+
+export type WatchTarget = { readonly key: string } | { readonly prefix: string };
+
+/** A change of a key; `key` is empty for the kinds that are about none. `record` is there for `put`. */
+export type Change = {
+  readonly kind: StateChange["kind"];
+  readonly key: string;
+  /** Where a later watch may go on. */
+  readonly id: string;
+  readonly record: StateRecord | undefined;
+  /** The value could not be read. */
+  readonly error: string | undefined;
+};
+const noRecord = Object.freeze({ record: undefined, error: undefined });
+
+/** Keys of one page: at most, and when a client does not say. */
+export const maxListed = 10_000;
+export const defaultListed = 1_000;
+const maxPrefixChars = 4_096;
+const badId = "Last-Event-ID must be one that an earlier watch of the same store gave";
+
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
-
-/** As daprd stores it: some stores take no empty value. */
-const markerValue = Buffer.from('"0"');
 
 /** Rows of one answer to a query. */
 const maxRows = 10_000;
@@ -145,7 +151,7 @@ export class NamedStore {
       this.#checkKey(key, false);
     }
     try {
-      const writes = items.map((item) => this.#toSet(item));
+      const writes = items.map((item) => toSet(this.#prefix, item));
       const together =
         this.#port.setMany === undefined ? undefined : (now: AbortSignal) => this.#port.setMany!(writes, now);
       if (writes.length > 0) await this.#writeAll("set", writes, signal, together);
@@ -158,7 +164,7 @@ export class NamedStore {
   async delete(item: WriteItem, signal: AbortSignal): Promise<void> {
     this.#checkKey(item.key, false);
     try {
-      const write = this.#toDelete(item);
+      const write = toDelete(this.#prefix, item);
       await this.#call("delete", signal, (now) => this.#port.delete(write, now));
     } catch (cause) {
       throw errors.deleteFailed(item.key, cause);
@@ -169,7 +175,7 @@ export class NamedStore {
   async deleteMany(items: readonly WriteItem[], signal: AbortSignal): Promise<void> {
     for (const { key } of items) this.#checkKey(key, false);
     try {
-      const writes = items.map((item) => this.#toDelete(item));
+      const writes = items.map((item) => toDelete(this.#prefix, item));
       const together =
         this.#port.deleteMany === undefined
           ? undefined
@@ -205,7 +211,7 @@ export class NamedStore {
     if (count > max) throw errors.tooManyOperations(this.name, count, max);
     try {
       const writes = stored.map(({ operation, item }) =>
-        operation === "delete" ? this.#toDelete(item) : this.#toSet(item),
+        operation === "delete" ? toDelete(this.#prefix, item) : toSet(this.#prefix, item),
       );
       if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
       else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
@@ -281,6 +287,64 @@ export class NamedStore {
     return this.#call("query", signal, (now) => this.#port.queryAsWritten!(query, metadata, now));
   }
 
+  /** Keys of this app that begin with `prefix`; `token` is that of the page before, empty for the first. */
+  async list(prefix: string, limit: number, token: string, signal: AbortSignal): Promise<KeyPage> {
+    if (this.#port.list === undefined) throw errors.notSupported(this.name, "listing keys");
+    if (limit < 1 || limit > maxListed) throw errors.malformedRequest(`limit must be 1 to ${maxListed}`);
+    const storedPrefix = this.#storedPrefix(prefix);
+    const after = token === "" ? undefined : openToken(token, this.name, storedPrefix);
+    try {
+      const page = await this.#call("list", signal, (now) =>
+        this.#port.list!(storedPrefix, { limit, after, signal: now }),
+      );
+      const next = page.next === undefined ? "" : sealToken(this.name, storedPrefix, page.next);
+      return { keys: page.keys.flatMap((key) => this.#userKey(key) ?? []), token: next };
+    } catch (cause) {
+      if (cause instanceof CursorInvalid) throw badToken(cause);
+      throw errors.listFailed(this.name, cause);
+    }
+  }
+
+  /** Changes of this app's keys until the signal ends them. `lastId` is an id of an earlier watch, or empty. */
+  async watch(target: WatchTarget, lastId: string, signal: AbortSignal): Promise<AsyncIterable<Change>> {
+    if (this.#port.watch === undefined) throw errors.notSupported(this.name, "watching keys");
+    const stored =
+      "key" in target ? { key: this.#storedKey(target.key) } : { prefix: this.#storedPrefix(target.prefix) };
+    if (lastId !== "" && !lastId.startsWith(`${this.name}:`)) throw errors.malformedRequest(badId);
+    const after = lastId === "" ? undefined : lastId.slice(this.name.length + 1);
+    try {
+      const changes = await this.#port.watch(stored, { after, signal });
+      return this.#ownChanges(changes);
+    } catch (cause) {
+      if (cause instanceof CursorInvalid) throw errors.malformedRequest(badId, cause);
+      throw errors.watchFailed(this.name, cause);
+    }
+  }
+
+  async *#ownChanges(changes: AsyncIterable<StateChange>): AsyncIterable<Change> {
+    for await (const change of changes) {
+      const id = `${this.name}:${change.cursor}`;
+      const storedKey = "key" in change ? change.key : this.#prefix;
+      const key = this.#userKey(storedKey);
+      // What others wrote moves the place on all the same.
+      if (key === undefined) yield { kind: "idle", key: "", id, ...noRecord };
+      else if (change.kind !== "put") yield { kind: change.kind, key, id, ...noRecord };
+      else yield { kind: "put", id, ...bulkEntry(key, change.record) };
+    }
+  }
+
+  /** What a user may ask for; undefined for what is stored under this prefix and is no key of users, as of actors. */
+  #userKey(storedKey: string): string | undefined {
+    const key = storedKey.slice(this.#prefix.length);
+    return storedKey.startsWith(this.#prefix) && !holdsSeparator(key) ? key : undefined;
+  }
+
+  #storedPrefix(prefix: string): string {
+    if (prefix.length > maxPrefixChars)
+      throw errors.malformedRequest(`prefix must have at most ${maxPrefixChars} characters`);
+    return this.#storedKey(prefix);
+  }
+
   #checkKey(key: string, inTransaction: boolean): void {
     if (holdsSeparator(key)) throw errors.illegalKey(this.name, key, inTransaction);
   }
@@ -288,35 +352,6 @@ export class NamedStore {
   #storedKey(key: string): string {
     this.#checkKey(key, false);
     return this.#prefix + key;
-  }
-
-  #toSet(item: SaveItem): StateSet {
-    checkOptions(item);
-    return {
-      kind: "set",
-      key: this.#prefix + item.key,
-      value: item.value,
-      json: item.json,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      asked: item,
-      ttlSeconds: ttlSeconds(item.metadata),
-      metadata: item.metadata,
-    };
-  }
-
-  #toDelete(item: WriteItem): StateDelete {
-    checkOptions(item);
-    return {
-      kind: "delete",
-      key: this.#prefix + item.key,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      asked: item,
-      metadata: item.metadata,
-    };
   }
 
   #write(write: StateWrite, signal: AbortSignal): Promise<void> {
@@ -420,15 +455,12 @@ export class NamedStore {
   }
 }
 
-/** Proves to the outbox that the transaction was committed. */
-function markerWrite(key: string): StateSet {
-  const plain = { etag: undefined, createOnly: false, ttlSeconds: undefined, metadata: {} };
-  return { kind: "set", key, value: markerValue, json: true, ...plain };
-}
-
 /** What the store answers to the client, such as an ETag that does not match, is no failure of the store. */
 function judge(error: unknown): Failure {
-  const answered = errors.isEtagError(error) || (error instanceof ApiError && error.httpStatus < 500);
+  const answered =
+    errors.isEtagError(error) ||
+    error instanceof CursorInvalid ||
+    (error instanceof ApiError && error.httpStatus < 500);
   return answered ? ignoredFailure : anyFailure;
 }
 
@@ -439,27 +471,6 @@ function bulkEntry(key: string, found: StateRecord | Error | undefined): BulkEnt
 
 function readConsistency(text: string): "strong" | "eventual" | "" {
   return text === "strong" || text === "eventual" ? text : "";
-}
-
-function checkOptions({ concurrency, consistency }: WriteItem): void {
-  if (concurrency !== "" && concurrency !== "first-write" && concurrency !== "last-write") {
-    throw new Error(`unrecognized concurrency model '${concurrency}'`);
-  }
-  if (consistency !== "" && consistency !== "strong" && consistency !== "eventual") {
-    throw new Error(`unrecognized consistency model '${consistency}'`);
-  }
-}
-
-function ttlSeconds(metadata: Metadata): number | undefined {
-  const text = metadata["ttlInSeconds"];
-  if (text === undefined || text === "") return undefined;
-  const seconds = Number(text);
-  if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(seconds)) {
-    throw new Error(
-      `incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`,
-    );
-  }
-  return seconds;
 }
 
 /** What stands after the first separator, up to the next. */

@@ -8,6 +8,7 @@ import {
   EtagInvalid,
   EtagMismatch,
   type StateDelete,
+  type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
@@ -21,10 +22,12 @@ import {
   type EtcdCompare,
   type EtcdOperation,
   type EtcdRecord,
+  decodeKeys,
   decodeLeaseGrant,
   decodeRange,
   decodeTxn,
   eachField,
+  encodeKeyRange,
   encodeLeaseGrant,
   encodeLeaseRevoke,
   encodeRange,
@@ -32,11 +35,12 @@ import {
 } from "../connect/etcd-wire.ts";
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import { checkedTtl } from "./sql/ttl.ts";
 
 export const type = "state.etcd";
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   endpoints: { kind: "string", description: "host:port of the members, by comma.", required: true },
@@ -185,6 +189,18 @@ class EtcdStore implements StateStore {
     signal: AbortSignal,
   ): Promise<void> {
     await this.#write(oncePerKey(writes), signal);
+  }
+
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    const range = keyRange(prefix, after);
+    // The next key after a key is the key and a zero byte.
+    const from = this.#prefix + (range.after === undefined ? range.from : `${range.after}\0`);
+    const request = encodeKeyRange(from, this.#prefix + range.to, limit + 1);
+    const keys = decodeKeys(await this.#etcd.call("KV/Range", "read", request, signal));
+    return pageOf(
+      keys.map((key) => key.slice(this.#prefix.length)),
+      limit,
+    );
   }
 
   async close(): Promise<void> {

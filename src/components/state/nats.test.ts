@@ -57,7 +57,8 @@ function deletion(key: string, more: Partial<StateDelete> = {}): StateDelete {
 describe("keys and options of state.nats", () => {
   it("keeps one bucket for namespace and component name", async () => {
     const { calls } = await noting();
-    expect(calls).toEqual([["table", { kind: "state", name: ["ns", "orders"], storage: "file" }]]);
+    const bucket = { kind: "state", name: ["ns", "orders"], storage: "file", expiryMarks: true };
+    expect(calls).toEqual([["table", bucket]]);
   });
 
   it.each([

@@ -8,26 +8,32 @@ import {
   type Mesh,
   MeshError,
   type Table,
+  type TableChange,
+  type TableCursor,
   type TableEntry,
   type TableKey,
   type TableReadOptions,
   type TableWrite,
 } from "../../../mesh/index.ts";
 import {
+  CursorInvalid,
   EtagInvalid,
   EtagMismatch,
+  type StateChange,
   type StateDelete,
+  type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
   type StateStore,
+  type StateTarget,
   type StateWrite,
 } from "../../blocks/state/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 
 export const type = "state.nats";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "LIST_KEYS", "WATCH"];
 
 export const metadataSchema = {
   storage: {
@@ -49,7 +55,7 @@ const maxTtlSeconds = 2 ** 31 - 1;
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
   const { mesh, namespace, name, metadata } = context;
   const storage = metadata.storage === "memory" ? "memory" : "file";
-  const table = await mesh.table({ kind: "state", name: [namespace, name], storage });
+  const table = await mesh.table({ kind: "state", name: [namespace, name], storage, expiryMarks: true });
   return new NatsStore(table, mesh);
 }
 
@@ -64,12 +70,13 @@ class NatsStore implements StateStore {
   }
 
   async get(key: string, options: StateReadOptions): Promise<StateRecord | undefined> {
-    return toRecord(await this.#table.get(tableKey(key), readOptions(options)));
+    const entry = await this.#table.get(tableKey(key), readOptions(options));
+    return entry === undefined ? undefined : toRecord(entry);
   }
 
   async getMany(keys: readonly string[], options: StateReadOptions): Promise<(StateRecord | undefined)[]> {
     const entries = await this.#table.getMany(keys.map(tableKey), readOptions(options));
-    return entries.map(toRecord);
+    return entries.map((entry) => (entry === undefined ? undefined : toRecord(entry)));
   }
 
   async set(write: StateSet, signal: AbortSignal): Promise<void> {
@@ -105,6 +112,29 @@ class NatsStore implements StateStore {
     } catch (error) {
       throw this.#failure(error, batch);
     }
+  }
+
+  async list(
+    prefix: string,
+    { limit, after, signal }: { limit: number; after: string | undefined; signal: AbortSignal },
+  ): Promise<StateKeyPage> {
+    if (after !== undefined && !/^\d{1,15}$/.test(after)) throw new CursorInvalid();
+    const wants = (key: TableKey): boolean => storedKey(key)?.startsWith(prefix) ?? false;
+    const from = after === undefined ? {} : { after: Number(after) };
+    const page = await this.#table.page(tablePrefix(prefix), { limit, wants, signal, ...from });
+    const keys = page.keys.map((key) => storedKey(key)!);
+    return page.next === undefined ? { keys } : { keys, next: String(page.next) };
+  }
+
+  async watch(
+    target: StateTarget,
+    { after, signal }: { after: string | undefined; signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<StateChange>> {
+    const place = after === undefined ? undefined : readCursor(after);
+    const prefix = "prefix" in target ? target.prefix : "";
+    const tableTarget =
+      "key" in target ? { key: tableKey(target.key) } : { prefix: tablePrefix(target.prefix) };
+    return ownChanges(await this.#table.watch(tableTarget, { after: place, signal }), prefix);
   }
 
   async close(): Promise<void> {
@@ -167,6 +197,40 @@ function tableKey(key: string): TableKey {
   return at < 0 ? [key] : [key.slice(0, at), key.slice(at + 2)];
 }
 
+/** The reverse; undefined for a key that `tableKey` does not make. */
+function storedKey(key: TableKey): string | undefined {
+  return key.length > 2 || key[0]!.includes("||") ? undefined : key.join("||");
+}
+
+/** The whole parts of a prefix of stored keys. */
+function tablePrefix(prefix: string): TableKey {
+  const at = prefix.indexOf("||");
+  return at < 0 ? [] : [prefix.slice(0, at)];
+}
+
+async function* ownChanges(
+  changes: AsyncIterable<TableChange>,
+  prefix: string,
+): AsyncIterableIterator<StateChange> {
+  for await (const change of changes) {
+    const cursor = `${change.cursor.revision}-${change.cursor.timeMs}`;
+    if (!("key" in change)) {
+      yield { kind: change.kind, cursor };
+      continue;
+    }
+    const key = storedKey(change.key);
+    if (key?.startsWith(prefix) !== true) yield { kind: "idle", cursor };
+    else if (change.kind !== "put") yield { kind: change.kind, key, cursor };
+    else yield { kind: "put", key, record: toRecord(change.entry), cursor };
+  }
+}
+
+function readCursor(text: string): TableCursor {
+  const match = /^(\d{1,15})-(\d{1,15})$/.exec(text);
+  if (match === null) throw new CursorInvalid();
+  return { revision: Number(match[1]), timeMs: Number(match[2]) };
+}
+
 function userKey(key: TableKey): string {
   return key.at(-1)!.slice(0, 100);
 }
@@ -175,9 +239,7 @@ function readOptions({ consistency, signal }: StateReadOptions): TableReadOption
   return consistency === "strong" ? { strong: true, signal } : { signal };
 }
 
-function toRecord(entry: TableEntry | undefined): StateRecord | undefined {
-  if (entry === undefined) return undefined;
-  const { value, revision, expiresAtMs } = entry;
+function toRecord({ value, revision, expiresAtMs }: TableEntry): StateRecord {
   const record = { value, etag: String(revision) };
   return expiresAtMs === undefined ? record : { ...record, expiresAtMs };
 }

@@ -4,6 +4,7 @@
  */
 import {
   type StateDelete,
+  type StateKeyPage,
   type StateQuery,
   type StateQueryRow,
   type StateReadOptions,
@@ -16,6 +17,7 @@ import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { type Postgres, type Run, connectPostgres, postgresFields } from "../connect/postgres.ts";
 import { changedMeanwhile } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import type { PostgresLayout } from "./sql/postgres-layout.ts";
 import { queryStatement } from "./sql/postgres-query.ts";
 import { postgresV1 } from "./sql/postgres-v1.ts";
@@ -25,7 +27,7 @@ import { ttlOf } from "./sql/ttl.ts";
 export const type = "state.postgresql";
 export const aliases = ["state.postgres"];
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   ...postgresFields,
@@ -145,6 +147,17 @@ class PostgresStore implements StateStore {
     await this.#postgres.transaction(async (run) => {
       for (const write of once) await this.#write(write, run, signal);
     });
+  }
+
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    signal.throwIfAborted();
+    const range = keyRange(prefix, after);
+    const values = [range.from, range.to, range.after ?? "", limit + 1];
+    const { rows } = await this.#postgres.run(this.#layout.statements.list, values);
+    return pageOf(
+      rows.map((row) => row["key"] as string),
+      limit,
+    );
   }
 
   async close(): Promise<void> {

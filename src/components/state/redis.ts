@@ -5,8 +5,10 @@
 import { createHash } from "node:crypto";
 import { withoutMarkupEscapes } from "../../lib/go-json.ts";
 import {
+  CursorInvalid,
   EtagInvalid,
   type StateDelete,
+  type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
@@ -18,10 +20,11 @@ import { type Redis, type RedisReply, connectRedis } from "../connect/redis.ts";
 import { redisFields } from "../connect/redis-fields.ts";
 import { changedMeanwhile } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import type { ListOptions } from "./sql/page-of.ts";
 
 export const type = "state.redis";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   ...redisFields,
@@ -34,6 +37,9 @@ export const metadataSchema = {
 
 /** Longest wait for replicas of a write with strong consistency, ms. */
 const replicaWaitMs = 1_000;
+/** Calls of SCAN for one page, and the fewest keys that one looks at. */
+const maxScans = 200;
+const fewKeys = 10;
 
 /** Rejects when Redis cannot be reached. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
@@ -134,6 +140,27 @@ class RedisStore implements StateStore {
     if (refused > 0) throw changedMeanwhile(once[refused - 1]!.key);
   }
 
+  /** By SCAN, which goes through all keys of the server. */
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    if (this.#redis.isCluster) throw new Error("keys of a Redis cluster cannot be listed");
+    const place = readPlace(after);
+    const found = new Set(place.left.filter((key) => key.startsWith(prefix)));
+    const pattern = `${prefix.replace(/[\\*?[\]]/g, "\\$&")}*`;
+    let { cursor } = place;
+    for (let scans = 0; cursor !== undefined && found.size < limit && scans < maxScans; scans++) {
+      const count = String(Math.max(fewKeys, limit - found.size));
+      const args = ["SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "hash"];
+      const [next, keys] = (await this.#redis.command("", "read", args, signal)) as [Buffer, Buffer[]];
+      for (const key of keys) found.add(key.toString());
+      cursor = next.toString() === "0" ? undefined : next.toString();
+    }
+    const keys = [...found];
+    const left = keys.splice(limit);
+    return cursor === undefined && left.length === 0
+      ? { keys }
+      : { keys, next: JSON.stringify([cursor ?? "", ...left]) };
+  }
+
   close(): Promise<void> {
     return this.#redis.close();
   }
@@ -173,6 +200,21 @@ class RedisStore implements StateStore {
     if (strong !== true || this.#replicas === 0) return;
     await this.#redis.command(key, "write", ["WAIT", String(this.#replicas), String(replicaWaitMs)], signal);
   }
+}
+
+/** Where SCAN goes on (undefined: it is through), and what it gave beyond a page. */
+function readPlace(after: string | undefined): { cursor: string | undefined; left: string[] } {
+  if (after === undefined) return { cursor: "0", left: [] };
+  let parts: unknown;
+  try {
+    parts = JSON.parse(after);
+  } catch {
+    throw new CursorInvalid();
+  }
+  if (!Array.isArray(parts) || !parts.every((part) => typeof part === "string")) throw new CursorInvalid();
+  const [cursor = "", ...left] = parts;
+  if (!/^\d{0,20}$/.test(cursor)) throw new CursorInvalid();
+  return { cursor: cursor === "" ? undefined : cursor, left };
 }
 
 function recordOf(fields: readonly Buffer[]): StateRecord | undefined {

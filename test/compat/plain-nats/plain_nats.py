@@ -8,6 +8,8 @@ A program with only nats-py and msgpack that takes part in a Weft mesh:
   plain_nats.py receive <url> <component> <topic> <group> <count>      takes events out of a durable group
   plain_nats.py state <url> <component> <key part>...                  reads a state key
   plain_nats.py save <url> <component> <revision> <value> <key part>...   writes one, guarded by its revision
+  plain_nats.py keys <url> <component> <key part>...                   lists the keys below a prefix
+  plain_nats.py watch <url> <component> <count> <key part>...          tells changes below a prefix; says "watching" first
   plain_nats.py presence <url>                          lists who is alive
 
 Each prints one JSON object a line.
@@ -264,6 +266,30 @@ async def save(client, component, revision, value, *parts):
         tell(conflict=True)
 
 
+async def keys(client, component, *parts):
+    bucket = await client.jetstream().key_value(weft.name("weft", "state", "default", component))
+    below = weft.key(*parts) + "."
+    found = [it for it in await bucket.keys() if it.startswith(below)]
+    tell(keys=[[weft.text_of(part) for part in it.split(".")] for it in found])
+
+
+async def watch(client, component, count, *parts):
+    bucket = await client.jetstream().key_value(weft.name("weft", "state", "default", component))
+    watcher = await bucket.watch(weft.key(*parts) + ".>", include_history=False)
+    told = watching = 0
+    while told < int(count):
+        entry = await watcher.updates(timeout=60)
+        if entry is None:
+            # What was there before has been told.
+            watching = 1
+            tell(watching=True)
+        elif watching:
+            told += 1
+            parts = [weft.text_of(part) for part in entry.key.split(".")]
+            tell(key=parts, operation=entry.operation, value=shown(entry.value or b""))
+    await watcher.stop()
+
+
 async def presence(client):
     bucket = await client.jetstream().key_value(weft.name("weft", "presence"))
     for entry_key in await bucket.keys():
@@ -273,7 +299,7 @@ async def presence(client):
 
 
 async def main(command, url, *arguments):
-    commands = (call, serve, publish, receive, state, save, presence)
+    commands = (call, serve, publish, receive, state, save, keys, watch, presence)
     client = await nats.connect(url)
     try:
         await {it.__name__: it for it in commands}[command](client, *arguments)
