@@ -18,7 +18,7 @@ export type WriteItem = {
 export type SaveItem = WriteItem & {
   readonly value: Uint8Array;
   readonly json: boolean;
-  /** As the client gave it beside the value; says something of the event in an outbox. */
+  /** As the client gave it beside the value: for the event in an outbox, and for plug-ins. */
   readonly contentType: string;
 };
 

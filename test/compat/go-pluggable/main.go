@@ -286,6 +286,9 @@ func (stateStore) Delete(_ context.Context, r *pb.DeleteRequest) (*pb.DeleteResp
 func (stateStore) Get(_ context.Context, r *pb.GetRequest) (*pb.GetResponse, error) {
 	mu.Lock()
 	defer mu.Unlock()
+	if r.Key == "boom" {
+		return nil, ownError(codes.DataLoss, "broken", "410", "ERR_BROKEN")
+	}
 	held, found := records[r.Key]
 	if !found {
 		return &pb.GetResponse{}, nil
@@ -304,6 +307,9 @@ func (stateStore) BulkGet(ctx context.Context, r *pb.BulkGetRequest) (*pb.BulkGe
 	answer := &pb.BulkGetResponse{}
 	for i := len(r.Items) - 1; i >= 0; i-- {
 		key := r.Items[i].Key
+		if key == "boom" {
+			return nil, ownError(codes.DataLoss, "broken", "410", "ERR_BROKEN")
+		}
 		held, found := records[key]
 		if found {
 			answer.Items = append(answer.Items,
@@ -319,7 +325,7 @@ func (stateStore) Transact(_ context.Context, r *pb.TransactionalStateRequest) (
 	for _, one := range r.Operations {
 		var err error
 		if set := one.GetSet(); set != nil {
-			err = check(set.Key, set.Etag, set.Options)
+			err = checkSet(set)
 		} else {
 			err = check(one.GetDelete().Key, one.GetDelete().Etag, one.GetDelete().Options)
 		}

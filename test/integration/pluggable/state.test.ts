@@ -90,6 +90,32 @@ test("refuses null, and passes an error of the plug-in's own on", async () => {
   });
 });
 
+test("an own error sets the status of reads, not of transactions, and is whole over gRPC", async () => {
+  const told = "api error: code = DataLoss desc = broken";
+  const answers = [
+    await sidecar.get(`${path}/boom`),
+    await sidecar.post(`${path}/bulk`, { keys: ["boom"] }),
+    await sidecar.post(`${path}/transaction`, {
+      operations: [{ operation: "upsert", request: { key: "q", value: "quota" } }],
+    }),
+  ];
+  expect(answers.map((answer) => [answer.status, answer.json()])).toEqual([
+    [410, { errorCode: "ERR_STATE_GET", message: `fail to get boom from state store store: ${told}` }],
+    [410, { errorCode: "ERR_STATE_BULK_GET", message: told }],
+    [
+      500,
+      {
+        errorCode: "ERR_STATE_TRANSACTION",
+        message:
+          "error while executing state transaction: api error: code = ResourceExhausted desc = no room",
+      },
+    ],
+  ]);
+  using grpc = grpcClient(sidecar.grpcPort);
+  const read = grpc.unary(Dapr.method.getState, { storeName: "store", key: "boom" });
+  await expect(read).rejects.toMatchObject({ code: 15, details: "broken" });
+});
+
 test("writes transactions whole or not at all, up to the plug-in's size", async () => {
   const upsert = (key: string, etag?: string) => ({
     operation: "upsert",
