@@ -1,6 +1,7 @@
 /** Joins the mesh: wires connection, mux, calls, presence, tables and topics of one participant together. */
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
+import type { NatsConnection } from "@nats-io/transport-node";
 import type { NatsAccess } from "./access.ts";
 import { Caller } from "./call.ts";
 import { systemClock, type Clock } from "./clock.ts";
@@ -149,6 +150,10 @@ class NatsMesh implements JoinedMesh {
 
   ready(signal?: AbortSignal): Promise<void> {
     return this.#connection.ready(signal);
+  }
+
+  client(signal?: AbortSignal): Promise<NatsConnection> {
+    return this.#connection.client(signal);
   }
 
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse> {

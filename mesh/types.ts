@@ -2,6 +2,7 @@
  * The mesh as its users see it: one object per sidecar, made by `joinMesh` (mesh.ts).
  * Implementations stand in the file named beside each part.
  */
+import type { NatsConnection } from "@nats-io/transport-node";
 import type { Clock } from "./clock.ts";
 import type { MeshError } from "./errors.ts";
 
@@ -329,6 +330,8 @@ export type Mesh = {
   onStatus(listener: (status: MeshStatus) => void): () => void;
   /** Resolves once connected. */
   ready(signal?: AbortSignal): Promise<void>;
+  /** The NATS client itself once it is connected, for subjects that are none of the mesh's. Never close it. */
+  client(signal?: AbortSignal): Promise<NatsConnection>;
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse>;
   /** Joins the app's queue group; again after `drain` was called on the one before. */
   serve(handler: ServeHandler): Promise<Served>;

@@ -5,7 +5,12 @@
 import { randomUUID } from "node:crypto";
 import type { Clock, Mesh } from "../../mesh/index.ts";
 import type { SecretStore } from "../blocks/secrets/port.ts";
-import { componentLabel, resolveMetadata, type ComponentResource } from "../config/kinds/component.ts";
+import {
+  componentLabel,
+  type ComponentResource,
+  DEFAULT_INIT_TIMEOUT_MS,
+  resolveMetadata,
+} from "../config/kinds/component.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import { nearest } from "../lib/nearest.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -121,9 +126,37 @@ function checkVersion(resource: ComponentResource, file: ComponentFile): void {
   throw ComponentFailure.creation(resource, text, `versions: ${file.versions.join(", ")}`);
 }
 
+const builtInStore = "kubernetes";
+
 /** Store of references that name none. */
 export function defaultSecretStore({ mode }: SidecarOptions): string | undefined {
-  return mode === "kubernetes" ? "kubernetes" : undefined;
+  return mode === "kubernetes" ? builtInStore : undefined;
+}
+
+/** In Kubernetes mode with the store of the cluster's secrets, unless a resource has its name or a flag forbids it. */
+export function withBuiltIn(
+  resources: readonly ComponentResource[],
+  { mode, resources: settings }: SidecarOptions,
+): readonly ComponentResource[] {
+  if (mode !== "kubernetes" || !settings.builtinKubernetesSecretStore) return resources;
+  if (resources.some(({ name }) => name === builtInStore)) return resources;
+  const origin = { file: "--mode=kubernetes", line: 1, column: 1 };
+  const builtIn: ComponentResource = {
+    kind: "Component",
+    name: builtInStore,
+    namespace: undefined,
+    type: "secretstores.kubernetes",
+    typeOrigin: origin,
+    version: "v1",
+    metadata: [],
+    initTimeoutMs: DEFAULT_INIT_TIMEOUT_MS,
+    // Outside a cluster the mode is of use too.
+    ignoreErrors: true,
+    scopes: [],
+    secretStore: undefined,
+    origin,
+  };
+  return [builtIn, ...resources];
 }
 
 /** The texts that a component is opened with, or the secret store that they wait for. */

@@ -11,6 +11,7 @@ import {
   type ComponentResource,
   type SecretSource,
 } from "../config/kinds/component.ts";
+import type { SidecarOptions } from "../config/options.ts";
 import type { CountFamily, Metrics } from "../telemetry/metrics.ts";
 import { countCalls } from "./calls.ts";
 import { categoryOf } from "./categories.ts";
@@ -22,6 +23,7 @@ import {
   type Closable,
   type LoadInit,
   type OpenComponent,
+  withBuiltIn,
 } from "./load.ts";
 
 export type { OpenComponent } from "./load.ts";
@@ -75,7 +77,7 @@ export type RunningComponents = OpenComponents & {
 export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
   const components = new Components(init);
   try {
-    for (const resource of inLoadOrder(init.resources)) await components.start(resource);
+    for (const resource of inLoadOrder(init.resources, init.options)) await components.start(resource);
   } catch (error) {
     await components.close();
     throw error;
@@ -83,10 +85,14 @@ export async function openComponents(init: ComponentsInit): Promise<RunningCompo
   return components;
 }
 
-/** Secret stores before what may need them. */
-function inLoadOrder(resources: readonly ComponentResource[]): readonly ComponentResource[] {
+/** Secret stores before what may need them, the built-in one first. */
+function inLoadOrder(
+  resources: readonly ComponentResource[],
+  options: SidecarOptions,
+): readonly ComponentResource[] {
+  const all = withBuiltIn(resources, options);
   const isStore = (resource: ComponentResource): boolean => categoryOf(resource.type) === secretStores;
-  return [...resources.filter(isStore), ...resources.filter((resource) => !isStore(resource))];
+  return [...all.filter(isStore), ...all.filter((resource) => !isStore(resource))];
 }
 
 const secretStores = "secretstores";
@@ -171,7 +177,9 @@ class Components implements RunningComponents {
 
   async apply(resources: readonly ComponentResource[], users: ComponentUsers): Promise<void> {
     this.#parked.clear();
-    const wanted = new Map(inLoadOrder(resources).map((resource) => [resource.name, resource]));
+    const wanted = new Map(
+      inLoadOrder(resources, this.#init.options).map((resource) => [resource.name, resource]),
+    );
     for (const held of this.#held)
       if (!wanted.has(held.component.resource.name)) await this.#swap(held, undefined, users);
     const stores = [...wanted.values()].filter(({ type }) => categoryOf(type) === secretStores);

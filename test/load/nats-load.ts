@@ -10,9 +10,13 @@ export type NatsCeiling = { readonly name: string; readonly run: () => Promise<u
 
 const payload = Buffer.alloc(256, "x");
 
-/** Connects and prepares; each ceiling is one operation to be repeated. */
+/** Name of the ceiling that reads many keys at once. */
+export const manyKeysRead = "KV multi-read";
+
+/** Connects and prepares; each ceiling is one operation to be repeated. `many`: keys of the read of many. */
 export async function natsCeilings(
   url: string,
+  many: number,
 ): Promise<{ ceilings: NatsCeiling[]; close(): Promise<void> }> {
   const clock = systemClock;
   const inbox = `_INBOX.bench${process.pid}`;
@@ -38,6 +42,8 @@ export async function natsCeilings(
   await topology.ensure(topicsConfig("bench", "bench.topic", 3_600_000, -1), options);
   connection.subscribe("bench.echo", (message) => message.respond(message.data));
   await js.publish("$KV.bench.key", payload, undefined, options);
+  const multi_last = Array.from({ length: many }, (_, at) => `$KV.bench.many-${at}`);
+  for (const subject of multi_last) await js.publish(subject, payload, undefined, options);
   const read = (message: { data: Uint8Array }): { done: Uint8Array } => ({ done: message.data });
   return {
     ceilings: [
@@ -45,6 +51,7 @@ export async function natsCeilings(
       { name: "JetStream publish", run: () => js.publish("bench.topic.a", payload, undefined, options) },
       { name: "KV put", run: () => js.publish("$KV.bench.key", payload, undefined, options) },
       { name: "KV direct get", run: () => js.directGet("KV_bench", "$KV.bench.key", options) },
+      { name: manyKeysRead, run: () => js.directGetMany("KV_bench", { multi_last }, options) },
     ],
     close: () => connection.close(),
   };

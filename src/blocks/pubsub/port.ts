@@ -32,6 +32,10 @@ export type SubscribeRequest = {
   readonly rawPayload: boolean;
   /** Messages that the subscriber wants to have in hand at once before it handles any; 1 = it takes them singly. */
   readonly batch: number;
+  /** Handlers that may run at once, when the sidecar itself subscribes; else as the component says. */
+  readonly atOnce?: number;
+  /** Consumer group in place of the component's own. */
+  readonly group?: string;
 };
 
 export type Subscription = {

@@ -6,7 +6,7 @@ import { goJson, unmarshalJson } from "../../lib/go-json.ts";
 import { malformedRequest, valueNoJson } from "./errors.ts";
 import { readMetadata } from "./read-metadata.ts";
 import type { BulkEntry, Operation, SaveItem, WriteItem } from "./state.ts";
-import { stateMoreGrpcMethods } from "./grpc-more.ts";
+import { stateExtensionMethods } from "./grpc-extensions.ts";
 import type { StateStores } from "./stores.ts";
 import type { Watches } from "./watches.ts";
 
@@ -17,7 +17,7 @@ const consistencies: readonly string[] = ["", "eventual", "strong"];
 /** All gRPC methods of the block. */
 export function stateGrpcMethods(stores: StateStores, watches: Watches): GrpcMethod[] {
   return [
-    ...stateMoreGrpcMethods(stores, watches),
+    ...stateExtensionMethods(stores, watches),
     unary(Dapr.method.getState, async (request, call) => {
       const store = stores.store(request.storeName);
       const consistency = consistencies[request.consistency] ?? "";
@@ -49,7 +49,7 @@ export function stateGrpcMethods(stores: StateStores, watches: Watches): GrpcMet
         if (item === undefined) throw malformedRequest(`operation ${index} has no request`);
         return { operation: operationType, item: bytesItem(item) };
       });
-      await store.transact(operations, request.metadata, call.signal);
+      await store.transact(operations, request.metadata, call.signal, call.span);
       return {};
     }),
     unary(Dapr.method.queryStateAlpha1, async (request, call) => {
@@ -80,7 +80,7 @@ function writeItem({ key, etag, options, metadata }: WireWrite): WriteItem {
 /** Bytes are stored untouched, unless a save declares them to be JSON; then they are stored as we write JSON. */
 function saveItem(item: StateItem): SaveItem {
   if (item.metadata["contentType"] !== "application/json") return bytesItem(item);
-  return { ...writeItem(item), value: Buffer.from(rewritten(item.value)), json: true };
+  return { ...writeItem(item), value: Buffer.from(rewritten(item.value)), json: true, contentType: "" };
 }
 
 function rewritten(value: Uint8Array): string {
@@ -92,7 +92,7 @@ function rewritten(value: Uint8Array): string {
 }
 
 function bytesItem(item: StateItem): SaveItem {
-  return { ...writeItem(item), value: item.value, json: false };
+  return { ...writeItem(item), value: item.value, json: false, contentType: "" };
 }
 
 function encodeEntry({ key, record, error }: BulkEntry): {

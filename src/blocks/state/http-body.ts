@@ -72,6 +72,7 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
   let metadata: Metadata = noMetadata;
   let concurrency = "";
   let consistency = "";
+  let contentType = "";
   const item = json.object(raw, what);
   for (const name in item) {
     const member = item[name];
@@ -87,6 +88,9 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
         break;
       case "metadata":
         metadata = json.texts(member, `${what}'s metadata`);
+        break;
+      case "contenttype":
+        contentType = json.text(member, `"contentType" of ${what}`);
         break;
       case "options":
         for (const [option, text] of json.members(member, `"options" of ${what}`)) {
@@ -105,6 +109,7 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
     concurrency,
     consistency,
     metadata: merged(metadata, shared),
+    contentType,
   };
 }
 

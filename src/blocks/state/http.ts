@@ -80,7 +80,7 @@ async function transaction(stores: StateStores, call: HttpCall): Promise<HttpRep
   store.requireTransactions();
   const body = await call.body();
   const request = decoded(deserializing, () => decodeTransaction(body, urlMetadata(call)));
-  await store.transact(request.operations, request.metadata, call.signal);
+  await store.transact(request.operations, request.metadata, call.signal, call.span);
   return noContent;
 }
 

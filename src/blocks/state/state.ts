@@ -10,6 +10,7 @@ import { PolicyStop } from "../../resiliency/stop.ts";
 import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator } from "./key-prefix.ts";
+import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
 import {
   CursorInvalid,
   type StateChange,
@@ -22,6 +23,7 @@ import {
 } from "./port.ts";
 import { parseQuery } from "./query.ts";
 import { asError } from "../../lib/thrown.ts";
+import type { Span } from "../../telemetry/tracing/span.ts";
 
 export type Metadata = Readonly<Record<string, string>>;
 
@@ -37,7 +39,12 @@ export type WriteItem = {
 };
 
 /** One item to save. `json`: the value is JSON text that this sidecar wrote, not bytes of the client. */
-export type SaveItem = WriteItem & { readonly value: Uint8Array; readonly json: boolean };
+export type SaveItem = WriteItem & {
+  readonly value: Uint8Array;
+  readonly json: boolean;
+  /** As the client gave it beside the value; says something of the event in an outbox. */
+  readonly contentType: string;
+};
 
 /** One step of a transaction; `operation` is `upsert` or `delete`, anything else is refused. */
 export type Operation = { readonly operation: string; readonly item: SaveItem };
@@ -80,6 +87,9 @@ const badId = "Last-Event-ID must be one that an earlier watch of the same store
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
 
+/** As daprd stores it: some stores take no empty value. */
+const markerValue = Buffer.from('"0"');
+
 /** Rows of one answer to a query. */
 const maxRows = 10_000;
 
@@ -98,20 +108,25 @@ export class NamedStore {
   readonly #prefix: string;
   readonly #recorder: Recorder;
   readonly #policy: Policy | undefined;
+  readonly #outbox: StoreOutbox | undefined;
 
   /** `prefix` goes before every key, separator included. `policy` stands around each call of the store. */
   constructor(
     name: string,
     port: StateStore,
     prefix: string,
-    recorder: Recorder,
-    policy: Policy | undefined,
+    {
+      recorder,
+      policy,
+      outbox,
+    }: { recorder: Recorder; policy?: Policy | undefined; outbox?: StoreOutbox | undefined },
   ) {
     this.name = name;
     this.#port = port;
     this.#prefix = prefix;
     this.#recorder = recorder;
     this.#policy = policy;
+    this.#outbox = outbox;
   }
 
   /** `consistency` other than `strong` and `eventual` is the store's default. */
@@ -191,22 +206,59 @@ export class NamedStore {
   }
 
   /** All operations or none. An ETag that does not match has no status of its own here: ERR_STATE_TRANSACTION. */
-  async transact(operations: readonly Operation[], metadata: Metadata, signal: AbortSignal): Promise<void> {
+  async transact(
+    operations: readonly Operation[],
+    metadata: Metadata,
+    signal: AbortSignal,
+    span: Span | undefined,
+  ): Promise<void> {
     this.requireTransactions();
     if (operations.length === 0) return;
     for (const { operation, item } of operations) {
       if (operation !== "upsert" && operation !== "delete") throw errors.unknownOperation(operation);
       this.#checkKey(item.key, true);
     }
+    const round = this.#outbox?.plan(operations);
+    const stored = round?.operations ?? operations;
     const max = this.#port.maxTransactionWrites ?? Infinity;
-    if (operations.length > max) throw errors.tooManyOperations(this.name, operations.length, max);
+    const count = stored.length + (round?.markers.length ?? 0);
+    if (count > max) throw errors.tooManyOperations(this.name, count, max);
     try {
-      const writes = operations.map(({ operation, item }) =>
+      const writes = stored.map(({ operation, item }) =>
         operation === "delete" ? this.#toDelete(item) : this.#toSet(item),
       );
-      await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
+      if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
+      else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
     } catch (cause) {
       throw errors.transactionFailed(cause);
+    }
+  }
+
+  async #transactWithEvents(
+    round: OutboxRound,
+    writes: readonly StateWrite[],
+    metadata: Metadata,
+    signal: AbortSignal,
+    span: Span | undefined,
+  ): Promise<void> {
+    if (writes.length === 0) return;
+    const all = [...writes, ...round.markers.map(markerWrite)];
+    let attempts = 0;
+    let outcome: TransactionOutcome = "refused";
+    try {
+      await round.announce(span, signal);
+      outcome = "unknown";
+      await this.#call("transaction", signal, (now) => {
+        attempts += 1;
+        return this.#port.transact!(all, metadata, now);
+      });
+      outcome = "committed";
+    } catch (error) {
+      // An earlier attempt may have been done although its answer was lost; then its own ETags refuse the next one.
+      if (attempts === 1 && errors.isEtagError(error)) outcome = "refused";
+      throw error;
+    } finally {
+      round.settle(outcome);
     }
   }
 
@@ -411,6 +463,12 @@ export class NamedStore {
         this.#recorder.latency(latencyMs, this.name, this.#recorder.namespace, operation, success);
     }
   }
+}
+
+/** Proves to the outbox that the transaction was committed. */
+function markerWrite(key: string): StateSet {
+  const plain = { etag: undefined, createOnly: false, ttlSeconds: undefined, metadata: {} };
+  return { kind: "set", key, value: markerValue, json: true, ...plain };
 }
 
 /** What the store answers to the client, such as an ETag that does not match, is no failure of the store. */

@@ -144,10 +144,10 @@ class NatsPubSub implements PubSub {
     const read = request.rawPayload ? fromRaw : (message: TopicMessage) => fromStored(message, stream);
     const options = {
       topic: request.topic,
-      group: this.#group,
+      group: request.group ?? this.#group,
       deliver: this.#settings.deliverPolicy === "new" ? ("new" as const) : ("all" as const),
       ackWaitMs: this.#settings.ackWait,
-      concurrency: Math.max(this.#settings.concurrency, request.batch),
+      concurrency: Math.max(this.#settings.concurrency, request.batch, request.atOnce ?? 1),
       backoffMs: this.#backoffMs,
       maxDeliver: this.#settings.maxDeliver,
     };

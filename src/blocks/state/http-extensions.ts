@@ -19,7 +19,7 @@ const highWaterBytes = 256 * 1024;
 
 const eventHeaders = Object.freeze({ "Content-Type": "text/event-stream", "Cache-Control": "no-cache" });
 
-export function stateMoreHttpRoutes(stores: StateStores, watches: Watches, clock: Clock): HttpRoute[] {
+export function stateExtensionRoutes(stores: StateStores, watches: Watches, clock: Clock): HttpRoute[] {
   const verbs = ["GET"];
   const path = "/v1.0-weft1/state/{store}";
   return [

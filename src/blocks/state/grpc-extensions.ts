@@ -7,7 +7,7 @@ import { type Change, defaultListed } from "./state.ts";
 import type { StateStores } from "./stores.ts";
 import type { Watches } from "./watches.ts";
 
-export function stateMoreGrpcMethods(stores: StateStores, watches: Watches): GrpcMethod[] {
+export function stateExtensionMethods(stores: StateStores, watches: Watches): GrpcMethod[] {
   return [
     unary(StateExtensions.method.listKeys, async (request, call) => {
       const { storeName, prefix, limit, token } = request;
