@@ -163,7 +163,7 @@ export class LargeValueTable implements LargeTable {
     for (let tries = 0; tries < maxTries; tries++) {
       if (entry?.parts === undefined) return entry;
       const { parts, ...rest }: TableEntry = entry;
-      const about = partsOf(parts!);
+      const about = partsOf(parts);
       const value = await this.#read(about, signal);
       if (value !== undefined) {
         this.#remember(key, about.id);
@@ -251,7 +251,8 @@ export class LargeValueTable implements LargeTable {
         break;
       } catch (error) {
         const index = isMeshError(error, "conflict") ? error.index : undefined;
-        const own = index !== undefined && isLarge(writes[index]!) && writes[index]!.expect === undefined;
+        const refused = index === undefined ? undefined : writes[index];
+        const own = refused !== undefined && isLarge(refused) && refused.expect === undefined;
         if (!own || tries >= maxTries)
           throw await this.#failed(
             uploaded.map(({ id }) => id),
@@ -264,8 +265,8 @@ export class LargeValueTable implements LargeTable {
   }
 
   /**
-   * The guard of a large write, which always has one: without, it could be applied twice, the second time when its parts
-   * are gone. Fails at once where it would in the end.
+   * The guard of a large write, which always has one: without, it could be applied twice, the second time when its
+   * parts are gone. Fails at once where it would in the end.
    */
   async #guarded(put: Put, signal: AbortSignal | undefined, index = 0): Promise<Guarded> {
     const { maxValueBytes } = this.#init;

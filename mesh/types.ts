@@ -214,8 +214,8 @@ export type Table = {
  */
 export type LargeTable = Table & {
   /**
-   * Removes parts that no value needs: of replaced, deleted and expired values, and of writers that died. One of several
-   * participants does it, every ten minutes at most. Resolves with the number of values.
+   * Removes parts that no value needs: of replaced, deleted and expired values, and of writers that died. One of
+   * several participants does it, every ten minutes at most. Resolves with the number of values.
    */
   sweep(signal: AbortSignal): Promise<number>;
 };

@@ -13,6 +13,7 @@ import { holdsSeparator } from "./key-prefix.ts";
 import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
 import {
   CursorInvalid,
+  keyOfRefusal,
   type StateChange,
   type StateDelete,
   type StateQueryRow,
@@ -21,8 +22,21 @@ import {
   type StateStore,
   type StateWrite,
 } from "./port.ts";
+import {
+  type Change,
+  type KeyPage,
+  type WatchTarget,
+  badId,
+  badToken,
+  maxListed,
+  maxPrefixChars,
+  noRecord,
+  openToken,
+  sealToken,
+} from "./listing.ts";
 import { parseQuery } from "./query.ts";
 import { asError } from "../../lib/thrown.ts";
+import { checkOptions, ttlSeconds } from "./write-options.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
 
 export type Metadata = Readonly<Record<string, string>>;
@@ -58,31 +72,6 @@ export type BulkEntry = {
 
 /** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
 export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly token: string };
-
-/** Keys of one page. `token` asks for the next page; empty when there is none. */
-export type KeyPage = { readonly keys: readonly string[]; readonly token: string };
-
-export type WatchTarget = { readonly key: string } | { readonly prefix: string };
-
-/** A change of a key; `key` is empty for the kinds that are about none. `record` is there for `put`. */
-export type Change = {
-  readonly kind: StateChange["kind"];
-  readonly key: string;
-  /** Where a later watch may go on. */
-  readonly id: string;
-  readonly record: StateRecord | undefined;
-  /** The value could not be read. */
-  readonly error: string | undefined;
-};
-const noRecord = Object.freeze({ record: undefined, error: undefined });
-
-/** Keys of one page: at most, and when a client does not say. */
-export const maxListed = 10_000;
-export const defaultListed = 1_000;
-const maxPrefixChars = 4_096;
-const maxTokenChars = 16_384;
-const badToken = "token must be one that an earlier page of the same store and prefix gave";
-const badId = "Last-Event-ID must be one that an earlier watch of the same store gave";
 
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
@@ -230,7 +219,7 @@ export class NamedStore {
       if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
       else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
     } catch (cause) {
-      throw errors.transactionFailed(cause);
+      throw errors.transactionFailed(cause, keyOfRefusal(cause)?.slice(this.#prefix.length));
     }
   }
 
@@ -487,46 +476,6 @@ function bulkEntry(key: string, found: StateRecord | Error | undefined): BulkEnt
 
 function readConsistency(text: string): "strong" | "eventual" | "" {
   return text === "strong" || text === "eventual" ? text : "";
-}
-
-function checkOptions({ concurrency, consistency }: WriteItem): void {
-  if (concurrency !== "" && concurrency !== "first-write" && concurrency !== "last-write") {
-    throw new Error(`unrecognized concurrency model '${concurrency}'`);
-  }
-  if (consistency !== "" && consistency !== "strong" && consistency !== "eventual") {
-    throw new Error(`unrecognized consistency model '${consistency}'`);
-  }
-}
-
-function ttlSeconds(metadata: Metadata): number | undefined {
-  const text = metadata["ttlInSeconds"];
-  if (text === undefined || text === "") return undefined;
-  const seconds = Number(text);
-  if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(seconds)) {
-    throw new Error(
-      `incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`,
-    );
-  }
-  return seconds;
-}
-
-/** A store's cursor as clients get it. What it names is checked again by the store, so it needs no seal of ours. */
-function sealToken(store: string, prefix: string, cursor: string): string {
-  return Buffer.from(JSON.stringify([store, prefix, cursor])).toString("base64url");
-}
-
-/** Throws for text that is no token, or one of another store or prefix. */
-function openToken(token: string, store: string, prefix: string): string {
-  try {
-    if (token.length > maxTokenChars) throw new Error("too long");
-    const parts: unknown = JSON.parse(Buffer.from(token, "base64url").toString());
-    if (!Array.isArray(parts) || parts.length !== 3 || parts[0] !== store || parts[1] !== prefix)
-      throw new Error("of something else");
-    if (typeof parts[2] !== "string") throw new Error("no cursor");
-    return parts[2];
-  } catch (cause) {
-    throw errors.malformedRequest(badToken, cause);
-  }
 }
 
 /** What stands after the first separator, up to the next. */

@@ -16,8 +16,7 @@ import {
 } from "../../../mesh/index.ts";
 import {
   CursorInvalid,
-  EtagInvalid,
-  EtagMismatch,
+  type EtagMismatch,
   type StateChange,
   type StateDelete,
   type StateKeyPage,
@@ -30,6 +29,7 @@ import {
 } from "../../blocks/state/port.ts";
 import { textOf } from "../../lib/thrown.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { changedMeanwhile, existsAlready, noNumber } from "./sql/mismatch.ts";
 
 export const type = "state.nats";
 export const versions = ["v1"];
@@ -271,8 +271,7 @@ function toRecord({ value, revision, expiresAtMs }: TableEntry): StateRecord {
 function expectOf(write: StateWrite): Expect | undefined {
   const { etag, createOnly } = write;
   if (etag === undefined) return createOnly ? "absent" : undefined;
-  if (!/^\d+$/.test(etag))
-    throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+  if (!/^\d+$/.test(etag)) throw noNumber(write.key, etag);
   const revision = Number(etag);
   // No revision is written like this, so it cannot be the current one; 0 would even mean "absent" to JetStream.
   if (revision === 0 || String(revision) !== etag || !Number.isSafeInteger(revision)) {
@@ -282,8 +281,8 @@ function expectOf(write: StateWrite): Expect | undefined {
 }
 
 function mismatch(key: TableKey, expect: Expect | undefined): EtagMismatch {
-  const what = expect === "absent" ? "exists" : "was changed or deleted since that ETag was read";
-  return new EtagMismatch(`key '${userKey(key)}' ${what}`);
+  const stored = key.join("||");
+  return expect === "absent" ? existsAlready(stored) : changedMeanwhile(stored);
 }
 
 function ttlOf({ ttlSeconds }: StateSet): number | undefined {

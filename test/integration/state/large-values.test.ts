@@ -1,4 +1,4 @@
-// Values above NATS' max_payload through a real sidecar on state.nats: whole over both protocols, also when processes die.
+// Values above NATS' max_payload through a real sidecar on state.nats: whole, also when processes die.
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
