@@ -6,7 +6,8 @@ import { isUtf8 } from "node:buffer";
 import { compactGoJson, decodeJson, goJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import { readMetadata } from "./read-metadata.ts";
-import type { BulkEntry, Metadata, Operation, QueryAnswer, SaveItem } from "./state.ts";
+import type { BulkEntry, QueryAnswer } from "./state.ts";
+import type { Metadata, Operation, SaveItem } from "./writes.ts";
 
 export type BulkGetBody = {
   readonly keys: readonly string[];

@@ -11,7 +11,8 @@ import {
   noMetadata,
 } from "./http-body.ts";
 import { rfc3339Seconds } from "./read-metadata.ts";
-import type { Metadata, NamedStore } from "./state.ts";
+import type { NamedStore } from "./state.ts";
+import type { Metadata } from "./writes.ts";
 import type { StateStores } from "./stores.ts";
 
 /** All HTTP routes of the block. */

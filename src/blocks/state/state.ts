@@ -1,6 +1,6 @@
 /**
  * The state API without its protocols: checks what was asked, turns user keys into stored keys, calls the store
- * and names its failures. http.ts and grpc.ts decode into the types of this file; stores.ts finds the store.
+ * and names its failures. http.ts and grpc.ts decode into the types of writes.ts; stores.ts finds the store.
  */
 import type { Clock } from "../../../mesh/index.ts";
 import { ApiError } from "../../api/errors.ts";
@@ -15,10 +15,8 @@ import {
   CursorInvalid,
   keyOfRefusal,
   type StateChange,
-  type StateDelete,
   type StateQueryRow,
   type StateRecord,
-  type StateSet,
   type StateStore,
   type StateWrite,
 } from "./port.ts";
@@ -27,41 +25,23 @@ import {
   type KeyPage,
   type WatchTarget,
   badId,
-  badToken,
   maxListed,
   maxPrefixChars,
   noRecord,
-  openToken,
-  sealToken,
 } from "./listing.ts";
+import { badToken, openToken, sealToken } from "./page-token.ts";
 import { parseQuery } from "./query.ts";
+import {
+  markerWrite,
+  type Metadata,
+  type Operation,
+  type SaveItem,
+  toDelete,
+  toSet,
+  type WriteItem,
+} from "./writes.ts";
 import { asError } from "../../lib/thrown.ts";
-import { checkOptions, ttlSeconds } from "./write-options.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
-
-export type Metadata = Readonly<Record<string, string>>;
-
-/** What every write may ask for. Texts as the client wrote them; empty = not given. */
-export type WriteItem = {
-  readonly key: string;
-  readonly etag: string;
-  /** `first-write` or `last-write`. */
-  readonly concurrency: string;
-  /** `eventual` or `strong`. */
-  readonly consistency: string;
-  readonly metadata: Metadata;
-};
-
-/** One item to save. `json`: the value is JSON text that this sidecar wrote, not bytes of the client. */
-export type SaveItem = WriteItem & {
-  readonly value: Uint8Array;
-  readonly json: boolean;
-  /** As the client gave it beside the value; says something of the event in an outbox. */
-  readonly contentType: string;
-};
-
-/** One step of a transaction; `operation` is `upsert` or `delete`, anything else is refused. */
-export type Operation = { readonly operation: string; readonly item: SaveItem };
 
 /** One answer of a bulk get. `error` = this key could not be read; neither = it is absent. */
 export type BulkEntry = {
@@ -75,9 +55,6 @@ export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly to
 
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
-
-/** As daprd stores it: some stores take no empty value. */
-const markerValue = Buffer.from('"0"');
 
 /** Rows of one answer to a query. */
 const maxRows = 10_000;
@@ -160,7 +137,7 @@ export class NamedStore {
       this.#checkKey(key, false);
     }
     try {
-      const writes = items.map((item) => this.#toSet(item));
+      const writes = items.map((item) => toSet(this.#prefix, item));
       if (writes.length > 0) await this.#writeAll("set", writes, signal);
     } catch (cause) {
       throw errors.saveFailed(this.name, cause);
@@ -171,7 +148,7 @@ export class NamedStore {
   async delete(item: WriteItem, signal: AbortSignal): Promise<void> {
     this.#checkKey(item.key, false);
     try {
-      const write = this.#toDelete(item);
+      const write = toDelete(this.#prefix, item);
       await this.#call("delete", signal, (now) => this.#port.delete(write, now));
     } catch (cause) {
       throw errors.deleteFailed(item.key, cause);
@@ -182,7 +159,7 @@ export class NamedStore {
   async deleteMany(items: readonly WriteItem[], signal: AbortSignal): Promise<void> {
     for (const { key } of items) this.#checkKey(key, false);
     try {
-      const writes = items.map((item) => this.#toDelete(item));
+      const writes = items.map((item) => toDelete(this.#prefix, item));
       if (writes.length > 0) await this.#writeAll("bulk_delete", writes, signal);
     } catch (cause) {
       throw errors.bulkDeleteFailed(this.name, cause);
@@ -214,7 +191,7 @@ export class NamedStore {
     if (count > max) throw errors.tooManyOperations(this.name, count, max);
     try {
       const writes = stored.map(({ operation, item }) =>
-        operation === "delete" ? this.#toDelete(item) : this.#toSet(item),
+        operation === "delete" ? toDelete(this.#prefix, item) : toSet(this.#prefix, item),
       );
       if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
       else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
@@ -285,7 +262,7 @@ export class NamedStore {
       const next = page.next === undefined ? "" : sealToken(this.name, storedPrefix, page.next);
       return { keys: page.keys.flatMap((key) => this.#userKey(key) ?? []), token: next };
     } catch (cause) {
-      if (cause instanceof CursorInvalid) throw errors.malformedRequest(badToken, cause);
+      if (cause instanceof CursorInvalid) throw badToken(cause);
       throw errors.listFailed(this.name, cause);
     }
   }
@@ -337,33 +314,6 @@ export class NamedStore {
   #storedKey(key: string): string {
     this.#checkKey(key, false);
     return this.#prefix + key;
-  }
-
-  #toSet(item: SaveItem): StateSet {
-    checkOptions(item);
-    return {
-      kind: "set",
-      key: this.#prefix + item.key,
-      value: item.value,
-      json: item.json,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      ttlSeconds: ttlSeconds(item.metadata),
-      metadata: item.metadata,
-    };
-  }
-
-  #toDelete(item: WriteItem): StateDelete {
-    checkOptions(item);
-    return {
-      kind: "delete",
-      key: this.#prefix + item.key,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      metadata: item.metadata,
-    };
   }
 
   #write(write: StateWrite, signal: AbortSignal): Promise<void> {
@@ -452,12 +402,6 @@ export class NamedStore {
         this.#recorder.latency(latencyMs, this.name, this.#recorder.namespace, operation, success);
     }
   }
-}
-
-/** Proves to the outbox that the transaction was committed. */
-function markerWrite(key: string): StateSet {
-  const plain = { etag: undefined, createOnly: false, ttlSeconds: undefined, metadata: {} };
-  return { kind: "set", key, value: markerValue, json: true, ...plain };
 }
 
 /** What the store answers to the client, such as an ETag that does not match, is no failure of the store. */
