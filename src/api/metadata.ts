@@ -16,11 +16,11 @@ const maxKeyBytes = 1024;
 export type MetadataSource = {
   readonly options: SidecarOptions;
   readonly version: string;
-  readonly features: readonly string[];
+  readonly features: () => readonly string[];
   readonly components: () => readonly OpenComponent[];
   /** Resources that are listed by name only. */
   readonly others: () => readonly GenericResource[];
-  readonly resiliencies: readonly { readonly name: string }[];
+  readonly resiliencies: () => readonly { readonly name: string }[];
   /** The app accepts connections, or there is none. */
   readonly appUp: () => boolean;
   /** Parts that blocks own, e.g. `subscriptions`, in wire form. */
@@ -60,7 +60,7 @@ export class Metadata {
     return withoutEmpty({
       id: options.appId,
       runtimeVersion: version,
-      enabledFeatures: features,
+      enabledFeatures: features(),
       components: this.#source.components().map(describeComponent),
       extended: Object.fromEntries([...this.#extended].sort(([a], [b]) => (a < b ? -1 : 1))),
       subscriptions,
@@ -71,7 +71,7 @@ export class Metadata {
       workflows: { connectedWorkers: 0 },
       mcpServers: namesOf(others, "MCPServer"),
       workflowAccessPolicies: namesOf(others, "WorkflowAccessPolicy"),
-      resiliencies: this.#source.resiliencies.map(({ name }) => ({ name })),
+      resiliencies: this.#source.resiliencies().map(({ name }) => ({ name })),
       ...otherParts,
     });
   }

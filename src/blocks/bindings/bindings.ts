@@ -37,8 +37,8 @@ export function openOutputs(
       try {
         const run = prepare(components, name, operation);
         called = true;
-        const policy = policies.component(name, "Binding", "outbound");
-        const response = await callUnder(policy, signal, (now) => run(request, now));
+        const guard = policies.component(name, "Binding", "outbound");
+        const response = await callUnder(guard, signal, (now) => run(request, now));
         success = "true";
         return response;
       } catch (error) {

@@ -4,7 +4,7 @@
  */
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
 import type { Policies } from "../../resiliency/policies.ts";
-import type { Policy } from "../../resiliency/policy.ts";
+import type { Guard } from "../../resiliency/policy.ts";
 import type { PubSub } from "./port.ts";
 import { readScopes } from "./scopes.ts";
 import type { TopicScopes } from "./scopes.ts";
@@ -17,9 +17,9 @@ export type Broker = {
   readonly keepsTtl: boolean;
   /** True when waiting for more messages makes no sense, as they come one by one. */
   readonly immediateBulk: boolean;
-  /** Around each delivery to the app, and around each call of the component; undefined for none. */
-  readonly inbound: Policy | undefined;
-  readonly outbound: Policy | undefined;
+  /** Around each delivery to the app, and around each call of the component. */
+  readonly inbound: Guard;
+  readonly outbound: Guard;
   /** Name of an app's topic at the component, and back. */
   stored(topic: string): string;
   shown(topic: string): string;

@@ -5,7 +5,7 @@
 import type { Clock } from "../../../mesh/index.ts";
 import { ApiError } from "../../api/errors.ts";
 import { eachAtMost } from "../../lib/each-at-most.ts";
-import { anyFailure, callUnder, type Failure, ignoredFailure, type Policy } from "../../resiliency/policy.ts";
+import { anyFailure, callUnder, type Failure, type Guard, ignoredFailure } from "../../resiliency/policy.ts";
 import { PolicyStop } from "../../resiliency/stop.ts";
 import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
@@ -63,21 +63,15 @@ export class NamedStore {
   readonly #port: StateStore;
   readonly #prefix: string;
   readonly #recorder: Recorder;
-  readonly #policy: Policy | undefined;
+  readonly #guard: Guard;
 
-  /** `prefix` goes before every key, separator included. `policy` stands around each call of the store. */
-  constructor(
-    name: string,
-    port: StateStore,
-    prefix: string,
-    recorder: Recorder,
-    policy: Policy | undefined,
-  ) {
+  /** `prefix` goes before every key, separator included. What `guard` holds stands around each call of the store. */
+  constructor(name: string, port: StateStore, prefix: string, recorder: Recorder, guard: Guard) {
     this.name = name;
     this.#port = port;
     this.#prefix = prefix;
     this.#recorder = recorder;
-    this.#policy = policy;
+    this.#guard = guard;
   }
 
   /** `consistency` other than `strong` and `eventual` is the store's default. */
@@ -309,7 +303,7 @@ export class NamedStore {
     const startedMs = clock.monotonicMs();
     let success = "false";
     try {
-      const result = await callUnder(this.#policy, signal, work, judgeError);
+      const result = await callUnder(this.#guard, signal, work, judgeError);
       success = "true";
       return result;
     } finally {

@@ -33,8 +33,8 @@ export function openStateStores(host: BlockHost): StateStores {
   const bound = new WeakMap<OpenComponent<StateStore>, NamedStore>();
   const bind = (component: OpenComponent<StateStore>): NamedStore => {
     const { name } = component.resource;
-    const policy = host.policies.component(name, "Statestore", "outbound");
-    const store = new NamedStore(name, portOf(component), prefixOf(component, host), recorder, policy);
+    const guard = host.policies.component(name, "Statestore", "outbound");
+    const store = new NamedStore(name, portOf(component), prefixOf(component, host), recorder, guard);
     bound.set(component, store);
     return store;
   };
