@@ -64,7 +64,12 @@ async function load(flags: readonly string[], lines: string[]): Promise<void> {
       const random = (): number => 0.5;
       const { clock } = mesh;
       const { resiliencies, subscriptions } = loaded;
-      const policies = new RunningPolicies({ clock, random, log, metrics: noMetrics });
+      const policies = new RunningPolicies({
+        clock,
+        random,
+        log: { ...log, error: say },
+        metrics: noMetrics,
+      });
       await policies.set(resiliencies);
       const pipelines = { app: undefined };
       const app = openApp(options, clock, log, noMetrics, pipelines);
