@@ -2,7 +2,9 @@
  * The mesh as its users see it: one object per sidecar, made by `joinMesh` (mesh.ts).
  * Implementations stand in the file named beside each part.
  */
+import type { NatsConnection } from "@nats-io/transport-node";
 import type { Clock } from "./clock.ts";
+import type { MeshError } from "./errors.ts";
 
 /** Who this participant is. `instance` is unique per process start. */
 export type MeshIdentity = {
@@ -107,6 +109,8 @@ export type TableEntry = {
   readonly revision: number;
   /** Unix ms at which the entry expires, when it has a time to live. */
   readonly expiresAtMs?: number;
+  /** The value lies in parts; `LargeTable` reads them. Header `Weft-Parts`. */
+  readonly parts?: string;
 };
 
 /** A key is a list of parts, most significant first; each part may be any string (see subjects.ts). */
@@ -122,8 +126,34 @@ export type TableWrite =
       readonly value: Uint8Array;
       readonly expect?: Expect;
       readonly ttlSeconds?: number;
+      /** As in TableEntry. */
+      readonly parts?: string;
     }
   | { readonly kind: "delete"; readonly key: TableKey; readonly expect?: Expect };
+
+/** A place in the changes of a table: all before it are known. `timeMs`: Unix time at which that was so. */
+export type TableCursor = { readonly revision: number; readonly timeMs: number };
+
+/** What a watch tells; `cursor` is the place behind it. */
+export type TableChange =
+  | {
+      readonly kind: "put";
+      readonly key: TableKey;
+      readonly entry: TableEntry;
+      readonly cursor: TableCursor;
+      /** The value could not be read. */
+      readonly error?: MeshError;
+    }
+  /** `expire`: the time to live ended. */
+  | { readonly kind: "delete" | "expire"; readonly key: TableKey; readonly cursor: TableCursor }
+  /**
+   * `ready`: comes first; whatever is written from then on is told. `reset`: instead of it, or later, when changes
+   * before it may be missing. `idle`: nothing has changed for some seconds.
+   */
+  | { readonly kind: "ready" | "reset" | "idle"; readonly cursor: TableCursor };
+
+/** One page of a listing. `next` asks for the rest; absent when there is none. */
+export type TablePage = { readonly keys: readonly TableKey[]; readonly next?: number };
 
 export type TableReadOptions = {
   /** Ask the stream leader. Else a replica may answer, yet never older than this participant's own last write. */
@@ -159,6 +189,35 @@ export type Table = {
   batch(writes: readonly TableWrite[], options?: { signal?: AbortSignal }): Promise<void>;
   /** Keys below a prefix (whole parts), in no particular order, at most `limit`. */
   list(prefix: TableKey, limit: number): Promise<TableKey[]>;
+  /**
+   * The same page by page; `wants` chooses among the keys. A page may hold fewer than `limit` keys, even none, though
+   * more follow. A key that is written while pages are read may come twice, and none is left out.
+   */
+  page(
+    prefix: TableKey,
+    options: { after?: number; limit: number; wants: (key: TableKey) => boolean; signal?: AbortSignal },
+  ): Promise<TablePage>;
+  /**
+   * Changes of one key, or of the keys below a prefix, in the order of the table, until the signal ends it. Of changes
+   * of one key that follow each other quickly, or while NATS is away, or while nobody reads, only the last may be told.
+   * Goes on by itself when NATS was away. Resolves when the watch stands.
+   */
+  watch(
+    target: { readonly key: TableKey } | { readonly prefix: TableKey },
+    options: { after?: TableCursor | undefined; signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<TableChange>>;
+};
+
+/**
+ * A table whose values may be larger than what NATS takes in one message. A large value is written guarded, and costs
+ * some requests more; small ones are as in any table.
+ */
+export type LargeTable = Table & {
+  /**
+   * Removes parts that no value needs: of replaced, deleted and expired values, and of writers that died. One of
+   * several participants does it, every ten minutes at most. Resolves with the number of values.
+   */
+  sweep(signal: AbortSignal): Promise<number>;
 };
 
 export type TableOptions = {
@@ -167,6 +226,8 @@ export type TableOptions = {
   /** Further name parts, e.g. [namespace, component]. */
   readonly name: readonly string[];
   readonly storage?: "file" | "memory";
+  /** Watches see that a value expired: it leaves a mark for an hour. */
+  readonly expiryMarks?: boolean;
 };
 
 /** One event as it stands in the stream. */
@@ -190,6 +251,11 @@ export type TopicSubscribeOptions = {
   readonly group: string;
   /** Where a group that is created now starts. */
   readonly deliver: "all" | "new";
+  /**
+   * Events with one key come one after the other, in the order of the stream, across all members of the group; those of
+   * different keys, and those without, side by side.
+   */
+  readonly ordered?: boolean;
   readonly ackWaitMs: number;
   /** Handlers running at once in this participant. */
   readonly concurrency: number;
@@ -214,6 +280,17 @@ export type TopicStreamOptions = {
   readonly maxAgeMs: number;
   /** Bytes kept before the oldest go. -1 = no limit. */
   readonly maxBytes: number;
+  /** Into how many parts events with a key are divided, when the stream is created; 16. */
+  readonly partitions?: number;
+};
+
+export type TopicPublishOptions = {
+  readonly id?: string | undefined;
+  /** Events with the same key keep their order in ordered subscriptions. */
+  readonly key?: string | undefined;
+  readonly headers?: readonly string[];
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
 };
 
 /** The stream behind the topics of one pub/sub component (topics.ts). Errors as in Table. */
@@ -226,7 +303,7 @@ export type TopicStream = {
   publish(
     topic: string,
     data: Uint8Array,
-    options: { id?: string; headers?: readonly string[]; timeoutMs: number; signal?: AbortSignal },
+    options: TopicPublishOptions,
   ): Promise<{ sequence: number; duplicate: boolean }>;
   /** Creates the durable group when it is not there, before it resolves. */
   subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription>;
@@ -269,6 +346,8 @@ export type Mesh = {
   onStatus(listener: (status: MeshStatus) => void): () => void;
   /** Resolves once connected. */
   ready(signal?: AbortSignal): Promise<void>;
+  /** The NATS client itself once it is connected, for subjects that are none of the mesh's. Never close it. */
+  client(signal?: AbortSignal): Promise<NatsConnection>;
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse>;
   /** Joins the app's queue group; again after `drain` was called on the one before. */
   serve(handler: ServeHandler): Promise<Served>;
@@ -277,6 +356,8 @@ export type Mesh = {
   /** Live instances, all or of one app. */
   presence(filter?: { namespace: string; app: string }): Promise<PresenceEntry[]>;
   table(options: TableOptions): Promise<Table>;
+  /** The parts lie in the bucket of the kind `<kind>-parts`. A value above `maxValueBytes` is `too-large`. */
+  largeTable(options: TableOptions & { readonly maxValueBytes: number }): LargeTable;
   topics(options: TopicStreamOptions): Promise<TopicStream>;
   /** Withdraws presence and closes. Drain served calls and subscriptions first. */
   close(): Promise<void>;

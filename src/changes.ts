@@ -37,6 +37,13 @@ export class Changes {
   constructor(init: ChangesInit) {
     this.#init = init;
     this.#files = init.files;
+    const { components, blocks } = init;
+    components.follow({
+      async check(category, component) {
+        for (const block of blocks) await block.checkComponent?.(category, component);
+      },
+      changed: (change) => this.#tell((block) => block.componentChanged?.(change, changeGraceMs)),
+    });
   }
 
   /** What was taken in last. */
@@ -76,14 +83,9 @@ export class Changes {
 
   /** In any case, also to try again what failed. */
   async #components(): Promise<void> {
-    const { components, blocks, pipelines } = this.#init;
+    const { components, pipelines } = this.#init;
     const { configuration, resources } = this.#files;
-    await components.apply(wantedComponents(configuration, resources), {
-      async check(category, component) {
-        for (const block of blocks) await block.checkComponent?.(category, component);
-      },
-      changed: (change) => this.#tell((block) => block.componentChanged?.(change, changeGraceMs)),
-    });
+    await components.apply(wantedComponents(configuration, resources));
     pipelines.warnSkipped();
   }
 

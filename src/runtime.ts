@@ -79,11 +79,13 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const changes = new Changes({ ...foundation, blocks, log, stopping: stopping.signal, files: init });
+  health.away = () => components.away().map(({ name }) => name);
   const metadata = new Metadata({
     options,
     version: daprVersion,
     features: () => enabledFeatures(changes.files.configuration),
     components: () => components.list(),
+    away: () => components.away(),
     others: () => changes.files.resources.others,
     resiliencies: () => changes.files.resources.resiliencies,
     appUp: () => health.isReady("app"),

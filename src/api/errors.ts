@@ -121,6 +121,21 @@ export function simpleError(
   return new ApiError({ code, httpStatus, grpcCode, message, cause, grpcDetails: [errorInfo(code)] });
 }
 
+/** The client broke off its body, or sent what is none. */
+export function bodyUnreadable(reason: string, cause?: unknown): ApiError {
+  return new ApiError({
+    code: "ERR_BODY_READ",
+    httpStatus: 400,
+    grpcCode: GrpcCode.InvalidArgument,
+    message: `failed to read request body: ${reason}`,
+    cause,
+  });
+}
+
+export function bodyTooLarge(limitBytes: number): ApiError {
+  return bodyUnreadable(`http: request body too large (limit ${limitBytes} bytes, set by --max-body-size)`);
+}
+
 /** An ApiError made deeper down, which goes to the client as it is. */
 export function passed(cause: unknown): ApiError | undefined {
   return cause instanceof ApiError ? cause : undefined;

@@ -5,7 +5,12 @@
 import { randomUUID } from "node:crypto";
 import type { Clock, Mesh } from "../../mesh/index.ts";
 import type { SecretStore } from "../blocks/secrets/port.ts";
-import { componentLabel, resolveMetadata, type ComponentResource } from "../config/kinds/component.ts";
+import {
+  componentLabel,
+  type ComponentResource,
+  DEFAULT_INIT_TIMEOUT_MS,
+  resolveMetadata,
+} from "../config/kinds/component.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import { nearest } from "../lib/nearest.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -48,8 +53,18 @@ export type LoadOutcome =
 /** Every port can be closed; that is all this file knows of one. */
 export type Closable = { close(): Promise<void> };
 
-/** What a port may tell of itself beside its category's methods: capabilities that hang on the metadata. */
-type Telling = { readonly capabilities?: readonly string[] };
+/** What a port may tell of itself beside its category's methods. */
+type Telling = {
+  /** Where they hang on the metadata. */
+  readonly capabilities?: readonly string[];
+  /** Unix ms since when it cannot reach its server. */
+  awaySinceMs?(): number | undefined;
+};
+
+/** Unix ms since when a component cannot reach its server; undefined while it can, and where it does not tell. */
+export function awaySince({ port }: OpenComponent): number | undefined {
+  return (port as Telling).awaySinceMs?.();
+}
 
 /** Rejects with ComponentFailure; then nothing stays open. */
 export async function loadComponent(resource: ComponentResource, init: LoadInit): Promise<LoadOutcome> {
@@ -121,9 +136,41 @@ function checkVersion(resource: ComponentResource, file: ComponentFile): void {
   throw ComponentFailure.creation(resource, text, `versions: ${file.versions.join(", ")}`);
 }
 
+const builtInStore = "kubernetes";
+
 /** Store of references that name none. */
 export function defaultSecretStore({ mode }: SidecarOptions): string | undefined {
-  return mode === "kubernetes" ? "kubernetes" : undefined;
+  return mode === "kubernetes" ? builtInStore : undefined;
+}
+
+/**
+ * In Kubernetes mode and in a cluster: with the store of its secrets, unless a resource has its name or a flag forbids
+ * it.
+ */
+export function withBuiltIn(
+  resources: readonly ComponentResource[],
+  { options, env }: Pick<LoadInit, "options" | "env">,
+): readonly ComponentResource[] {
+  const isCluster = options.mode === "kubernetes" && (env["KUBERNETES_SERVICE_HOST"] ?? "") !== "";
+  if (!isCluster || !options.resources.builtinKubernetesSecretStore) return resources;
+  if (resources.some(({ name }) => name === builtInStore)) return resources;
+  const origin = { file: "--mode=kubernetes", line: 1, column: 1 };
+  const builtIn: ComponentResource = {
+    kind: "Component",
+    name: builtInStore,
+    namespace: undefined,
+    type: "secretstores.kubernetes",
+    typeOrigin: origin,
+    version: "v1",
+    metadata: [],
+    initTimeoutMs: DEFAULT_INIT_TIMEOUT_MS,
+    // Not every sidecar needs it, and not every pod may read secrets.
+    ignoreErrors: true,
+    scopes: [],
+    secretStore: undefined,
+    origin,
+  };
+  return [builtIn, ...resources];
 }
 
 /** The texts that a component is opened with, or the secret store that they wait for. */

@@ -1,6 +1,6 @@
 /** One HTTP request as blocks see it (api/http.ts), over node:http. Everything is computed on first use. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { ApiError, GrpcCode } from "../api/errors.ts";
+import { type ApiError, bodyTooLarge, bodyUnreadable } from "../api/errors.ts";
 import { BodyTooLarge, type HttpCall } from "../api/http.ts";
 import { BodyQueue, type BodyStream, failedBody } from "../../mesh/index.ts";
 import type { Span } from "../telemetry/tracing/span.ts";
@@ -236,9 +236,7 @@ export class NodeHttpCall implements HttpCall {
   /** The rest of such a body is never read, so its connection ends with the answer. */
   #bodyTooLarge(): ApiError {
     this.#response.shouldKeepAlive = false;
-    return bodyUnreadable(
-      `http: request body too large (limit ${this.maxBodyBytes} bytes, set by --max-body-size)`,
-    );
+    return bodyTooLarge(this.maxBodyBytes);
   }
 }
 
@@ -252,16 +250,6 @@ function byName(flat: readonly string[]): IncomingMessage["headers"] {
       before === undefined ? flat[i + 1]! : `${before}${name === "cookie" ? "; " : ", "}${flat[i + 1]!}`;
   }
   return named;
-}
-
-function bodyUnreadable(reason: string, cause?: unknown): ApiError {
-  return new ApiError({
-    code: "ERR_BODY_READ",
-    httpStatus: 400,
-    grpcCode: GrpcCode.InvalidArgument,
-    message: `failed to read request body: ${reason}`,
-    cause,
-  });
 }
 
 /** Path and query of a request target; clients of proxies send a whole URL, CONNECT an authority. */

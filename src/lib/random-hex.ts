@@ -1,20 +1,20 @@
 /** Random identifiers as hex text, many for one call of the system's generator. */
-import { randomFillSync } from "node:crypto";
+import { randomBytes } from "node:crypto";
 
-const poolBytes = 8 * 1024;
+const poolBytes = 4 * 1024;
 
 export class RandomHex {
-  readonly #pool = Buffer.allocUnsafeSlow(poolBytes);
-  #at = poolBytes;
+  #pool = "";
+  #at = 0;
 
-  /** `2 * bytes` hex digits; `bytes` up to 8 KiB. */
+  /** `2 * bytes` hex digits; `bytes` up to 4 KiB. */
   take(bytes: number): string {
-    if (this.#at + bytes > poolBytes) {
-      randomFillSync(this.#pool);
+    if (this.#at + 2 * bytes > this.#pool.length) {
+      this.#pool = randomBytes(poolBytes).toString("hex");
       this.#at = 0;
     }
-    const text = this.#pool.toString("hex", this.#at, this.#at + bytes);
-    this.#at += bytes;
-    return text;
+    const from = this.#at;
+    this.#at += 2 * bytes;
+    return this.#pool.slice(from, this.#at);
   }
 }

@@ -22,8 +22,16 @@ const sizeBucketsBytes: readonly number[] = [
   ...[1, 4, 16, 64, 256, 1024, 4096].map((size) => size * miB),
 ];
 
-/** Series kept per family; further label sets are counted in one series whose labels are all `overflow`. */
-const maxSeries = 2_000;
+/**
+ * Series kept per family; further label sets are counted in one series whose labels are all `overflow`. A histogram has
+ * some 36 lines a series on the page, others one.
+ */
+const maxSeries: Readonly<Record<FamilyType, number>> = {
+  counter: 2_000,
+  gauge: 2_000,
+  latency: 500,
+  size: 500,
+};
 
 /** Records one event. Label values in the order of the family's label names. */
 export type CountFamily = ((...labels: string[]) => void) & {
@@ -231,7 +239,11 @@ class Family<S extends Series> {
   readonly #head: string;
   readonly #appId: string;
   readonly #make: (labels: string) => S;
-  readonly #series = new Map<string, S>();
+  readonly #max: number;
+  /** Of those kept. */
+  #size = 0;
+  /** One step a label: joining the labels to one key would make a text for each record. */
+  readonly #root: Level<S> = new Map();
 
   constructor(
     name: string,
@@ -245,6 +257,7 @@ class Family<S extends Series> {
     this.type = type;
     const shown = type === "latency" || type === "size" ? "histogram" : type;
     this.#head = `# HELP ${name} ${help}\n# TYPE ${name} ${shown}\n`;
+    this.#max = maxSeries[type];
     this.#appId = appId;
     this.labelNames = labelNames;
     this.#make = make;
@@ -253,44 +266,61 @@ class Family<S extends Series> {
   series(given: readonly string[]): S {
     const { rewrites } = this;
     const values = rewrites === undefined ? given : given.map((value, i) => rewrites[i]?.(value) ?? value);
-    const key = keyOf(values);
-    return this.#series.get(key) ?? this.#add(key, values);
+    return this.#find(values) ?? this.#add(values);
   }
 
   clear(): void {
-    this.#series.clear();
+    this.#root.clear();
+    this.#size = 0;
   }
 
   render(): string {
-    if (this.#series.size === 0) return "";
+    if (this.#size === 0) return "";
     let text = this.#head;
-    for (const series of this.#series.values()) text += series.render(this.#name);
+    for (const series of seriesBelow(this.#root)) text += series.render(this.#name);
     return text;
   }
 
-  #add(key: string, values: readonly string[]): S {
-    if (this.#series.size >= maxSeries) {
-      this.overflowed++;
-      const labels = new Array<string>(values.length).fill("overflow");
-      // The key that a caller's own series of these labels has: a page must not show the same labels twice.
-      const overflow = keyOf(labels);
-      return this.#series.get(overflow) ?? this.#keep(overflow, labels);
-    }
-    return this.#keep(key, values);
+  #find(values: readonly string[]): S | undefined {
+    let level: Level<S> | undefined = this.#root;
+    const last = values.length - 1;
+    for (let i = 0; i < last; i++) level = level?.get(values[i]!) as Level<S> | undefined;
+    return level?.get(values[last] ?? "") as S | undefined;
   }
 
-  #keep(key: string, values: readonly string[]): S {
+  #add(values: readonly string[]): S {
+    if (this.#size < this.#max) return this.#keep(values);
+    this.overflowed++;
+    // A caller's own series of these labels is the same one: a page must not show the same labels twice.
+    const overflow = new Array<string>(values.length).fill("overflow");
+    return this.#find(overflow) ?? this.#keep(overflow);
+  }
+
+  #keep(values: readonly string[]): S {
     const named = this.labelNames.map((name, i) => [name, values[i] ?? ""] as const);
     const pairs = this.labelNames.includes("app_id") ? named : [["app_id", this.#appId] as const, ...named];
     const sorted = pairs.sort(([a], [b]) => (a < b ? -1 : 1));
     const made = this.#make(sorted.map(([name, value]) => `${name}="${escapeLabel(value)}"`).join(","));
-    this.#series.set(key, made);
+    let level = this.#root;
+    for (const value of values.slice(0, -1)) {
+      const next: Level<S> = (level.get(value) as Level<S> | undefined) ?? new Map();
+      level.set(value, next);
+      level = next;
+    }
+    level.set(values.at(-1) ?? "", made);
+    this.#size++;
     return made;
   }
 }
 
-function keyOf(values: readonly string[]): string {
-  return values.length === 1 ? values[0]! : values.join("\u0000");
+/** Series by the last label, or the next level by an earlier one. */
+type Level<S> = Map<string, Level<S> | S>;
+
+function* seriesBelow<S>(level: Level<S>): Iterable<S> {
+  for (const entry of level.values()) {
+    if (entry instanceof Map) yield* seriesBelow(entry);
+    else yield entry;
+  }
 }
 
 function newNumber(labels: string): NumberSeries {

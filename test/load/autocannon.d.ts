@@ -7,6 +7,8 @@ declare module "autocannon" {
     duration: number;
     body?: string;
     headers?: Readonly<Record<string, string>>;
+    /** Asked in turn by each connection. */
+    requests?: readonly { readonly path: string }[];
   };
   type Result = {
     duration: number;

@@ -3,6 +3,8 @@ import autocannon from "autocannon";
 
 export type HttpJob = {
   readonly url: string;
+  /** In place of `url`: each connection asks them in turn. */
+  readonly urls?: readonly string[];
   readonly method: "GET" | "POST";
   readonly body?: string;
   readonly headers?: Readonly<Record<string, string>>;
@@ -24,6 +26,7 @@ export async function httpLoad(job: HttpJob, connections: number, seconds: numbe
     duration: seconds,
     ...(job.body === undefined ? {} : { body: job.body }),
     ...(job.headers === undefined ? {} : { headers: job.headers }),
+    ...(job.urls === undefined ? {} : { requests: job.urls.map((url) => ({ path: new URL(url).pathname })) }),
   });
   if (result.non2xx > 0 || result.errors > 0) {
     throw new Error(`${job.url}: ${result.non2xx} answers not 2xx, ${result.errors} errors`);

@@ -4,15 +4,20 @@ import { MeshConnection } from "../../mesh/connection.ts";
 import { JetStream } from "../../mesh/jetstream.ts";
 import { Mux } from "../../mesh/mux.ts";
 import { findNats } from "../../mesh/server/index.ts";
+import { topicTrees } from "../../mesh/subjects.ts";
 import { bucketConfig, Topology, topicsConfig } from "../../mesh/topology.ts";
 
 export type NatsCeiling = { readonly name: string; readonly run: () => Promise<unknown> };
 
 const payload = Buffer.alloc(256, "x");
 
-/** Connects and prepares; each ceiling is one operation to be repeated. */
+/** Name of the ceiling that reads many keys at once. */
+export const manyKeysRead = "KV multi-read";
+
+/** Connects and prepares; each ceiling is one operation to be repeated. `many`: keys of the read of many. */
 export async function natsCeilings(
   url: string,
+  many: number,
 ): Promise<{ ceilings: NatsCeiling[]; close(): Promise<void> }> {
   const clock = systemClock;
   const inbox = `_INBOX.bench${process.pid}`;
@@ -31,20 +36,27 @@ export async function natsCeilings(
   const mux = new Mux(connection);
   const js = new JetStream(connection, mux);
   const topology = new Topology(js, () => {});
+  const limits = { maxAgeMs: 3_600_000, maxBytes: -1 };
   const options = { endMs: Number.POSITIVE_INFINITY, repeatMs: 0 };
   connection.start();
   await connection.ready();
-  await topology.ensure(bucketConfig("bench", "file"), options);
-  await topology.ensure(topicsConfig("bench", "bench.topic", 3_600_000, -1), options);
+  await topology.ensure(bucketConfig("bench", { storage: "file" }), options);
+  await topology.ensure(topicsConfig("bench", topicTrees("bench.default.topic.bench"), limits), options);
   connection.subscribe("bench.echo", (message) => message.respond(message.data));
   await js.publish("$KV.bench.key", payload, undefined, options);
+  const multi_last = Array.from({ length: many }, (_, at) => `$KV.bench.many-${at}`);
+  for (const subject of multi_last) await js.publish(subject, payload, undefined, options);
   const read = (message: { data: Uint8Array }): { done: Uint8Array } => ({ done: message.data });
   return {
     ceilings: [
       { name: "NATS request", run: () => mux.request("bench.echo", payload, { timeoutMs: 5_000, read }) },
-      { name: "JetStream publish", run: () => js.publish("bench.topic.a", payload, undefined, options) },
+      {
+        name: "JetStream publish",
+        run: () => js.publish("bench.default.topic.bench.a", payload, undefined, options),
+      },
       { name: "KV put", run: () => js.publish("$KV.bench.key", payload, undefined, options) },
       { name: "KV direct get", run: () => js.directGet("KV_bench", "$KV.bench.key", options) },
+      { name: manyKeysRead, run: () => js.directGetMany("KV_bench", { multi_last }, options) },
     ],
     close: () => connection.close(),
   };

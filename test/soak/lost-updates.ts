@@ -3,12 +3,8 @@
  * killed. A record tells how far each client has come, so a client whose answer was lost knows what became of it.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Nats, type Sidecar, eventually, startNats, startSidecar, tempDir } from "../kit/index.ts";
-import { startEtcd } from "../kit/servers/etcd.ts";
-import { startMariaDb } from "../kit/servers/mariadb.ts";
-import { startMongo } from "../kit/servers/mongo.ts";
-import { startPostgres } from "../kit/servers/postgres.ts";
-import { startRedis } from "../kit/servers/redis.ts";
+import { type Sidecar, eventually, startNats, startSidecar, tempDir } from "../kit/index.ts";
+import { startStores, type StartedStore } from "./stores.ts";
 
 export type LostUpdatesOptions = {
   readonly clients: number;
@@ -27,8 +23,6 @@ export type StoreResult = {
   readonly kills: number;
 };
 
-type Killable = AsyncDisposable & { kill(): Promise<unknown>; restart(): Promise<void> };
-type Counted = { readonly store: string; readonly server: Killable | undefined };
 type Progress = { doubts: number; conflicts: number; done: number };
 
 /** The sum of every store at the end; exact is `clients * increments`. Rejects when time runs out. */
@@ -36,7 +30,7 @@ export async function lostUpdates(options: LostUpdatesOptions): Promise<StoreRes
   await using stack = new AsyncDisposableStack();
   const nats = stack.use(await startNats());
   const folder = stack.use(tempDir("sqlite"));
-  const { stores, resources } = await startStores(stack, nats, folder.join("state.db"));
+  const { stores, resources } = await startStores(stack, { nats, sqliteFile: folder.join("state.db") });
   const sidecar = stack.use(
     await startSidecar({
       appId: "soak",
@@ -71,45 +65,9 @@ function sumDone(progress: ReadonlyMap<string, Progress>): number {
   return [...progress.values()].reduce((sum, { done }) => sum + done, 0);
 }
 
-async function startStores(
-  stack: AsyncDisposableStack,
-  nats: Nats,
-  sqliteFile: string,
-): Promise<{ stores: Counted[]; resources: string }> {
-  const redis = stack.use(await startRedis());
-  const postgres = stack.use(await startPostgres());
-  const mariadb = stack.use(await startMariaDb());
-  const etcd = stack.use(await startEtcd());
-  const mongo = stack.use(await startMongo());
-  const rows: [string, string, string, Record<string, string>, Killable | undefined][] = [
-    ["nats", "state.nats", "v1", {}, nats],
-    ["sqlite", "state.sqlite", "v1", { connectionString: sqliteFile }, undefined],
-    ["redis", "state.redis", "v1", { redisHost: redis.address }, redis],
-    ["pg1", "state.postgresql", "v1", { connectionString: postgres.url }, postgres],
-    ["pg2", "state.postgresql", "v2", { connectionString: postgres.url, tablePrefix: "v2_" }, postgres],
-    ["mysql", "state.mysql", "v1", { connectionString: `root@tcp(${mariadb.address})/` }, mariadb],
-    ["etcd", "state.etcd", "v2", { endpoints: etcd.address }, etcd],
-    ["mongo", "state.mongodb", "v1", { host: mongo.address }, mongo],
-  ];
-  const resources = rows.map(([name, type, version, metadata]) => {
-    const fields = Object.entries(metadata).map(([field, value]) => ({ name: field, value }));
-    const spec = { type, version, metadata: fields, initTimeout: "60s" };
-    return JSON.stringify({
-      apiVersion: "dapr.io/v1alpha1",
-      kind: "Component",
-      metadata: { name },
-      spec,
-    });
-  });
-  return {
-    stores: rows.map(([store, , , , server]) => ({ store, server })),
-    resources: resources.join("\n---\n"),
-  };
-}
-
 /** Each server once, and the sidecar after every second of them, spread over the work. */
 async function killInTurn(
-  stores: readonly Counted[],
+  stores: readonly StartedStore[],
   sidecar: Sidecar,
   finished: Promise<unknown>,
   share: () => number,

@@ -63,7 +63,7 @@ async function encrypt(
   const all: Uint8Array[] = [];
   const options = { ...plainOptions, ...more };
   for await (const chunk of cryptography.encrypt(provider, options, chunksOf(bytes, size), signal))
-    all.push(chunk);
+    all.push(...chunk);
   return Buffer.concat(all);
 }
 
@@ -77,7 +77,7 @@ async function release(
   let error = "";
   try {
     const chunks = chunksOf(document, size);
-    for await (const chunk of cryptography.decrypt(provider, { keyName }, chunks, signal)) all.push(chunk);
+    for await (const chunk of cryptography.decrypt(provider, { keyName }, chunks, signal)) all.push(...chunk);
   } catch (thrown) {
     error = (thrown as Error).message;
   }

@@ -19,7 +19,7 @@ import {
   writeHeader,
 } from "./header.ts";
 import type { CryptoProvider, WrapRequest } from "./port.ts";
-import { type Chunks, seal, unseal } from "./segments.ts";
+import { type Chunks, type Pieces, seal, unseal } from "./segments.ts";
 
 export type EncryptOptions = {
   readonly keyName: string;
@@ -75,7 +75,7 @@ export class Cryptography {
     options: EncryptOptions,
     chunks: Chunks,
     signal: AbortSignal,
-  ): AsyncGenerator<Uint8Array> {
+  ): AsyncGenerator<Pieces> {
     const { keyName, decryptionKeyName, omitKeyName } = options;
     const algorithm = algorithmOf(options.algorithm);
     const cipher = cipherOf(options.cipher);
@@ -90,7 +90,7 @@ export class Cryptography {
     }
     const named = decryptionKeyName === "" ? keyName : decryptionKeyName;
     const shown = omitKeyName ? undefined : named;
-    yield writeHeader({ keyName: shown, algorithm, wrappedKey, cipher, noncePrefix }, fileKey);
+    yield [writeHeader({ keyName: shown, algorithm, wrappedKey, cipher, noncePrefix }, fileKey)];
     yield* seal(chunks, { cipher, fileKey, noncePrefix });
   }
 
@@ -103,7 +103,7 @@ export class Cryptography {
     options: DecryptOptions,
     chunks: Chunks,
     signal: AbortSignal,
-  ): AsyncGenerator<Uint8Array> {
+  ): AsyncGenerator<Pieces> {
     const source = chunks[Symbol.asyncIterator]();
     const { header, rest } = await readHeader(source);
     const { algorithm, wrappedKey, cipher, noncePrefix } = header.manifest;

@@ -6,7 +6,7 @@ import { type GrpcMethod, streaming, unary } from "../../api/grpc.ts";
 import type { Cryptography } from "./crypto.ts";
 import { badRequest, operationFailed, subtleNotThere } from "./errors.ts";
 import { DocumentError } from "./header.ts";
-import { type Chunks, SegmentError } from "./segments.ts";
+import { type Chunks, joined, type Pieces, SegmentError } from "./segments.ts";
 
 /** Longest wait for the message with the options. */
 const firstMessageMs = 5_000;
@@ -88,11 +88,13 @@ async function* dataOf<O>(
   }
 }
 
-async function* replies(chunks: Chunks): AsyncGenerator<{ payload: { data: Uint8Array; seq: bigint } }> {
+async function* replies(
+  parts: AsyncIterable<Pieces>,
+): AsyncGenerator<{ payload: { data: Uint8Array; seq: bigint } }> {
   let seq = 0n;
   try {
-    for await (const data of chunks) {
-      yield { payload: { data, seq } };
+    for await (const pieces of parts) {
+      yield { payload: { data: joined(pieces), seq } };
       seq += 1n;
     }
   } catch (error) {

@@ -1,10 +1,12 @@
 /** Routes of the cryptography API over HTTP: decode, call crypto.ts, encode. Nothing is answered before all is done. */
 import { isTruthy } from "../../lib/truthy.ts";
-import type { HttpCall, HttpReply, HttpRoute } from "../../api/http.ts";
+import { BodyQueue } from "../../../mesh/index.ts";
+import { bodyTooLarge } from "../../api/errors.ts";
+import { BodyTooLarge, type HttpCall, type HttpReply, type HttpRoute } from "../../api/http.ts";
 import type { Cryptography } from "./crypto.ts";
 import { badRequest, operationFailed, subtleNotThere } from "./errors.ts";
 import { DocumentError } from "./header.ts";
-import type { Chunks } from "./segments.ts";
+import type { Chunks, Pieces } from "./segments.ts";
 
 /** All HTTP routes of the block. */
 export function cryptoHttpRoutes(cryptography: Cryptography): HttpRoute[] {
@@ -56,31 +58,48 @@ async function encrypt(cryptography: Cryptography, call: HttpCall): Promise<Http
     decryptionKeyName: header(call, "dapr-decryption-key-name"),
     omitKeyName: isTruthy(header(call, "dapr-omit-decryption-key-name")),
   };
-  const body = await call.body();
-  return reply(cryptography.encrypt(provider, options, chunksOf(body), call.signal));
+  return reply(cryptography.encrypt(provider, options, await chunksOf(call), call.signal));
 }
 
 async function decrypt(cryptography: Cryptography, call: HttpCall): Promise<HttpReply> {
   const provider = cryptography.provider(call.params[0]!);
   const options = { keyName: header(call, "dapr-key-name") };
-  const body = await call.body();
-  return reply(cryptography.decrypt(provider, options, chunksOf(body), call.signal));
+  return reply(cryptography.decrypt(provider, options, await chunksOf(call), call.signal));
 }
 
-async function* chunksOf(body: Buffer): Chunks {
-  yield body;
+/** The body as it comes. */
+async function chunksOf(call: HttpCall): Promise<Chunks> {
+  const content = await call.content();
+  return content instanceof Uint8Array ? single(content) : content;
 }
 
-/** Plaintext leaves only when the whole document is proved. */
-async function reply(chunks: Chunks): Promise<HttpReply> {
+async function* single(bytes: Uint8Array): Chunks {
+  yield bytes;
+}
+
+/**
+ * Plaintext leaves only when the whole document is proved. Ciphertext waits as well: clients that send all of their
+ * body before they read an answer would else wait for ever.
+ */
+async function reply(parts: AsyncIterable<Pieces>): Promise<HttpReply> {
   const all: Uint8Array[] = [];
+  let size = 0;
   try {
-    for await (const chunk of chunks) all.push(chunk);
+    for await (const pieces of parts) {
+      for (const piece of pieces) {
+        all.push(piece);
+        size += piece.length;
+      }
+    }
   } catch (error) {
+    if (error instanceof BodyTooLarge) throw bodyTooLarge(error.limitBytes);
     throw error instanceof DocumentError ? operationFailed(error) : error;
   }
-  const headers = { "Content-Type": "application/octet-stream" };
-  return { status: 200, headers, body: Buffer.concat(all) };
+  const body = new BodyQueue({}, size);
+  for (const piece of all) body.push(piece);
+  body.end();
+  const headers = { "Content-Type": "application/octet-stream", "Content-Length": String(size) };
+  return { status: 200, headers, body };
 }
 
 function required(call: HttpCall, name: string): string {

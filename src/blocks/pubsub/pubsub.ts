@@ -6,19 +6,22 @@ import type { SubscriptionResource } from "../../config/resources.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Block, BlockHost } from "../block.ts";
 import { createAppDelivery } from "./app-delivery.ts";
-import { createBrokers } from "./broker.ts";
+import { type Brokers, createBrokers } from "./broker.ts";
 import { bulkLimits } from "./bulk-delivery.ts";
 import { createBulkPublisher } from "./bulk-publish.ts";
 import { createHandlers } from "./handlers.ts";
 import { createWrapEvent } from "./envelope.ts";
 import { httpRoutes } from "./http.ts";
-import { createPublisher } from "./publish.ts";
+import { createPublisher, type Publisher } from "./publish.ts";
 import type { Streams } from "./stream.ts";
 import { createOpenSubscription } from "./subscriber.ts";
 import { compileSubscription, describeSubscription } from "./subscription.ts";
 import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 
-export async function createPubSubBlock(host: BlockHost): Promise<Block> {
+/** With what the outbox publishes by. */
+export type PubSubBlock = Block & { readonly brokers: Brokers; readonly publisher: Publisher };
+
+export async function createPubSubBlock(host: BlockHost): Promise<PubSubBlock> {
   const { appId, namespace } = host.options;
   const { clock, metrics, tracing } = host;
   const log = host.log.scope("dapr.runtime.pubsub");
@@ -34,6 +37,8 @@ export async function createPubSubBlock(host: BlockHost): Promise<Block> {
 
   return {
     name: "pubsub",
+    brokers,
+    publisher,
     http: httpRoutes(publisher, bulk),
     async grpc() {
       const [{ grpcMethods }, { createStreams }] = await Promise.all([

@@ -42,6 +42,30 @@ export function encodeRange(key: string, serializable: boolean, keysOnly = false
   return writer.finish();
 }
 
+/** RangeRequest for the names of keys, from one to before another. */
+export function encodeKeyRange(from: string, to: string, limit: number): Uint8Array {
+  const writer = new BinaryWriter();
+  writer.tag(1, WireType.LengthDelimited).bytes(Buffer.from(from));
+  writer.tag(2, WireType.LengthDelimited).bytes(Buffer.from(to));
+  writer.tag(3, WireType.Varint).int64(limit);
+  return writer.tag(8, WireType.Varint).bool(true).finish();
+}
+
+/** Names of the keys of a RangeResponse. */
+export function decodeKeys(bytes: Uint8Array): string[] {
+  const keys: string[] = [];
+  eachField(bytes, (field, reader) => {
+    if (field !== 2) return false;
+    eachField(reader.bytes(), (inner, record) => {
+      if (inner !== 1) return false;
+      keys.push(Buffer.from(record.bytes()).toString());
+      return true;
+    });
+    return true;
+  });
+  return keys;
+}
+
 /** The record of a RangeResponse of one key. */
 export function decodeRange(bytes: Uint8Array): EtcdRecord | undefined {
   let record: EtcdRecord | undefined;

@@ -5,9 +5,9 @@
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { Clock } from "../../../mesh/index.ts";
 import {
-  EtagInvalid,
   EtagMismatch,
   type StateDelete,
+  type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
@@ -21,22 +21,25 @@ import {
   type EtcdCompare,
   type EtcdOperation,
   type EtcdRecord,
+  decodeKeys,
   decodeLeaseGrant,
   decodeRange,
   decodeTxn,
   eachField,
+  encodeKeyRange,
   encodeLeaseGrant,
   encodeLeaseRevoke,
   encodeRange,
   encodeTxn,
 } from "../connect/etcd-wire.ts";
-import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
+import { changedMeanwhile, existsAlready, noNumber } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import { checkedTtl } from "./sql/ttl.ts";
 
 export const type = "state.etcd";
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   endpoints: { kind: "string", description: "host:port of the members, by comma.", required: true },
@@ -187,6 +190,18 @@ class EtcdStore implements StateStore {
     await this.#write(oncePerKey(writes), signal);
   }
 
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    const range = keyRange(prefix, after);
+    // The next key after a key is the key and a zero byte.
+    const from = this.#prefix + (range.after === undefined ? range.from : `${range.after}\0`);
+    const request = encodeKeyRange(from, this.#prefix + range.to, limit + 1);
+    const keys = decodeKeys(await this.#etcd.call("KV/Range", "read", request, signal));
+    return pageOf(
+      keys.map((key) => key.slice(this.#prefix.length)),
+      limit,
+    );
+  }
+
   async close(): Promise<void> {
     this.#etcd.close();
   }
@@ -214,8 +229,7 @@ class EtcdStore implements StateStore {
 
   #compare({ key, etag, createOnly }: StateWrite): EtcdCompare {
     if (createOnly || etag === undefined) return { key: this.#prefix + key, target: "version", equals: "0" };
-    if (!/^[+-]?\d{1,19}$/.test(etag) || BigInt(etag) >= 2n ** 63n)
-      throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+    if (!/^[+-]?\d{1,19}$/.test(etag) || BigInt(etag) >= 2n ** 63n) throw noNumber(key, etag);
     // An absent key has revision 0, which is no ETag.
     if (BigInt(etag) <= 0n) throw changedMeanwhile(key);
     return { key: this.#prefix + key, target: "mod", equals: String(BigInt(etag)) };

@@ -8,6 +8,7 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { Clock } from "../../../mesh/index.ts";
 import {
   type StateDelete,
+  type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
@@ -19,13 +20,14 @@ import { type ComponentContext, MetadataError, type MetadataSchema } from "../co
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import { readConnectionString } from "./sql/sqlite-connection.ts";
 import { ttlOf } from "./sql/ttl.ts";
 
 export const type = "state.sqlite";
 export const aliases = ["state.sqlite3"];
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   connectionString: {
@@ -234,6 +236,19 @@ class SqliteStore implements StateStore {
       for (const write of once) this.#write(write);
     };
     await this.#locked.run(() => inTransaction(this.#database, all), signal);
+  }
+
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    const range = keyRange(prefix, after);
+    const now = timeText(this.#clock.nowMs());
+    const text = `SELECT key FROM ${this.#tables.state} WHERE key >= ? AND key < ? AND key > ?
+      AND (expiration_time IS NULL OR expiration_time > ?) ORDER BY key LIMIT ?`;
+    const values = [range.from, range.to, range.after ?? "", now, limit + 1];
+    const rows = await this.#locked.run(() => this.#database.prepare(text).all(...values), signal);
+    return pageOf(
+      rows.map((row) => row["key"] as string),
+      limit,
+    );
   }
 
   async close(): Promise<void> {

@@ -157,13 +157,18 @@ export class OtlpBatch {
   }
 
   #textValue(value: string): void {
-    const text = this.#isAscii(value) ? value : byteText(value);
+    const start = this.#at;
+    if (!this.#textValueOf(value)) {
+      this.#at = start;
+      this.#textValueOf(byteText(value));
+    }
+  }
+
+  #textValueOf(text: string): boolean {
     const { length } = text;
     this.#bytes[this.#at++] = tag.bytes2;
     this.#varint(length + 1 + varintSize(length));
-    this.#bytes[this.#at++] = tag.bytes1;
-    this.#varint(length);
-    this.#copy(text);
+    return this.#textOf(tag.bytes1, text);
   }
 
   #numberValue(value: number): void {
@@ -173,24 +178,31 @@ export class OtlpBatch {
   }
 
   #text(field: number, value: string): void {
-    const text = this.#isAscii(value) ? value : byteText(value);
+    const start = this.#at;
+    if (!this.#textOf(field, value)) {
+      this.#at = start;
+      this.#textOf(field, byteText(value));
+    }
+  }
+
+  #textOf(field: number, text: string): boolean {
     this.#bytes[this.#at++] = field;
     this.#varint(text.length);
-    this.#copy(text);
+    return this.#copy(text);
   }
 
-  #isAscii(text: string): boolean {
-    let all = 0;
-    for (let i = 0; i < text.length; i++) all |= text.charCodeAt(i);
-    return all < 0x80;
-  }
-
-  /** One byte for each character. */
-  #copy(text: string): void {
+  /** One byte for each character; true when all are ASCII. */
+  #copy(text: string): boolean {
     const bytes = this.#bytes;
     let at = this.#at;
-    for (let i = 0; i < text.length; i++) bytes[at++] = text.charCodeAt(i);
+    let all = 0;
+    for (let i = 0; i < text.length; i++) {
+      const code = text.charCodeAt(i);
+      all |= code;
+      bytes[at++] = code;
+    }
     this.#at = at;
+    return all < 0x80;
   }
 
   #id(field: number, hex: string, from: number, size: number): void {

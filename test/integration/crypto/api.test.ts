@@ -16,6 +16,7 @@ import {
   type TempDir,
   tempDir,
 } from "../../kit/index.ts";
+import { rawHttp } from "../../kit/raw-http.ts";
 import { component } from "../secrets/resources.ts";
 
 const { method } = Dapr;
@@ -186,6 +187,22 @@ test("the key name of the document and of the request", async () => {
   expect((await put("files/decrypt", nameless.bytes, { "dapr-key-name": "aes" })).text).toBe("plain");
   const renamed = await put("files/encrypt", plain, { ...aes, "dapr-decryption-key-name": "new" });
   expect(renamed.text).toMatch(/^dapr\.io\/enc\/v1\n\{"k":"new"/);
+});
+
+test("a body above the limit is refused, whether its length is told or not", async () => {
+  const part = 256 * 1024;
+  const head =
+    "PUT /v1.0-alpha1/crypto/files/encrypt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" +
+    "dapr-key-name: aes\r\ndapr-key-wrap-algorithm: AES\r\n";
+  const told = await rawHttp(sidecar.httpPort, `${head}Content-Length: ${maxBody + 1}\r\n\r\n`);
+  const chunk = `${part.toString(16)}\r\n${"x".repeat(part)}\r\n`;
+  const chunks = `Transfer-Encoding: chunked\r\n\r\n${chunk.repeat(maxBody / part + 1)}`;
+  const untold = await rawHttp(sidecar.httpPort, head + chunks);
+  for (const answer of [told, untold]) {
+    expect(answer).toMatch(/^HTTP\/1.1 400 /);
+    expect(answer).toContain('"errorCode":"ERR_BODY_READ"');
+    expect(answer).toContain("set by --max-body-size");
+  }
 });
 
 test("a changed segment: nothing over HTTP, the segments before it over gRPC", async () => {

@@ -15,6 +15,7 @@ import {
 } from "../../kit/index.ts";
 import { type ReceivedSpan, startOtlpReceiver, startZipkin } from "../../kit/collectors.ts";
 import { nativeComponents } from "../../kit/native-components.ts";
+import { binding } from "../bindings/resources.ts";
 
 const resources = { "components.yaml": nativeComponents };
 const env = { OTEL_BSP_SCHEDULE_DELAY: "100", OTEL_RESOURCE_ATTRIBUTES: "team=blue%20one,zone=z1" };
@@ -249,4 +250,82 @@ it("is seen whole by a real Zipkin server", { timeout: 240_000 }, async () => {
     "otel.scope.name": "dapr-diagnostics",
     "service.name": missing[0]!.localEndpoint.serviceName,
   });
+});
+
+it("traces what input and output bindings do", async () => {
+  await using receiver = await startOtlpReceiver();
+  await using nats = await startNats();
+  await using outside = await startApp({ routes: { "POST /": () => undefined } });
+  await using app = await startApp({ routes: { "POST /tick": () => ({ status: 503 }) } });
+  await using sidecar = await startSidecar({
+    appId: "ticker",
+    appPort: app.port,
+    nats,
+    config: otlp("http", receiver.httpPort),
+    env,
+    resources: {
+      "tick.yaml": binding("tick", "bindings.cron", { schedule: "@every 1s", direction: "input" }),
+      "web.yaml": binding("web", "bindings.http", { url: outside.url }),
+    },
+  });
+  const [event] = await app.received("/tick", 1);
+  const [, inTrace, inSpan] = String(event!.headers["traceparent"]).split("-");
+  const [delivery] = await receiver.trace(inTrace!, 1);
+  expect(delivery).toMatchObject({ name: "bindings/tick", kind: "client", spanId: inSpan });
+  expect(delivery!.error).toBe("Code(503): Service Unavailable");
+  expect(delivery!.attributes).toEqual({
+    "db.name": "tick",
+    "db.system": "bindings",
+    "db.connection_string": "POST /tick",
+    "rpc.service": "Dapr",
+  });
+
+  const trace = newTrace();
+  const headers = { traceparent: trace.traceparent };
+  const sent = await sidecar.post("/v1.0/bindings/web", { operation: "post", data: 1 }, headers);
+  expect(sent.status).toBe(200);
+  const [call] = await receiver.trace(trace.traceId, 1);
+  expect(call).toMatchObject({ name: "/v1.0/bindings/web", kind: "client", parentSpanId: trace.spanId });
+  expect(call!.attributes).toMatchObject({
+    "db.name": "web",
+    "db.system": "bindings",
+    "db.connection_string": "bindings",
+    "db.statement": "POST /v1.0/bindings/web",
+  });
+  const [asked] = outside.requestsTo("/");
+  expect(asked!.headers["traceparent"]).toBe(`00-${trace.traceId}-${call!.spanId}-01`);
+});
+
+it("every event of a bulk delivery has a span under its own trace", async () => {
+  await using receiver = await startOtlpReceiver();
+  await using nats = await startNats();
+  await using app = await startApp();
+  const bulkSubscribe = { enabled: true, maxMessagesCount: 2, maxAwaitDurationMs: 2_000 };
+  let tries = 0;
+  app.subscribe({ pubsubname: "pubsub", topic: "orders", route: "/orders", bulkSubscribe }, (request) => {
+    const status = tries++ === 0 ? "DROP" : "SUCCESS";
+    const { entries } = request.json<{ entries: { entryId: string }[] }>();
+    return { body: { statuses: entries.map(({ entryId }) => ({ entryId, status })) } };
+  });
+  await using sidecar = await startSidecar({
+    appId: "orders",
+    appPort: app.port,
+    nats,
+    resources,
+    config: otlp("http", receiver.httpPort),
+    env,
+  });
+  await sidecar.subscribed("orders");
+  const traces = [newTrace(), newTrace()];
+  await Promise.all(
+    traces.map(({ traceparent }) => sidecar.post("/v1.0/publish/pubsub/orders", { n: 1 }, { traceparent })),
+  );
+  for (const trace of traces) {
+    const spans = await receiver.trace(trace.traceId, 2);
+    const publish = named(spans, "/v1.0/publish/pubsub/orders", "client");
+    expect(named(spans, "pubsub/orders", "client")).toMatchObject({
+      parentSpanId: publish.spanId,
+      attributes: { "messaging.system": "pubsub", "messaging.destination.name": "orders" },
+    });
+  }
 });

@@ -4,7 +4,7 @@ import { type Server, askSocket, findProgram, startServer } from "./server.ts";
 
 const variable = "WEFT_TEST_REDIS";
 
-/** Resolves when it answers PING. `more` are further settings, e.g. `cluster-enabled`. */
+/** Resolves when it answers PING, if only for a password. `more` are further settings, e.g. `cluster-enabled`. */
 export function startRedis(more: Readonly<Record<string, string>> = {}): Promise<Server> {
   return startServer({
     name: "redis",
@@ -24,7 +24,8 @@ export function startRedis(more: Readonly<Record<string, string>> = {}): Promise
         args: Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]),
       };
     },
-    ready: async (host, port) => (await askSocket(host, port, "PING\r\n")).toString().startsWith("+PONG"),
+    ready: async (host, port) =>
+      /^(\+PONG|-NOAUTH)/.test((await askSocket(host, port, "PING\r\n")).toString()),
   });
 }
 
