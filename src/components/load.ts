@@ -53,8 +53,18 @@ export type LoadOutcome =
 /** Every port can be closed; that is all this file knows of one. */
 export type Closable = { close(): Promise<void> };
 
-/** What a port may tell of itself beside its category's methods: capabilities that hang on the metadata. */
-type Telling = { readonly capabilities?: readonly string[] };
+/** What a port may tell of itself beside its category's methods. */
+type Telling = {
+  /** Where they hang on the metadata. */
+  readonly capabilities?: readonly string[];
+  /** Unix ms since when it cannot reach its server. */
+  awaySinceMs?(): number | undefined;
+};
+
+/** Unix ms since when a component cannot reach its server; undefined while it can, and where it does not tell. */
+export function awaySince({ port }: OpenComponent): number | undefined {
+  return (port as Telling).awaySinceMs?.();
+}
 
 /** Rejects with ComponentFailure; then nothing stays open. */
 export async function loadComponent(resource: ComponentResource, init: LoadInit): Promise<LoadOutcome> {

@@ -35,6 +35,16 @@ export type BrokerMessage = {
   readonly contentType: string | undefined;
 };
 
+/** A publish or a subscription asks in its metadata for what cannot be; the same again would fail again. */
+export class RequestRefused extends Error {
+  override readonly name = "RequestRefused";
+
+  /** `field`: the metadata field as its page writes it; `problem` names the fix. */
+  constructor(field: string, problem: string) {
+    super(`metadata field "${field}": ${problem}`);
+  }
+}
+
 /** Resolve = handled, forget it. Reject = deliver again by the component's rule. Never called after `stop` resolved. */
 export type MessageHandler = (message: BrokerMessage, signal: AbortSignal) => Promise<void>;
 
@@ -57,7 +67,7 @@ export type Subscription = {
   stop(graceMs: number): Promise<void>;
 };
 
-/** All methods may run at once and reject with a readable Error. */
+/** All methods may run at once and reject with a readable Error; RequestRefused is the client's own fault. */
 export type PubSub = {
   /** Accepted by the broker, durable by its rules, when it resolves. */
   publish(message: PublishMessage, signal: AbortSignal): Promise<void>;
@@ -68,5 +78,7 @@ export type PubSub = {
   publishMany?(batch: PublishBatch, signal: AbortSignal): Promise<ReadonlyMap<string, Error>>;
   /** Resolves when the subscription exists at the broker. Survives broker outages by itself. */
   subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription>;
+  /** Unix ms since when it cannot reach its server; undefined while it can. Absent where there is none. */
+  awaySinceMs?(): number | undefined;
   close(): Promise<void>;
 };
