@@ -251,6 +251,11 @@ export type TopicSubscribeOptions = {
   readonly group: string;
   /** Where a group that is created now starts. */
   readonly deliver: "all" | "new";
+  /**
+   * Events with one key come one after the other, in the order of the stream, across all members of the group; those of
+   * different keys, and those without, side by side.
+   */
+  readonly ordered?: boolean;
   readonly ackWaitMs: number;
   /** Handlers running at once in this participant. */
   readonly concurrency: number;
@@ -275,6 +280,17 @@ export type TopicStreamOptions = {
   readonly maxAgeMs: number;
   /** Bytes kept before the oldest go. -1 = no limit. */
   readonly maxBytes: number;
+  /** Into how many parts events with a key are divided, when the stream is created; 16. */
+  readonly partitions?: number;
+};
+
+export type TopicPublishOptions = {
+  readonly id?: string | undefined;
+  /** Events with the same key keep their order in ordered subscriptions. */
+  readonly key?: string | undefined;
+  readonly headers?: readonly string[];
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
 };
 
 /** The stream behind the topics of one pub/sub component (topics.ts). Errors as in Table. */
@@ -287,7 +303,7 @@ export type TopicStream = {
   publish(
     topic: string,
     data: Uint8Array,
-    options: { id?: string; headers?: readonly string[]; timeoutMs: number; signal?: AbortSignal },
+    options: TopicPublishOptions,
   ): Promise<{ sequence: number; duplicate: boolean }>;
   /** Creates the durable group when it is not there, before it resolves. */
   subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription>;

@@ -34,6 +34,10 @@ describe("a plain NATS program", () => {
       headers: { "x-answer": "42" },
     }));
     app.subscribe({ pubsubname: "bus", topic: "orders.eu", route: "/orders" });
+    app.subscribe(
+      { pubsubname: "bus", topic: "turns", route: "/turns", metadata: { ordered: "true" } },
+      () => new Promise((resolve) => setTimeout(resolve, Math.random() * 20)),
+    );
     const common = { nats, resources };
     sidecar = stack.use(await startSidecar({ appId: "pricing", appPort: app.port, ...common }));
     const onInvoke = (): object => ({
@@ -169,6 +173,17 @@ describe("a plain NATS program", () => {
       expect(await run("publish", "bus", "twice", "plain", "id-twice", "1")).toMatchObject([
         { duplicate: true },
       ]);
+    });
+
+    test("with a key are handled in the order of their publishing", async () => {
+      const before = app.requestsTo("/turns").length;
+      const events = Array.from({ length: 20 }, (_, n) => JSON.stringify({ data: { n } }));
+      const told = await run("keyed", "bus", "turns", "customer-42", ...events);
+      expect(new Set(told.map(({ subject }) => subject))).toEqual(new Set(["weft.default.14.bus.turns"]));
+      const got = (await app.received("/turns", before + 20)).slice(before);
+      expect(got.map((request) => request.json<{ data: { n: number } }>().data.n)).toEqual(
+        events.map((_, n) => n),
+      );
     });
 
     test("of a Dapr app are received, each by one member of a group", async () => {

@@ -28,7 +28,10 @@ export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_
 export const metadataSchema = {
   ...redisFields,
   ttlInSeconds: { kind: "integer", description: "Time to live of records that are saved without one." },
-  queryIndexes: { kind: "string", description: "Accepted; queries need RediSearch and are not supported." },
+  queryIndexes: {
+    kind: "string",
+    description: "Taken without effect: queries, which need RediSearch and RedisJSON, are not supported.",
+  },
 } as const satisfies MetadataSchema;
 
 /** Longest wait for replicas of a write with strong consistency, ms. */
@@ -40,6 +43,10 @@ const fewKeys = 10;
 /** Rejects when Redis cannot be reached. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
   const { metadata, clock, log, signal } = context;
+  if (metadata.queryIndexes !== undefined)
+    log.warn(
+      "queryIndexes has no effect: this store answers no queries; state.mongodb and state.postgresql v1 do",
+    );
   const redis = await connectRedis({ metadata, clock, log, signal });
   try {
     return new RedisStore(redis, metadata.ttlInSeconds, await countReplicas(redis, signal));
