@@ -20,4 +20,17 @@ spec:
   type: pubsub.nats
   version: v1
 `,
+  // Of the app `http-app` alone; its route is the one that the app's own subscriptions have.
+  "declared.yaml": `
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata:
+  name: declared
+scopes: [http-app]
+spec:
+  pubsubname: bus
+  topic: declared
+  routes:
+    default: /orders
+`,
 };
