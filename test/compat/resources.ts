@@ -33,4 +33,21 @@ spec:
   routes:
     default: /orders
 `,
+  // Of a gRPC app alone, which has a handler of that name.
+  "bulk.yaml": `
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata:
+  name: bulk
+scopes: [grpc-app]
+spec:
+  pubsubname: bus
+  topic: orders.bulk
+  routes:
+    default: on_bulk
+  bulkSubscribe:
+    enabled: true
+    maxMessagesCount: 10
+    maxAwaitDurationMs: 100
+`,
 };
