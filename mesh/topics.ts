@@ -2,10 +2,10 @@
  * Topics of one pub/sub component on one stream: acknowledged publishes and durable groups. A group pulls only as
  * many events as it has free handlers, so that a killed participant holds few. Normative: README.md, "Topics".
  */
-import { type GroupPlace, openGroup, partitionsIn } from "./groups.ts";
+import { type GroupPlace, onlyForHeader, openGroup, partitionsIn } from "./groups.ts";
 import { encodeHeaders } from "./headers.ts";
 import { type AttemptOptions, attemptMsFor, type JetStream, storageError } from "./jetstream.ts";
-import { keyedSubject, topicSubject, topicTrees } from "./subjects.ts";
+import { encodeToken, keyedSubject, topicSubject, topicTrees } from "./subjects.ts";
 import { topicsConfig, type Topology } from "./topology.ts";
 import type {
   TopicHandler,
@@ -41,8 +41,10 @@ export class JetStreamTopics implements TopicStream {
     options: TopicPublishOptions,
   ): Promise<{ sequence: number; duplicate: boolean }> {
     const { trees, config, onMissing } = this.#place;
-    const { id, key, headers = noHeaders, timeoutMs, signal } = options;
+    const { id, key, onlyFor, timeoutMs, signal } = options;
     const subject = key === undefined ? topicSubject(trees.plain, topic) : keyedSubject(trees, key, topic);
+    const given = options.headers ?? noHeaders;
+    const headers = onlyFor === undefined ? given : [onlyForHeader, encodeToken(onlyFor), ...given];
     const pairs = id === undefined ? headers : ["Nats-Msg-Id", id, ...headers];
     const encoded = pairs.length === 0 ? undefined : encodeHeaders(pairs);
     const attempt: AttemptOptions = {

@@ -264,6 +264,8 @@ export type TopicPublishOptions = {
   readonly id?: string | undefined;
   /** Events with the same key keep their order in ordered subscriptions. */
   readonly key?: string | undefined;
+  /** The only group that gets it. */
+  readonly onlyFor?: string | undefined;
   readonly headers?: readonly string[];
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
@@ -283,6 +285,28 @@ export type TopicStream = {
   ): Promise<{ sequence: number; duplicate: boolean }>;
   /** Creates the durable group when it is not there, before it resolves. */
   subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription>;
+};
+
+/** An event as tools see it. Headers of NATS itself are left out. */
+export type StoredEvent = {
+  readonly topic: string;
+  readonly sequence: number;
+  /** RFC 3339: when it was stored. */
+  readonly time: string;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly data: Uint8Array;
+};
+
+/** The stored events of one pub/sub component, for tools (topic-records.ts). Errors as in Table. */
+export type TopicRecords = {
+  readonly stream: string;
+  /** Undefined when there is no such stream; it is not created. */
+  state(): Promise<{ lastSequence: number } | undefined>;
+  /** Events of a topic (wildcards as in subscriptions) behind a sequence, oldest first; none = there are no more. */
+  read(topic: string, options: { after: number; limit: number }): Promise<StoredEvent[]>;
+  /** False when it is not there (any more). */
+  remove(sequence: number): Promise<boolean>;
+  hasGroup(group: string, topic: string): Promise<boolean>;
 };
 
 /** A live sidecar as its presence entry shows it. */
@@ -333,6 +357,8 @@ export type Mesh = {
   presence(filter?: { namespace: string; app: string }): Promise<PresenceEntry[]>;
   table(options: TableOptions): Promise<Table>;
   topics(options: TopicStreamOptions): Promise<TopicStream>;
+  /** `name` as in TopicStreamOptions. */
+  topicRecords(name: readonly string[]): TopicRecords;
   /** Withdraws presence and closes. Drain served calls and subscriptions first. */
   close(): Promise<void>;
 };

@@ -242,6 +242,7 @@ describe("a message of another NATS program", () => {
       data: Buffer.from("hello"),
       metadata: { a: "b" },
       contentType: undefined,
+      delivery: { group: "app", subscription: "orders", tries: 1, sequence: 7 },
     });
     const raw = await (await tested()).read({ data: "hello", headers: { "Weft-Raw": "1" } });
     expect(raw).toMatchObject({ data: Buffer.from("hello"), contentType: undefined });

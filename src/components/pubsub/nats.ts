@@ -15,6 +15,8 @@ import { createHash, randomUUID } from "node:crypto";
 import type { TopicMessage, TopicStream } from "../../../mesh/index.ts";
 import type {
   BrokerMessage,
+  DeadLetter,
+  DeliveryPlace,
   MessageHandler,
   PublishMessage,
   PubSub,
@@ -165,10 +167,15 @@ class NatsPubSub implements PubSub {
   async subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
     const { stream } = this.#stream;
     const wishes = readSubscriptionWishes(request.metadata);
-    const read = request.rawPayload ? fromRaw : (message: TopicMessage) => fromStored(message, stream);
+    const { topic } = request;
+    const group = request.group ?? this.#group;
+    const read = (message: TopicMessage): BrokerMessage => {
+      const delivery = { group, subscription: topic, tries: message.deliveries, sequence: message.sequence };
+      return request.rawPayload ? fromRaw(message, delivery) : fromStored(message, stream, delivery);
+    };
     const options = {
-      topic: request.topic,
-      group: request.group ?? this.#group,
+      topic,
+      group,
       deliver: this.#settings.deliverPolicy === "new" ? ("new" as const) : ("all" as const),
       ackWaitMs: this.#settings.ackWait,
       concurrency: Math.max(this.#settings.concurrency, request.batch, request.atOnce ?? 1),
@@ -201,6 +208,8 @@ const structured = "application/cloudevents+json";
 const structuredHeaders: readonly string[] = ["Content-Type", structured];
 const rawHeaders: readonly string[] = ["Weft-Raw", "1"];
 const metaPrefix = "Weft-Meta-";
+/** Of the reason of a dead letter, characters; headers have a limit in NATS. */
+const maxReasonLength = 1_000;
 const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** An id that the block made is unique; one that an app brought counts within its topic: events may be forwarded. */
@@ -212,12 +221,30 @@ function publishId({ topic, id }: PublishMessage): string {
     .digest("base64url");
 }
 
-function publishHeaders({ contentType, metadata }: PublishMessage): readonly string[] {
+function publishHeaders({ contentType, metadata, deadLetter }: PublishMessage): readonly string[] {
   const fixed = contentType === undefined ? rawHeaders : structuredHeaders;
   let headers: string[] | undefined;
   for (const name in metadata)
     (headers ??= [...fixed]).push(metaPrefix + encode(name), encode(metadata[name]!) || "%");
-  return headers ?? fixed;
+  if (deadLetter === undefined) return headers ?? fixed;
+  return [...(headers ?? fixed), ...deadLetterHeaders(deadLetter)];
+}
+
+/** What `weft dead-letters` shows, and needs to send the event back. */
+function deadLetterHeaders({ of, reason }: DeadLetter): string[] {
+  const { topic, delivery } = of;
+  const why = ["Weft-Dead-Topic", encode(topic) || "%", "Weft-Dead-Reason", encode(cut(reason)) || "%"];
+  if (delivery === undefined) return why;
+  const { group, subscription, tries, sequence } = delivery;
+  return [
+    ...why,
+    ...["Weft-Dead-Group", encode(group) || "%", "Weft-Dead-Subscription", encode(subscription) || "%"],
+    ...["Weft-Dead-Tries", String(tries), "Weft-Dead-Sequence", String(sequence)],
+  ];
+}
+
+function cut(reason: string): string {
+  return reason.length <= maxReasonLength ? reason : `${reason.slice(0, maxReasonLength)}…`;
 }
 
 /** Percent-encodes all but visible ASCII; names too, since every character kept here may stand in a name. */
@@ -247,14 +274,16 @@ function metadataOf(message: TopicMessage): Record<string, string> {
   return metadata;
 }
 
-function fromRaw(message: TopicMessage): BrokerMessage {
-  return { topic: message.topic, data: message.data, metadata: metadataOf(message), contentType: undefined };
+function fromRaw(message: TopicMessage, delivery: DeliveryPlace): BrokerMessage {
+  const { topic, data } = message;
+  return { topic, data, metadata: metadataOf(message), contentType: undefined, delivery };
 }
 
-function fromStored(message: TopicMessage, stream: string): BrokerMessage {
-  if (message.header("Content-Type") === structured) return { ...fromRaw(message), contentType: structured };
-  if (message.header("Weft-Raw") !== undefined) return fromRaw(message);
-  return { ...fromRaw(message), data: fromPlainMessage(message, stream), contentType: structured };
+function fromStored(message: TopicMessage, stream: string, delivery: DeliveryPlace): BrokerMessage {
+  const raw = fromRaw(message, delivery);
+  if (message.header("Content-Type") === structured) return { ...raw, contentType: structured };
+  if (message.header("Weft-Raw") !== undefined) return raw;
+  return { ...raw, data: fromPlainMessage(message, stream), contentType: structured };
 }
 
 /**
