@@ -258,12 +258,16 @@ export type TopicStreamOptions = {
   readonly maxBytes: number;
   /** Into how many parts events with a key are divided, when the stream is created; 16. */
   readonly partitions?: number;
+  /** For how long ids of publishes are remembered, when the stream is created, ms; 120,000. */
+  readonly duplicateWindowMs?: number;
 };
 
 export type TopicPublishOptions = {
   readonly id?: string | undefined;
   /** Events with the same key keep their order in ordered subscriptions. */
   readonly key?: string | undefined;
+  /** Delivered then, by the clock of NATS. A waiting event of the same topic and `id` is replaced. */
+  readonly schedule?: { readonly id: string; readonly atMs: number };
   /** The only group that gets it. */
   readonly onlyFor?: string | undefined;
   readonly headers?: readonly string[];
@@ -275,7 +279,7 @@ export type TopicPublishOptions = {
 export type TopicStream = {
   readonly stream: string;
   /**
-   * Durable in the stream when it resolves. A repeated `id` within two minutes is stored once. Retried until
+   * Durable in the stream when it resolves. A repeated `id` within the window of the stream is stored once. Retried until
    * `timeoutMs`; without an `id` only what was certainly not stored, else it rejects with `timeout` or `interrupted`.
    */
   publish(
@@ -283,6 +287,12 @@ export type TopicStream = {
     data: Uint8Array,
     options: TopicPublishOptions,
   ): Promise<{ sequence: number; duplicate: boolean }>;
+  /** What waits under this id is never delivered. Resolves also when nothing waits. */
+  cancelScheduled(
+    topic: string,
+    id: string,
+    options: Pick<TopicPublishOptions, "timeoutMs" | "signal">,
+  ): Promise<void>;
   /** Creates the durable group when it is not there, before it resolves. */
   subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription>;
 };
