@@ -39,15 +39,17 @@ export function createChanges(init: ChangesInit): Changes {
     }
   };
 
+  components.follow({
+    async check(category, component) {
+      for (const block of blocks) await block.checkComponent?.(category, component);
+    },
+    changed: (change) => tell((block) => block.componentChanged?.(change, changeGraceMs)),
+  });
+
   const update = async (resources: LoadedResources): Promise<void> => {
     if (stopping.aborted) return;
     current = resources;
-    await components.apply(resources.components, {
-      async check(category, component) {
-        for (const block of blocks) await block.checkComponent?.(category, component);
-      },
-      changed: (change) => tell((block) => block.componentChanged?.(change, changeGraceMs)),
-    });
+    await components.apply(resources.components);
     const text = subscriptionsText(resources.subscriptions);
     if (text === subscriptions) return;
     subscriptions = text;

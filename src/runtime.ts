@@ -85,11 +85,13 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
   const changes = createChanges({ components, blocks, resources, log, stopping: stopping.signal });
+  health.away = () => components.away().map(({ name }) => name);
   const metadata = new Metadata({
     options,
     version: daprVersion,
     features: init.features,
     components: () => components.list(),
+    away: () => components.away(),
     others: () => changes.resources().others,
     resiliencies: resources.resiliencies,
     appUp: () => health.isReady("app"),

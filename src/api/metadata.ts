@@ -1,5 +1,5 @@
 /** The metadata API: what this sidecar is, what it has loaded, and free text that tools attach to it. */
-import type { OpenComponent } from "../components/open.ts";
+import type { AwayComponent, OpenComponent } from "../components/open.ts";
 import type { GenericResource } from "../config/kinds/generic.ts";
 import type { AppHealthOptions, AppProtocol, SidecarOptions } from "../config/options.ts";
 import { formatGoDuration } from "../lib/duration.ts";
@@ -18,6 +18,8 @@ export type MetadataSource = {
   readonly version: string;
   readonly features: readonly string[];
   readonly components: () => readonly OpenComponent[];
+  /** Those that do not work now. */
+  readonly away: () => readonly AwayComponent[];
   /** Resources that are listed by name only. */
   readonly others: () => readonly GenericResource[];
   readonly resiliencies: readonly { readonly name: string }[];
@@ -62,7 +64,7 @@ export class Metadata {
       runtimeVersion: version,
       enabledFeatures: features,
       components: this.#source.components().map(describeComponent),
-      extended: Object.fromEntries([...this.#extended].sort(([a], [b]) => (a < b ? -1 : 1))),
+      extended: this.#extendedNow(),
       subscriptions,
       httpEndpoints,
       appConnectionProperties: describeApp(options),
@@ -74,6 +76,15 @@ export class Metadata {
       resiliencies: this.#source.resiliencies.map(({ name }) => ({ name })),
       ...otherParts,
     });
+  }
+
+  /** Beside what clients have set: which components do not work, in a form that every Dapr client hands on. */
+  #extendedNow(): Readonly<Record<string, string>> {
+    const away = this.#source.away().map(({ name, opened, sinceMs }): [string, string] => {
+      const since = new Date(sinceMs).toISOString();
+      return [`weft.component.${name}`, opened ? `away since ${since}` : `not open, tried since ${since}`];
+    });
+    return Object.fromEntries([...this.#extended, ...away].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 }
 

@@ -4,6 +4,7 @@
  * generated list, so nobody pays for a client that is not used.
  */
 import { textOf } from "../lib/thrown.ts";
+import type { Timer } from "../../mesh/index.ts";
 import type { SecretStore } from "../blocks/secrets/port.ts";
 import {
   componentLabel,
@@ -11,13 +12,13 @@ import {
   type ComponentResource,
   type SecretSource,
 } from "../config/kinds/component.ts";
-import type { SidecarOptions } from "../config/options.ts";
 import type { CountFamily, Metrics } from "../telemetry/metrics.ts";
 import { countCalls } from "./calls.ts";
 import { categoryOf } from "./categories.ts";
 import { definitionOf, secretsOf } from "./compare.ts";
 import { ComponentFailure, placeOf } from "./failure.ts";
 import {
+  awaySince,
   defaultSecretStore,
   loadComponent,
   type Closable,
@@ -61,15 +62,22 @@ export type ComponentUsers = {
   changed(change: ComponentChange): Promise<void>;
 };
 
+/** A component that does not work now: it was not opened yet, or cannot reach its server. */
+export type AwayComponent = { readonly name: string; readonly opened: boolean; readonly sinceMs: number };
+
 export type RunningComponents = OpenComponents & {
   list(): readonly OpenComponent[];
+  /** In no particular order. */
+  away(): readonly AwayComponent[];
+  /** From now on components that did not open and may do so later are tried again, and these users told. */
+  follow(users: ComponentUsers): void;
   /** For references of resources that are no components. */
   readonly secrets: SecretSource;
   /**
    * Makes the set what the resources say: removes, replaces and adds, one at a time. Failures are logged, leave what
-   * works as it is, and are tried again with the next call. Not to be called while it runs.
+   * works as it is, and are tried again, by and by and with the next call. Not to be called while it runs.
    */
-  apply(resources: readonly ComponentResource[], users: ComponentUsers): Promise<void>;
+  apply(resources: readonly ComponentResource[]): Promise<void>;
   close(): Promise<void>;
 };
 
@@ -77,7 +85,7 @@ export type RunningComponents = OpenComponents & {
 export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
   const components = new Components(init);
   try {
-    for (const resource of inLoadOrder(init.resources, init.options)) await components.start(resource);
+    for (const resource of inLoadOrder(init.resources, init)) await components.start(resource);
   } catch (error) {
     await components.close();
     throw error;
@@ -88,9 +96,9 @@ export async function openComponents(init: ComponentsInit): Promise<RunningCompo
 /** Secret stores before what may need them, the built-in one first. */
 function inLoadOrder(
   resources: readonly ComponentResource[],
-  options: SidecarOptions,
+  init: ComponentsInit,
 ): readonly ComponentResource[] {
-  const all = withBuiltIn(resources, options);
+  const all = withBuiltIn(resources, init);
   const isStore = (resource: ComponentResource): boolean => categoryOf(resource.type) === secretStores;
   return [...all.filter(isStore), ...all.filter((resource) => !isStore(resource))];
 }
@@ -100,6 +108,20 @@ const secretStores = "secretstores";
 const secretTimeoutMs = 10_000;
 /** Longest wait for the calls on a component that is no longer there, ms; then it is closed under them. */
 const drainMs = 60_000;
+
+/** Waits before a component that did not open is tried again, ms: the first, doubled each time, and the longest. */
+const firstRetryMs = 1_000;
+const maxRetryMs = 15_000;
+
+/** A component that did not open and is tried again. */
+type Missing = {
+  readonly resource: ComponentResource;
+  readonly sinceMs: number;
+  waitMs: number;
+  /** What was told last, so that it is told once. */
+  said: string;
+  timer: Timer | undefined;
+};
 
 /** A component and what it was opened from. */
 type Held = {
@@ -127,6 +149,10 @@ class Components implements RunningComponents {
   readonly #parked = new Map<ComponentResource, string>();
   /** Being closed while the set lives on. */
   readonly #leaving = new Set<Promise<void>>();
+  readonly #missing = new Map<string, Missing>();
+  #users: ComponentUsers | undefined;
+  /** One change of the set at a time. */
+  #turn: Promise<void> = Promise.resolve();
   #closed = false;
 
   constructor(init: ComponentsInit) {
@@ -157,6 +183,24 @@ class Components implements RunningComponents {
     return this.#held.map(({ component }) => component);
   }
 
+  away(): readonly AwayComponent[] {
+    const missing = [...this.#missing.values()].map(({ resource, sinceMs }) => ({
+      name: resource.name,
+      opened: false,
+      sinceMs,
+    }));
+    const lost = this.list().flatMap((component) => {
+      const sinceMs = awaySince(component);
+      return sinceMs === undefined ? [] : [{ name: component.resource.name, opened: true, sinceMs }];
+    });
+    return [...missing, ...lost];
+  }
+
+  follow(users: ComponentUsers): void {
+    this.#users = users;
+    for (const missing of this.#missing.values()) this.#tryLater(missing);
+  }
+
   /** Opens a component of the start, and those that waited for it. Rejects when one fails without `ignoreErrors`. */
   async start(resource: ComponentResource): Promise<void> {
     if (this.#isDenied(resource)) return;
@@ -169,17 +213,23 @@ class Components implements RunningComponents {
       this.#init.log.info(`Component loaded: ${componentLabel(resource)}`);
     } catch (thrown) {
       const failure = this.#tell(resource, thrown, resource.ignoreErrors ? undefined : ending);
-      if (resource.ignoreErrors) return;
+      if (resource.ignoreErrors) return this.#miss(resource, failure);
       throw new Error(failure.message, { cause: thrown });
     }
     for (const parked of this.#takeParked(resource)) await this.start(parked);
   }
 
-  async apply(resources: readonly ComponentResource[], users: ComponentUsers): Promise<void> {
+  apply(resources: readonly ComponentResource[]): Promise<void> {
+    const applied = this.#turn.then(() => this.#apply(resources));
+    this.#turn = applied.catch(() => {});
+    return applied;
+  }
+
+  async #apply(resources: readonly ComponentResource[]): Promise<void> {
     this.#parked.clear();
-    const wanted = new Map(
-      inLoadOrder(resources, this.#init.options).map((resource) => [resource.name, resource]),
-    );
+    this.#missNone();
+    const users = this.#users!;
+    const wanted = new Map(inLoadOrder(resources, this.#init).map((resource) => [resource.name, resource]));
     for (const held of this.#held)
       if (!wanted.has(held.component.resource.name)) await this.#swap(held, undefined, users);
     const stores = [...wanted.values()].filter(({ type }) => categoryOf(type) === secretStores);
@@ -194,6 +244,7 @@ class Components implements RunningComponents {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#missNone();
     const held = this.#held;
     this.#hold([]);
     await Promise.allSettled([...held.map(({ component }) => closePort(component)), ...this.#leaving]);
@@ -216,9 +267,13 @@ class Components implements RunningComponents {
       await this.#checked(now, users);
     } catch (thrown) {
       const state = before === undefined ? "it is not there" : "the one that was there goes on";
-      this.#tell(resource, thrown, `Error processing component, ${state} until its file is changed`);
-      return;
+      const failure = ComponentFailure.init(resource, thrown);
+      const until = failure.mayPass ? "it opens; it is tried again" : "its file is changed";
+      if (this.#missing.get(resource.name)?.said !== failure.message)
+        this.#tell(resource, failure, `Error processing component, ${state} until ${until}`);
+      return this.#miss(resource, failure);
     }
+    this.#missing.delete(resource.name);
     const done = before === undefined ? "loaded" : "updated";
     this.#init.log.info(`Component ${done}: ${componentLabel(resource)}`);
     await this.#swap(before, now, users);
@@ -269,6 +324,38 @@ class Components implements RunningComponents {
     } catch (error) {
       log.warn(`${label}, which was removed, cannot be closed: ${textOf(error)}`);
     }
+  }
+
+  /** Tries it again later, where that can be of any use. */
+  #miss(resource: ComponentResource, failure: ComponentFailure): void {
+    if (!failure.mayPass || this.#closed) return;
+    const { name } = resource;
+    const before = this.#missing.get(name);
+    const waitMs = Math.min((before?.waitMs ?? firstRetryMs / 2) * 2, maxRetryMs);
+    const sinceMs = before?.sinceMs ?? this.#init.clock.nowMs();
+    const missing = { resource, sinceMs, waitMs, said: failure.message, timer: undefined };
+    this.#missing.set(name, missing);
+    if (this.#users !== undefined) this.#tryLater(missing);
+  }
+
+  #tryLater(missing: Missing): void {
+    const attempt = async (): Promise<void> => {
+      // Changed files may have made it another one, or none.
+      if (this.#missing.get(missing.resource.name) !== missing) return;
+      await this.#follow(missing.resource, this.#users!);
+    };
+    missing.timer = this.#init.clock.setTimeout(() => {
+      this.#turn = this.#turn
+        .then(attempt)
+        .catch((error: unknown) =>
+          this.#init.log.error(`component ${missing.resource.name}: ${textOf(error)}`),
+        );
+    }, missing.waitMs);
+  }
+
+  #missNone(): void {
+    for (const { timer } of this.#missing.values()) timer?.cancel();
+    this.#missing.clear();
   }
 
   #find({ name }: ComponentResource): Held | undefined {

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import type { Operation, SaveItem } from "../state/state.ts";
+import type { Operation, SaveItem } from "../state/writes.ts";
 import { planEvents, readWaiting, waitingEnvelope } from "./event.ts";
 
 function operation(key: string, value: string, more: Partial<SaveItem> = {}, kind = "upsert"): Operation {

@@ -7,7 +7,7 @@ import { isTruthy } from "../../lib/truthy.ts";
 import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
 import { defaultEventType, localTime } from "../pubsub/envelope.ts";
 import { dataMember, mediaType } from "../pubsub/payload.ts";
-import type { Metadata, Operation, SaveItem } from "../state/state.ts";
+import type { Metadata, Operation, SaveItem } from "../state/writes.ts";
 
 /** An event before it has a trace and a time. `marker` is its id and the key that proves its transaction. */
 export type PlannedEvent = {

@@ -12,7 +12,7 @@ import { createSubscriber, type Subscriber } from "../pubsub/subscriber.ts";
 import type { TopicSubscription } from "../pubsub/subscription.ts";
 import type { OutboxOf, OutboxRound, StoreOutbox } from "../state/outbox.ts";
 import type { StateStore } from "../state/port.ts";
-import type { Operation } from "../state/state.ts";
+import type { Operation } from "../state/writes.ts";
 import { outboxFailed } from "./errors.ts";
 import { type Plan, planEvents, waitingEnvelope } from "./event.ts";
 import { createRelay, type OutboxStore, type Relay } from "./relay.ts";

@@ -18,6 +18,20 @@ export type PublishMessage = {
 /** Which message was given up, and why. */
 export type DeadLetter = { readonly of: BrokerMessage; readonly reason: string };
 
+/** Messages of one request for one topic. */
+export type PublishBatch = {
+  readonly topic: string;
+  readonly entries: readonly {
+    /** The client's, another one for each. */
+    readonly entryId: string;
+    readonly message: PublishMessage;
+    /** Of what the client sent, which is `data` where the payload is raw. */
+    readonly contentType: string;
+  }[];
+  /** Of the request. */
+  readonly metadata: Readonly<Record<string, string>>;
+};
+
 export type BrokerMessage = {
   /** Actual topic (differs from the subscribed one with wildcards). */
   readonly topic: string;
@@ -74,7 +88,14 @@ export type Subscription = {
 export type PubSub = {
   /** Accepted by the broker, durable by its rules, when it resolves. */
   publish(message: PublishMessage, signal: AbortSignal): Promise<void>;
+  /**
+   * In place of `publish` for each, where there is one call for many. Gives the errors of the entries that the broker
+   * did not take, by entry id; rejects when it is unknown which it took. Absent = the block publishes one by one.
+   */
+  publishMany?(batch: PublishBatch, signal: AbortSignal): Promise<ReadonlyMap<string, Error>>;
   /** Resolves when the subscription exists at the broker. Survives broker outages by itself. */
   subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription>;
+  /** Unix ms since when it cannot reach its server; undefined while it can. Absent where there is none. */
+  awaySinceMs?(): number | undefined;
   close(): Promise<void>;
 };

@@ -5,7 +5,8 @@ import { type GrpcMethod, unary } from "../../api/grpc.ts";
 import { goJson, unmarshalJson } from "../../lib/go-json.ts";
 import { malformedRequest, valueNoJson } from "./errors.ts";
 import { readMetadata } from "./read-metadata.ts";
-import type { BulkEntry, Operation, SaveItem, WriteItem } from "./state.ts";
+import type { BulkEntry } from "./state.ts";
+import type { Operation, SaveItem, WriteItem } from "./writes.ts";
 import { stateExtensionMethods } from "./grpc-extensions.ts";
 import type { StateStores } from "./stores.ts";
 import type { Watches } from "./watches.ts";
@@ -54,8 +55,9 @@ export function stateGrpcMethods(stores: StateStores, watches: Watches): GrpcMet
     }),
     unary(Dapr.method.queryStateAlpha1, async (request, call) => {
       const store = stores.store(request.storeName);
-      const { rows, token } = await store.query(request.query, request.metadata, call.signal);
-      return { results: rows.map(({ key, value, etag }) => ({ key, data: value, etag })), token };
+      const { rows, token, metadata } = await store.query(request.query, request.metadata, call.signal);
+      const results = rows.map(({ key, value, etag, error = "" }) => ({ key, data: value, etag, error }));
+      return { results, token, metadata };
     }),
   ];
 }

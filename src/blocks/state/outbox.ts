@@ -5,7 +5,7 @@
 import type { OpenComponent } from "../../components/open.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
 import type { StateStore } from "./port.ts";
-import type { Operation } from "./state.ts";
+import type { Operation } from "./writes.ts";
 
 /** `unknown`: the store failed in a way that leaves open whether it was committed. */
 export type TransactionOutcome = "committed" | "refused" | "unknown";

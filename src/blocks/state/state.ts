@@ -1,6 +1,6 @@
 /**
  * The state API without its protocols: checks what was asked, turns user keys into stored keys, calls the store
- * and names its failures. http.ts and grpc.ts decode into the types of this file; stores.ts finds the store.
+ * and names its failures. http.ts and grpc.ts decode into the types of writes.ts; stores.ts finds the store.
  */
 import type { Clock } from "../../../mesh/index.ts";
 import { ApiError } from "../../api/errors.ts";
@@ -13,41 +13,36 @@ import { holdsSeparator } from "./key-prefix.ts";
 import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
 import {
   CursorInvalid,
+  keyOfRefusal,
   type StateChange,
-  type StateDelete,
-  type StateQueryRow,
   type StateRecord,
-  type StateSet,
   type StateStore,
   type StateWrite,
+  type WrittenQueryAnswer,
 } from "./port.ts";
-import { parseQuery } from "./query.ts";
+import {
+  type Change,
+  type KeyPage,
+  type WatchTarget,
+  badId,
+  maxListed,
+  maxPrefixChars,
+  noRecord,
+} from "./listing.ts";
+import { badToken, openToken, sealToken } from "./page-token.ts";
+import { parseQuery, readQuery } from "./query.ts";
+import { nothing } from "./read-metadata.ts";
+import {
+  markerWrite,
+  type Metadata,
+  type Operation,
+  type SaveItem,
+  toDelete,
+  toSet,
+  type WriteItem,
+} from "./writes.ts";
 import { asError } from "../../lib/thrown.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
-
-export type Metadata = Readonly<Record<string, string>>;
-
-/** What every write may ask for. Texts as the client wrote them; empty = not given. */
-export type WriteItem = {
-  readonly key: string;
-  readonly etag: string;
-  /** `first-write` or `last-write`. */
-  readonly concurrency: string;
-  /** `eventual` or `strong`. */
-  readonly consistency: string;
-  readonly metadata: Metadata;
-};
-
-/** One item to save. `json`: the value is JSON text that this sidecar wrote, not bytes of the client. */
-export type SaveItem = WriteItem & {
-  readonly value: Uint8Array;
-  readonly json: boolean;
-  /** As the client gave it beside the value; says something of the event in an outbox. */
-  readonly contentType: string;
-};
-
-/** One step of a transaction; `operation` is `upsert` or `delete`, anything else is refused. */
-export type Operation = { readonly operation: string; readonly item: SaveItem };
 
 /** One answer of a bulk get. `error` = this key could not be read; neither = it is absent. */
 export type BulkEntry = {
@@ -57,38 +52,10 @@ export type BulkEntry = {
 };
 
 /** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
-export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly token: string };
-
-/** Keys of one page. `token` asks for the next page; empty when there is none. */
-export type KeyPage = { readonly keys: readonly string[]; readonly token: string };
-
-export type WatchTarget = { readonly key: string } | { readonly prefix: string };
-
-/** A change of a key; `key` is empty for the kinds that are about none. `record` is there for `put`. */
-export type Change = {
-  readonly kind: StateChange["kind"];
-  readonly key: string;
-  /** Where a later watch may go on. */
-  readonly id: string;
-  readonly record: StateRecord | undefined;
-  /** The value could not be read. */
-  readonly error: string | undefined;
-};
-const noRecord = Object.freeze({ record: undefined, error: undefined });
-
-/** Keys of one page: at most, and when a client does not say. */
-export const maxListed = 10_000;
-export const defaultListed = 1_000;
-const maxPrefixChars = 4_096;
-const maxTokenChars = 16_384;
-const badToken = "token must be one that an earlier page of the same store and prefix gave";
-const badId = "Last-Event-ID must be one that an earlier watch of the same store gave";
+export type QueryAnswer = WrittenQueryAnswer;
 
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
-
-/** As daprd stores it: some stores take no empty value. */
-const markerValue = Buffer.from('"0"');
 
 /** Rows of one answer to a query. */
 const maxRows = 10_000;
@@ -171,8 +138,10 @@ export class NamedStore {
       this.#checkKey(key, false);
     }
     try {
-      const writes = items.map((item) => this.#toSet(item));
-      if (writes.length > 0) await this.#writeAll("set", writes, signal);
+      const writes = items.map((item) => toSet(this.#prefix, item));
+      const together =
+        this.#port.setMany === undefined ? undefined : (now: AbortSignal) => this.#port.setMany!(writes, now);
+      if (writes.length > 0) await this.#writeAll("set", writes, signal, together);
     } catch (cause) {
       throw errors.saveFailed(this.name, cause);
     }
@@ -182,7 +151,7 @@ export class NamedStore {
   async delete(item: WriteItem, signal: AbortSignal): Promise<void> {
     this.#checkKey(item.key, false);
     try {
-      const write = this.#toDelete(item);
+      const write = toDelete(this.#prefix, item);
       await this.#call("delete", signal, (now) => this.#port.delete(write, now));
     } catch (cause) {
       throw errors.deleteFailed(item.key, cause);
@@ -193,8 +162,12 @@ export class NamedStore {
   async deleteMany(items: readonly WriteItem[], signal: AbortSignal): Promise<void> {
     for (const { key } of items) this.#checkKey(key, false);
     try {
-      const writes = items.map((item) => this.#toDelete(item));
-      if (writes.length > 0) await this.#writeAll("bulk_delete", writes, signal);
+      const writes = items.map((item) => toDelete(this.#prefix, item));
+      const together =
+        this.#port.deleteMany === undefined
+          ? undefined
+          : (now: AbortSignal) => this.#port.deleteMany!(writes, now);
+      if (writes.length > 0) await this.#writeAll("bulk_delete", writes, signal, together);
     } catch (cause) {
       throw errors.bulkDeleteFailed(this.name, cause);
     }
@@ -225,12 +198,12 @@ export class NamedStore {
     if (count > max) throw errors.tooManyOperations(this.name, count, max);
     try {
       const writes = stored.map(({ operation, item }) =>
-        operation === "delete" ? this.#toDelete(item) : this.#toSet(item),
+        operation === "delete" ? toDelete(this.#prefix, item) : toSet(this.#prefix, item),
       );
       if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
       else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
     } catch (cause) {
-      throw errors.transactionFailed(cause);
+      throw errors.transactionFailed(cause, keyOfRefusal(cause)?.slice(this.#prefix.length));
     }
   }
 
@@ -264,23 +237,41 @@ export class NamedStore {
 
   /** Rows of all apps that keep state in this store, keys as their apps know them. `text` is the query as JSON. */
   async query(text: string, metadata: Metadata, signal: AbortSignal): Promise<QueryAnswer> {
-    if (this.#port.query === undefined) throw errors.queryNotSupported(this.name);
+    const { query, queryAsWritten } = this.#port;
+    if (query === undefined && queryAsWritten === undefined) throw errors.queryNotSupported(this.name);
     try {
-      const query = parseQuery(text);
-      // One more than is allowed, to see whether there are more.
-      const limit = Math.min(query.limit === 0 ? Infinity : query.limit, maxRows + 1);
-      const rows = await this.#call("query", signal, (now) =>
-        this.#port.query!({ ...query, limit }, metadata, now),
-      );
-      if (rows.length > maxRows)
-        throw new Error(
-          `more than ${maxRows} rows; ask for them page by page with page.limit and page.token`,
-        );
-      const token = query.limit > 0 && rows.length > 0 ? String(query.offset + rows.length) : "";
-      return { rows: rows.map(({ key, value, etag }) => ({ key: queriedKey(key), value, etag })), token };
+      const answer =
+        queryAsWritten === undefined
+          ? await this.#queryRows(text, metadata, signal)
+          : await this.#queryAsWritten(text, metadata, signal);
+      const rows = answer.rows.map(({ key, value, etag, error = "" }) => ({
+        key: queriedKey(key),
+        value,
+        etag,
+        error,
+      }));
+      return { ...answer, rows };
     } catch (cause) {
       throw errors.queryFailed(this.name, cause);
     }
+  }
+
+  async #queryRows(text: string, metadata: Metadata, signal: AbortSignal): Promise<QueryAnswer> {
+    const query = parseQuery(text);
+    // One more than is allowed, to see whether there are more.
+    const limit = Math.min(query.limit === 0 ? Infinity : query.limit, maxRows + 1);
+    const rows = await this.#call("query", signal, (now) =>
+      this.#port.query!({ ...query, limit }, metadata, now),
+    );
+    if (rows.length > maxRows)
+      throw new Error(`more than ${maxRows} rows; ask for them page by page with page.limit and page.token`);
+    const token = query.limit > 0 && rows.length > 0 ? String(query.offset + rows.length) : "";
+    return { rows, token, metadata: nothing };
+  }
+
+  #queryAsWritten(text: string, metadata: Metadata, signal: AbortSignal): Promise<QueryAnswer> {
+    const query = readQuery(text);
+    return this.#call("query", signal, (now) => this.#port.queryAsWritten!(query, metadata, now));
   }
 
   /** Keys of this app that begin with `prefix`; `token` is that of the page before, empty for the first. */
@@ -296,7 +287,7 @@ export class NamedStore {
       const next = page.next === undefined ? "" : sealToken(this.name, storedPrefix, page.next);
       return { keys: page.keys.flatMap((key) => this.#userKey(key) ?? []), token: next };
     } catch (cause) {
-      if (cause instanceof CursorInvalid) throw errors.malformedRequest(badToken, cause);
+      if (cause instanceof CursorInvalid) throw badToken(cause);
       throw errors.listFailed(this.name, cause);
     }
   }
@@ -350,46 +341,30 @@ export class NamedStore {
     return this.#prefix + key;
   }
 
-  #toSet(item: SaveItem): StateSet {
-    checkOptions(item);
-    return {
-      kind: "set",
-      key: this.#prefix + item.key,
-      value: item.value,
-      json: item.json,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      ttlSeconds: ttlSeconds(item.metadata),
-      metadata: item.metadata,
-    };
-  }
-
-  #toDelete(item: WriteItem): StateDelete {
-    checkOptions(item);
-    return {
-      kind: "delete",
-      key: this.#prefix + item.key,
-      etag: item.etag === "" ? undefined : item.etag,
-      createOnly: item.etag === "" && item.concurrency === "first-write",
-      strong: item.consistency === "strong",
-      metadata: item.metadata,
-    };
-  }
-
   #write(write: StateWrite, signal: AbortSignal): Promise<void> {
     return write.kind === "set" ? this.#port.set(write, signal) : this.#port.delete(write, signal);
   }
 
-  /** Several run at once. Under a policy only those are sent again that failed, and not for their ETag. */
-  async #writeAll(operation: string, writes: readonly StateWrite[], signal: AbortSignal): Promise<void> {
+  /**
+   * Several run at once, unless the store takes them `together`. Under a policy only those are sent again that failed,
+   * and not for their ETag.
+   */
+  async #writeAll(
+    operation: string,
+    writes: readonly StateWrite[],
+    signal: AbortSignal,
+    together?: (signal: AbortSignal) => Promise<boolean>,
+  ): Promise<void> {
     if (writes.length === 1) {
       return this.#call(operation, signal, (now) => this.#write(writes[0]!, now));
     }
     const outcomes = new Array<Error | undefined>(writes.length);
     let left = writes.map((_, index) => index);
+    let singly = together === undefined;
     const failure = (): Error => errors.joinFailures(outcomes.filter((outcome) => outcome !== undefined));
     const attempt = async (now: AbortSignal): Promise<void> => {
+      if (!singly && (await together!(now))) return;
+      singly = true;
       const found = await this.#tryAll(writes, left, now);
       // A later attempt may be under way: what comes after the time of this one says nothing any more.
       if (now.aborted && !signal.aborted) return;
@@ -397,10 +372,12 @@ export class NamedStore {
       left = left.filter((index) => outcomes[index] !== undefined && judge(outcomes[index]) === anyFailure);
       if (outcomes.some((outcome) => outcome !== undefined)) throw failure();
     };
+    const judgeAll = (error: unknown): Failure =>
+      singly ? (left.length > 0 ? anyFailure : ignoredFailure) : judge(error);
     try {
-      await this.#call(operation, signal, attempt, () => (left.length > 0 ? anyFailure : ignoredFailure));
+      await this.#call(operation, signal, attempt, judgeAll);
     } catch (error) {
-      throw error instanceof PolicyStop ? error : failure();
+      throw !singly || error instanceof PolicyStop ? error : failure();
     }
   }
 
@@ -428,7 +405,7 @@ export class NamedStore {
     metadata: Metadata,
     signal: AbortSignal,
   ): Promise<(StateRecord | undefined | Error)[]> {
-    const options = { consistency: "", metadata, signal } as const;
+    const options = { consistency: "", metadata, signal, parallelism } as const;
     if (this.#port.getMany !== undefined) return this.#port.getMany(storedKeys, options);
     const found = new Array<StateRecord | undefined | Error>(storedKeys.length);
     const limit = parallelism > 0 ? Math.min(parallelism, maxParallel) : maxParallel;
@@ -465,12 +442,6 @@ export class NamedStore {
   }
 }
 
-/** Proves to the outbox that the transaction was committed. */
-function markerWrite(key: string): StateSet {
-  const plain = { etag: undefined, createOnly: false, ttlSeconds: undefined, metadata: {} };
-  return { kind: "set", key, value: markerValue, json: true, ...plain };
-}
-
 /** What the store answers to the client, such as an ETag that does not match, is no failure of the store. */
 function judge(error: unknown): Failure {
   const answered =
@@ -487,46 +458,6 @@ function bulkEntry(key: string, found: StateRecord | Error | undefined): BulkEnt
 
 function readConsistency(text: string): "strong" | "eventual" | "" {
   return text === "strong" || text === "eventual" ? text : "";
-}
-
-function checkOptions({ concurrency, consistency }: WriteItem): void {
-  if (concurrency !== "" && concurrency !== "first-write" && concurrency !== "last-write") {
-    throw new Error(`unrecognized concurrency model '${concurrency}'`);
-  }
-  if (consistency !== "" && consistency !== "strong" && consistency !== "eventual") {
-    throw new Error(`unrecognized consistency model '${consistency}'`);
-  }
-}
-
-function ttlSeconds(metadata: Metadata): number | undefined {
-  const text = metadata["ttlInSeconds"];
-  if (text === undefined || text === "") return undefined;
-  const seconds = Number(text);
-  if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(seconds)) {
-    throw new Error(
-      `incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`,
-    );
-  }
-  return seconds;
-}
-
-/** A store's cursor as clients get it. What it names is checked again by the store, so it needs no seal of ours. */
-function sealToken(store: string, prefix: string, cursor: string): string {
-  return Buffer.from(JSON.stringify([store, prefix, cursor])).toString("base64url");
-}
-
-/** Throws for text that is no token, or one of another store or prefix. */
-function openToken(token: string, store: string, prefix: string): string {
-  try {
-    if (token.length > maxTokenChars) throw new Error("too long");
-    const parts: unknown = JSON.parse(Buffer.from(token, "base64url").toString());
-    if (!Array.isArray(parts) || parts.length !== 3 || parts[0] !== store || parts[1] !== prefix)
-      throw new Error("of something else");
-    if (typeof parts[2] !== "string") throw new Error("no cursor");
-    return parts[2];
-  } catch (cause) {
-    throw errors.malformedRequest(badToken, cause);
-  }
 }
 
 /** What stands after the first separator, up to the next. */

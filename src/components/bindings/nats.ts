@@ -120,7 +120,7 @@ const connectTimeoutMs = 5_000;
 const nanosPerMs = 1e6;
 
 /** With `natsURL` it rejects when the server cannot be reached; the sidecar's NATS it waits for later. */
-export async function open(context: Context): Promise<Binding & { trouble(): string | undefined }> {
+export async function open(context: Context): Promise<Binding> {
   const { metadata, mesh, clock, log, appId, name } = context;
   const { natsURL: url, jwt, seedKey, token } = metadata;
   const waits = readBackOff(metadata.backOff);
@@ -145,8 +145,7 @@ export async function open(context: Context): Promise<Binding & { trouble(): str
     operations: ["create", "request"],
     invoke: (request, signal) => invoke(parts, request, signal),
     ...(subscribeSubject !== undefined && { read: (handler) => read(parts, subscribeSubject, handler) }),
-    trouble: () =>
-      own === undefined ? (mesh.status().connected ? undefined : "NATS is away") : own.trouble(),
+    awaySinceMs: () => own?.awaySinceMs(),
     close: async () => own?.close(),
   };
 }

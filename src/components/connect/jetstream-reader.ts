@@ -119,7 +119,7 @@ class Reader implements JetStreamReading {
     // What still runs goes to another one now; its own answer would come too late.
     for (const sequence of this.#held.keys()) this.#refuse(sequence, 0);
     for (const timer of this.#timers) timer.cancel();
-    if (js.link.trouble() !== undefined) return;
+    if (!js.link.connected()) return;
     if (wish.durable === undefined) await removeConsumer(js, this.#consumer!).catch(() => {});
     await js.link.client.flush().catch(() => {});
   }
@@ -160,7 +160,7 @@ class Reader implements JetStreamReading {
     const { js, concurrency, clock } = this.#options;
     const { stream, name, deliverSubject } = this.#consumer!;
     const free = concurrency - this.#running - this.#waiting.length - this.#asked;
-    if (deliverSubject !== undefined || this.#stopping || js.link.trouble() !== undefined) return;
+    if (deliverSubject !== undefined || this.#stopping || !js.link.connected()) return;
     if (free < Math.max(1, concurrency >> 1)) return;
     const request = { batch: free, expires: pullMs * nanosPerMs, idle_heartbeat: pullSignMs * nanosPerMs };
     const reply = this.#subscription!.getSubject();
@@ -258,7 +258,7 @@ class Reader implements JetStreamReading {
 
   #tick(): void {
     const { clock, js } = this.#options;
-    if (js.link.trouble() !== undefined) return;
+    if (!js.link.connected()) return;
     if (this.#consumer!.acks) for (const reply of this.#held.values()) this.#send(reply, progress);
     if (this.#consumer!.deliverSubject !== undefined) return;
     if (this.#asked === 0 || clock.monotonicMs() - this.#heardMs <= 2 * pullSignMs) return this.#pull();

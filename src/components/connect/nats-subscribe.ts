@@ -112,7 +112,7 @@ class Reader {
 
   /** Tells who asked, in the form of NATS' services. An answer that cannot be sent is the same as none. */
   #refuse(message: NatsMessage, code: string, text: string): void {
-    if (!message.reply || this.#reading.link.trouble() !== undefined) return;
+    if (!message.reply || !this.#reading.link.connected()) return;
     const headers = this.#headers();
     headers.set("Nats-Service-Error-Code", code);
     headers.set("Nats-Service-Error", text);

@@ -7,6 +7,7 @@ import type { ConnectionOptions, Msg, NatsConnection } from "@nats-io/transport-
 import { type Clock, destroySocket, type Mesh } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { MetadataSchema } from "../component.ts";
+import { createReach } from "./reach.ts";
 
 /** Who the client is, for every component with a server of its own. */
 export const natsLoginFields = {
@@ -38,8 +39,9 @@ export type NatsLink = {
   readonly client: NatsConnection;
   /** A subject for answers to this client alone. */
   newInbox(): string;
-  /** Why there is no connection now; undefined while there is one. */
-  trouble(): string | undefined;
+  connected(): boolean;
+  /** Unix ms; undefined while connected, and for the mesh's connection, of which the sidecar's health tells. */
+  awaySinceMs(): number | undefined;
   /** Resolves while connected; rejects with an Error when it is not within `timeoutMs` or the signal is aborted. */
   ready(timeoutMs: number, signal?: AbortSignal): Promise<void>;
   /** Called whenever it is connected again. Returns the way to stop it. */
@@ -81,7 +83,8 @@ export async function meshLink(mesh: Mesh, clock: Clock, timeoutMs: number): Pro
     return {
       client,
       newInbox,
-      trouble: () => (mesh.status().connected ? undefined : awayText),
+      connected: () => mesh.status().connected,
+      awaySinceMs: () => undefined,
       ready: (waitMs, signal) => withinTime(clock, waitMs, signal, (limit) => mesh.ready(limit)),
       onReturn: (listener) => mesh.onStatus(({ connected }) => void (connected && listener())),
       close: async () => {},
@@ -133,22 +136,21 @@ async function inboxes(client: NatsConnection): Promise<() => string> {
   return () => createInbox(inboxPrefix);
 }
 
-function watched(client: NatsConnection, newInbox: () => string, { clock, log }: NatsInit): NatsLink {
+function watched(client: NatsConnection, newInbox: () => string, init: NatsInit): NatsLink {
+  const { clock, log } = init;
   const listeners = new Set<() => void>();
-  let trouble: string | undefined;
+  const reach = createReach("nats", init);
   const follow = async (): Promise<void> => {
     for await (const status of client.status()) {
       if (status.type === "disconnect") {
-        trouble = `lost ${status.server}`;
-        log.warn(`nats: ${trouble}; connecting again`);
+        reach.lost(`lost ${status.server}`);
       } else if (status.type === "staleConnection") {
         // The client would wait for a frozen server to take its last bytes.
         destroySocket(client);
       } else if (status.type === "error") {
         log.warn(`nats: ${status.error.message}`);
       } else if (status.type === "reconnect") {
-        trouble = undefined;
-        log.info("nats: connected again");
+        reach.found();
         for (const listener of [...listeners]) listener();
       }
     }
@@ -157,10 +159,11 @@ function watched(client: NatsConnection, newInbox: () => string, { clock, log }:
   return {
     client,
     newInbox,
-    trouble: () => trouble,
+    connected: () => reach.awaySinceMs() === undefined,
+    awaySinceMs: () => reach.awaySinceMs(),
     async ready(timeoutMs, signal) {
-      if (trouble === undefined) return;
-      if (listeners.size >= maxWaiting) throw new Error(`nats: ${trouble}; ${maxWaiting} calls wait already`);
+      if (reach.awaySinceMs() === undefined) return;
+      if (listeners.size >= maxWaiting) throw new Error(`nats: away, and ${maxWaiting} calls wait already`);
       const { promise: back, resolve } = Promise.withResolvers<void>();
       listeners.add(resolve);
       try {
@@ -173,7 +176,10 @@ function watched(client: NatsConnection, newInbox: () => string, { clock, log }:
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    close: () => client.close(),
+    close() {
+      reach.close();
+      return client.close();
+    },
   };
 }
 

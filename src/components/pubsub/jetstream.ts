@@ -116,6 +116,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
       await js.publish(message.topic, message.data, withId, signal);
     },
     subscribe: (request, handler) => subscribe(js, context, settings, request, handler),
+    awaySinceMs: () => link.awaySinceMs(),
     close: () => link.close(),
   };
 }

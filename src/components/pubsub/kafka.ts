@@ -23,6 +23,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
         handler({ ...message, contentType: undefined }, signal),
       );
     },
+    awaySinceMs: () => kafka.awaySinceMs(),
     close: () => kafka.close(),
   };
 }

@@ -102,8 +102,8 @@ export const metadataSchema = {
   duplicateWindow: {
     kind: "duration",
     description:
-      "For how long a repeated publish with the same `cloudevent.id` (or id of an own CloudEvent), source and topic is " +
-      "stored once; at most `maxAge`. Has effect when the stream is created.",
+      "For how long a repeated publish with the same topic and `cloudevent.id` (of an own CloudEvent: source and id) " +
+      "is stored once; at most `maxAge`. Has effect when the stream is created.",
     default: "2m",
   },
   maxDeliver: {

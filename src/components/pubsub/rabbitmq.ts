@@ -179,6 +179,10 @@ class RabbitPubSub implements PubSub {
     return consume(this.#rabbit, declare, options, handle, this.#context);
   }
 
+  awaySinceMs(): number | undefined {
+    return this.#rabbit.awaySinceMs();
+  }
+
   async close(): Promise<void> {
     await this.#publisher.close();
     await this.#rabbit.close();

@@ -92,6 +92,10 @@ class RedisPubSub implements PubSub {
     return reader;
   }
 
+  awaySinceMs(): number | undefined {
+    return this.#redis.awaySinceMs();
+  }
+
   close(): Promise<void> {
     return this.#redis.close();
   }
