@@ -6,7 +6,7 @@ import { asError } from "../../lib/thrown.ts";
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
-import type { Tracer } from "../../telemetry/tracing/tracer.ts";
+import type { Tracing } from "../../telemetry/tracing/tracer.ts";
 import { drop, retry } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
@@ -24,8 +24,7 @@ export type DeliveryParts = {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
-  /** Undefined when tracing is off. */
-  readonly tracer: Tracer | undefined;
+  readonly tracing: Tracing;
 };
 
 /** Longest time that a copy to a dead-letter topic may take, ms. */
@@ -41,7 +40,7 @@ export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver
     const answer =
       "kind" in ready
         ? ready
-        : await deliverUnder(line.broker.inbound, signal, (now) => traced(parts, deliver, ready, now));
+        : await deliverUnder(line.broker.inbound.policy, signal, (now) => traced(parts, deliver, ready, now));
     record(answer, line.broker.name, topic, parts.clock.monotonicMs() - startMs);
     if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
   };
@@ -49,12 +48,12 @@ export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver
 
 /** One delivery with its span around it. */
 async function traced(
-  { tracer }: DeliveryParts,
+  { tracing }: DeliveryParts,
   deliver: Deliver,
   { event, path }: { readonly event: AppEvent; readonly path: string },
   signal: AbortSignal,
 ): Promise<Answer> {
-  const span = deliverySpan(tracer, event);
+  const span = deliverySpan(tracing.tracer, event);
   if (span === undefined) return deliver(event, path, signal);
   const answer = await deliver({ ...event, span }, path, signal);
   endDelivery(span, answer);
