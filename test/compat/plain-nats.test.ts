@@ -1,5 +1,6 @@
 // Programs with nothing but nats-py and msgpack take part in the mesh by mesh/README.md alone: they call apps behind
 // sidecars and are apps themselves, publish and receive events, read and write state. See plain-nats/plain_nats.py.
+import { createHash } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   eventually,
@@ -236,6 +237,15 @@ describe("a plain NATS program", () => {
       expect(late).toEqual([{ conflict: true }]);
       const stale = [{ key: "guarded", value: "four", etag: headers["etag"] }];
       expect((await sidecar.post("/v1.0/state/statestore", stale)).status).toBe(409);
+    });
+
+    test("is read when it is larger than a message of NATS", async () => {
+      const value = "x".repeat(3_000_000);
+      await save("big", value);
+      const sha256 = createHash("sha256").update(JSON.stringify(value)).digest("hex");
+      expect(await run("large", "statestore", "pricing", "big")).toEqual([
+        { size: 3_000_002, sha256, payload: "" },
+      ]);
     });
 
     test("is listed and watched on both sides", async () => {

@@ -156,13 +156,16 @@ export function tooManyOperations(store: string, count: number, max: number): Ap
   });
 }
 
-/** ETag errors have no status of their own here. */
-export function transactionFailed(cause: unknown): ApiError {
-  const message = `error while executing state transaction: ${textOf(cause)}`;
+/** ETag errors have no status of their own here. `key`: the user's, where the store tells which one was refused. */
+export function transactionFailed(cause: unknown, key: string | undefined): ApiError {
+  const reason = textOf(cause);
+  const named = key === undefined || reason.includes(`'${key}'`) ? reason : `${reason} (key '${key}')`;
+  const message = `error while executing state transaction: ${named}`;
   const told = chosen("ERR_STATE_TRANSACTION", "error while executing state transaction: ", cause, 500);
-  return (
-    told ?? passed(cause) ?? simpleError("ERR_STATE_TRANSACTION", 500, GrpcCode.Internal, message, cause)
-  );
+  const code = "ERR_STATE_TRANSACTION";
+  const grpcDetails = [errorInfo(code, key === undefined ? null : { key })];
+  const init = { code, httpStatus: 500, grpcCode: GrpcCode.Internal, message, grpcDetails, cause };
+  return told ?? passed(cause) ?? new ApiError(init);
 }
 
 export function queryNotSupported(store: string): ApiError {

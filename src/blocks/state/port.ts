@@ -65,8 +65,14 @@ export type StateDelete = {
 
 export type StateWrite = StateSet | StateDelete;
 
+/** A write that was refused for what is true of one key; nothing was written. */
+class RefusedWrite extends Error {
+  /** As stored; absent where the store does not tell. */
+  key?: string;
+}
+
 /** The ETag was well formed and is not the current one (or a create found the key). */
-export class EtagMismatch extends Error {
+export class EtagMismatch extends RefusedWrite {
   constructor(cause?: unknown) {
     super(`possible etag mismatch. error from state store${causeText(cause)}`, { cause });
     this.name = "EtagMismatch";
@@ -74,11 +80,30 @@ export class EtagMismatch extends Error {
 }
 
 /** The ETag cannot be one of this store's. */
-export class EtagInvalid extends Error {
+export class EtagInvalid extends RefusedWrite {
   constructor(cause?: unknown) {
     super(`invalid etag value${causeText(cause)}`, { cause });
     this.name = "EtagInvalid";
   }
+}
+
+/** A create found the key, in a store where that has no status of its own. */
+export class NotCreated extends RefusedWrite {
+  constructor(message: string) {
+    super(message);
+    this.name = "NotCreated";
+  }
+}
+
+/** The error of a write of this key: it knows the key from here on, if it is about one. */
+export function aboutKey(error: unknown, key: string): unknown {
+  if (error instanceof RefusedWrite) error.key ??= key;
+  return error;
+}
+
+/** The stored key that the error is about. */
+export function keyOfRefusal(error: unknown): string | undefined {
+  return error instanceof RefusedWrite ? error.key : undefined;
 }
 
 /** A failure whose status and details the store chose, as only plug-ins do. Its message is the cause in our words. */
@@ -216,6 +241,12 @@ export type StateStore = {
     metadata: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<readonly StateQueryRow[]>;
+  /** In place of `query`, for stores that read queries themselves and page by tokens of their own. */
+  queryAsWritten?(
+    query: WrittenStateQuery,
+    metadata: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<WrittenQueryAnswer>;
   /**
    * Keys that begin with a text, of records that have not expired, at most `limit`; fewer, even none, may come though
    * more follow. `after` is the `next` of a page before. A key that is written while pages are read may come twice, and
@@ -234,12 +265,6 @@ export type StateStore = {
     target: StateTarget,
     options: { readonly after: string | undefined; readonly signal: AbortSignal },
   ): Promise<AsyncIterableIterator<StateChange>>;
-  /** In place of `query`, for stores that read queries themselves and page by tokens of their own. */
-  queryAsWritten?(
-    query: WrittenStateQuery,
-    metadata: Readonly<Record<string, string>>,
-    signal: AbortSignal,
-  ): Promise<WrittenQueryAnswer>;
   /** Called once, when no call runs any more. */
   close(): Promise<void>;
 };

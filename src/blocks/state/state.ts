@@ -13,12 +13,22 @@ import { holdsSeparator } from "./key-prefix.ts";
 import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
 import {
   CursorInvalid,
+  keyOfRefusal,
   type StateChange,
   type StateRecord,
   type StateStore,
   type StateWrite,
   type WrittenQueryAnswer,
 } from "./port.ts";
+import {
+  type Change,
+  type KeyPage,
+  type WatchTarget,
+  badId,
+  maxListed,
+  maxPrefixChars,
+  noRecord,
+} from "./listing.ts";
 import { badToken, openToken, sealToken } from "./page-token.ts";
 import { parseQuery, readQuery } from "./query.ts";
 import { nothing } from "./read-metadata.ts";
@@ -43,29 +53,6 @@ export type BulkEntry = {
 
 /** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
 export type QueryAnswer = WrittenQueryAnswer;
-
-/** Keys of one page. `token` asks for the next page; empty when there is none. */
-export type KeyPage = { readonly keys: readonly string[]; readonly token: string };
-
-export type WatchTarget = { readonly key: string } | { readonly prefix: string };
-
-/** A change of a key; `key` is empty for the kinds that are about none. `record` is there for `put`. */
-export type Change = {
-  readonly kind: StateChange["kind"];
-  readonly key: string;
-  /** Where a later watch may go on. */
-  readonly id: string;
-  readonly record: StateRecord | undefined;
-  /** The value could not be read. */
-  readonly error: string | undefined;
-};
-const noRecord = Object.freeze({ record: undefined, error: undefined });
-
-/** Keys of one page: at most, and when a client does not say. */
-export const maxListed = 10_000;
-export const defaultListed = 1_000;
-const maxPrefixChars = 4_096;
-const badId = "Last-Event-ID must be one that an earlier watch of the same store gave";
 
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
@@ -216,7 +203,7 @@ export class NamedStore {
       if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
       else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
     } catch (cause) {
-      throw errors.transactionFailed(cause);
+      throw errors.transactionFailed(cause, keyOfRefusal(cause)?.slice(this.#prefix.length));
     }
   }
 

@@ -6,7 +6,6 @@ import { createHash } from "node:crypto";
 import { withoutMarkupEscapes } from "../../lib/go-json.ts";
 import {
   CursorInvalid,
-  EtagInvalid,
   type StateDelete,
   type StateKeyPage,
   type StateReadOptions,
@@ -18,7 +17,7 @@ import {
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { type Redis, type RedisReply, connectRedis } from "../connect/redis.ts";
 import { redisFields } from "../connect/redis-fields.ts";
-import { changedMeanwhile } from "./sql/mismatch.ts";
+import { changedMeanwhile, noNumber } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import type { ListOptions } from "./sql/page-of.ts";
 
@@ -184,7 +183,7 @@ class RedisStore implements StateStore {
 
   #argumentsOf(write: StateWrite, call: "set" | "delete" | "transaction"): (string | Buffer)[] {
     if (write.kind === "delete") {
-      const expected = call === "delete" ? (write.etag ?? "0") : versionOf(write.etag);
+      const expected = call === "delete" ? (write.etag ?? "0") : versionOf(write);
       return ["delete", expected, "0", "", ""];
     }
     const ttlSeconds = write.ttlSeconds ?? this.#ttlSeconds;
@@ -193,7 +192,7 @@ class RedisStore implements StateStore {
     // The library may send later, so it gets bytes that nobody changes.
     const value = write.json ? withoutMarkupEscapes(bytes) : Buffer.from(bytes);
     const mark = write.createOnly && call === "set" ? "1" : "0";
-    return ["set", versionOf(write.etag), mark, ttl, value];
+    return ["set", versionOf(write), mark, ttl, value];
   }
 
   async #wait({ key, strong }: StateWrite, signal: AbortSignal): Promise<void> {
@@ -232,10 +231,9 @@ function recordOf(fields: readonly Buffer[]): StateRecord | undefined {
 }
 
 /** The ETag as the script compares it. Throws EtagInvalid for what is no integer. */
-function versionOf(etag: string | undefined): string {
+function versionOf({ key, etag }: StateWrite): string {
   if (etag === undefined) return "0";
-  if (!/^[+-]?\d{1,18}$/.test(etag))
-    throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+  if (!/^[+-]?\d{1,18}$/.test(etag)) throw noNumber(key, etag);
   return String(Number(etag));
 }
 
