@@ -422,8 +422,23 @@ function flow({ open, options }: Suite): void {
   });
 }
 
-function ends({ open }: Suite): void {
+function ends({ open, options }: Suite): void {
   describe("stop", () => {
+    if (options.keepsForAbsent && options.shares)
+      it("keeps what the last handler did: it does not come again", async () => {
+        const [port, topic] = [await open("kept"), newTopic()];
+        const { promise: gate, resolve } = Promise.withResolvers<void>();
+        const { got, subscription } = await collect(port, { topic }, () => gate);
+        await publish(port, topic, { data: Buffer.from('{"id":"handled"}') });
+        await arrived(got, 1);
+        const stopping = subscription.stop(10_000);
+        resolve();
+        await stopping;
+        await publish(port, topic, { data: Buffer.from('{"id":"next"}') });
+        const { got: later } = await collect(port, { topic });
+        expect(texts(await arrived(later, 1))).toEqual(['{"id":"next"}']);
+      });
+
     it("waits for the handler that runs, and hands over nothing more", async () => {
       const [port, topic] = [await open(), newTopic()];
       let release = (): void => {};

@@ -1,5 +1,6 @@
 /**
- * Publishing many events in one request. Each gets its own envelope; components take them one by one, many at once.
+ * Publishing many events in one request. Each gets its own envelope; components take them together where they can, else
+ * one by one, many at once.
  */
 import { asError } from "../../lib/thrown.ts";
 import { eachAtMost } from "../../lib/each-at-most.ts";
@@ -108,14 +109,8 @@ async function sendAll(
   let left: readonly number[] = messages.map((_, index) => index);
   let failed = new Map<number, Error>();
   const attempt = async (now: AbortSignal): Promise<void> => {
-    const found = new Map<number, Error>();
-    await eachAtMost(left, maxParallel, async (index) => {
-      try {
-        await broker.port.publish(messages[index]!, now);
-        if (!now.aborted || signal.aborted) accepted(index);
-      } catch (error) {
-        found.set(index, asError(error));
-      }
+    const found = await sendOnce(broker, messages, left, now, (index) => {
+      if (!now.aborted || signal.aborted) accepted(index);
     });
     // What comes after the time of this attempt is of no use: the messages are on their way again.
     if (now.aborted && !signal.aborted) return;
@@ -129,6 +124,39 @@ async function sendAll(
     if (error instanceof PolicyStop) return new Map(left.map((index) => [index, error]));
   }
   return failed;
+}
+
+/** Errors of those of `left` that the broker did not take. Never rejects. */
+async function sendOnce(
+  { port }: Broker,
+  messages: readonly PublishMessage[],
+  left: readonly number[],
+  signal: AbortSignal,
+  accepted: (index: number) => void,
+): Promise<Map<number, Error>> {
+  const found = new Map<number, Error>();
+  if (port.publishMany === undefined) {
+    await eachAtMost(left, maxParallel, async (index) => {
+      try {
+        await port.publish(messages[index]!, signal);
+        accepted(index);
+      } catch (error) {
+        found.set(index, asError(error));
+      }
+    });
+    return found;
+  }
+  try {
+    const failed = await port.publishMany(
+      left.map((index) => messages[index]!),
+      signal,
+    );
+    for (const [place, error] of failed) found.set(left[place]!, error);
+    for (const index of left) if (!found.has(index)) accepted(index);
+  } catch (error) {
+    for (const index of left) found.set(index, asError(error));
+  }
+  return found;
 }
 
 function wrapEntry(

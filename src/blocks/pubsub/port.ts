@@ -24,6 +24,18 @@ export type BrokerMessage = {
 /** Resolve = handled, forget it. Reject = deliver again by the component's rule. Never called after `stop` resolved. */
 export type MessageHandler = (message: BrokerMessage, signal: AbortSignal) => Promise<void>;
 
+/**
+ * Hands over a batch and resolves, always, with what became of each message by its place: undefined = handled, forget
+ * it; an Error = deliver it again. Never called after `stop` resolved.
+ */
+export type BatchHandler = (
+  messages: readonly BrokerMessage[],
+  signal: AbortSignal,
+) => Promise<readonly (Error | undefined)[]>;
+
+/** A batch leaves with so many messages, or so long after its first one. */
+export type BatchLimits = { readonly maxMessages: number; readonly maxAwaitMs: number };
+
 export type SubscribeRequest = {
   readonly topic: string;
   /** Metadata of the subscription, as the user wrote it. */
@@ -47,6 +59,16 @@ export type Subscription = {
 export type PubSub = {
   /** Accepted by the broker, durable by its rules, when it resolves. */
   publish(message: PublishMessage, signal: AbortSignal): Promise<void>;
+  /** Messages of one topic at once: errors by place of those not accepted. Absent: they go one by one. */
+  publishMany?(messages: readonly PublishMessage[], signal: AbortSignal): Promise<ReadonlyMap<number, Error>>;
+  /** As `subscribe`, in batches that the component makes. Absent: the block gathers what comes one by one. */
+  subscribeBatches?(
+    request: SubscribeRequest,
+    limits: BatchLimits,
+    handler: BatchHandler,
+  ): Promise<Subscription>;
+  /** Limits of batches where a subscription gives none; Dapr's common ones when absent. */
+  readonly batchLimits?: BatchLimits;
   /** Resolves when the subscription exists at the broker. Survives broker outages by itself. */
   subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription>;
   /** Unix ms since when it cannot reach its server; undefined while it can. Absent where there is none. */
