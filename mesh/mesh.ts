@@ -7,6 +7,7 @@ import { Caller } from "./call.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import { MeshConnection } from "./connection.ts";
 import { JetStream } from "./jetstream.ts";
+import { LargeValueTable } from "./large-values.ts";
 import { Mux } from "./mux.ts";
 import { Peers } from "./peers.ts";
 import { Presence } from "./presence.ts";
@@ -19,6 +20,7 @@ import { JetStreamTopics } from "./topics.ts";
 import { Topology } from "./topology.ts";
 import type {
   CallOptions,
+  LargeTable,
   Mesh,
   MeshIdentity,
   MeshLog,
@@ -193,6 +195,21 @@ class NatsMesh implements JoinedMesh {
       this.#tables.set(bucket, table);
     }
     return table;
+  }
+
+  largeTable(options: TableOptions & { readonly maxValueBytes: number }): LargeTable {
+    const { kind, name, storage = "file", expiryMarks = false, maxValueBytes } = options;
+    const open = (bucketKind: string, marks: boolean): JetStreamTable => {
+      const bucket = joinName([this.identity.root, bucketKind, ...name]);
+      return new JetStreamTable(this.#js, this.#topology, bucket, { storage, expiryMarks: marks });
+    };
+    return new LargeValueTable({
+      values: open(kind, expiryMarks),
+      parts: open(`${kind}-parts`, false),
+      maxValueBytes,
+      maxPayloadBytes: () => this.maxPayloadBytes(),
+      clock: this.clock,
+    });
   }
 
   async topics(options: TopicStreamOptions): Promise<TopicStream> {

@@ -117,10 +117,37 @@ export class JetStreamTable implements Table {
   async put(
     key: TableKey,
     value: Uint8Array,
-    options: { expect?: Expect; ttlSeconds?: number; signal?: AbortSignal } = noOptions,
+    options: { expect?: Expect; ttlSeconds?: number; parts?: string; signal?: AbortSignal } = noOptions,
   ): Promise<number> {
-    const { expect, ttlSeconds, signal } = options;
-    return this.#write({ kind: "put", key, value, expect, ttlSeconds } as TableWrite, signal);
+    const { expect, ttlSeconds, parts, signal } = options;
+    return this.#write({ kind: "put", key, value, expect, ttlSeconds, parts } as TableWrite, signal);
+  }
+
+  /** The key goes without a tombstone: nothing tells watches. */
+  purge(key: TableKey): Promise<void> {
+    return this.#purge(this.#prefix + encodeKey(key));
+  }
+
+  /** The same for all keys below a prefix. */
+  purgeBelow(prefix: TableKey): Promise<void> {
+    return this.#purge(keyFilter(this.bucket, prefix));
+  }
+
+  async #purge(filter: string): Promise<void> {
+    const attempt = this.#attempt(undefined, Number.POSITIVE_INFINITY);
+    await this.#storage(this.#js.api(`STREAM.PURGE.${this.#stream}`, { filter }, attempt));
+  }
+
+  /** False when nobody has written yet; other calls create the bucket. */
+  async exists(signal: AbortSignal): Promise<boolean> {
+    const attempt = { ...this.#attempt(signal, Number.POSITIVE_INFINITY), onMissing: undefined };
+    try {
+      await this.#js.api(`STREAM.INFO.${this.#stream}`, undefined, attempt);
+      return true;
+    } catch (error) {
+      if (isJsError(error, JsCode.streamNotFound)) return false;
+      throw storageError(error);
+    }
   }
 
   async delete(key: TableKey, options: { expect?: Expect; signal?: AbortSignal } = noOptions): Promise<void> {

@@ -3,8 +3,16 @@
  * configuration lacks a feature, created again when a server lost it (memory streams after a restart).
  */
 import { MeshError, cancelledBy, isMeshError, textOf } from "./errors.ts";
-import { type AttemptOptions, JsCode, type JetStream, type WaitOptions, isJsError } from "./jetstream.ts";
-import type { MeshLog } from "./types.ts";
+import {
+  type AttemptOptions,
+  JetStreamError,
+  JsCode,
+  type JetStream,
+  type WaitOptions,
+  isJsError,
+} from "./jetstream.ts";
+import { partitionTransform, type TopicTrees } from "./subjects.ts";
+import type { MeshLog, TopicStreamOptions } from "./types.ts";
 
 const nanosPerMs = 1_000_000;
 /** As long as the tombstone of a delete. */
@@ -47,10 +55,15 @@ export function bucketConfig(bucket: string, { storage, expiryMarks = false }: B
 }
 
 /** Stream of one component's topics. Limits retention: groups come and go, late ones may replay. */
-export function topicsConfig(name: string, base: string, maxAgeMs: number, maxBytes: number): StreamConfig {
+export function topicsConfig(
+  name: string,
+  trees: TopicTrees,
+  { maxAgeMs, maxBytes, partitions = 16 }: Omit<TopicStreamOptions, "name">,
+): StreamConfig {
   return {
     name,
-    subjects: [`${base}.>`],
+    subjects: [`${trees.plain}.>`, `${trees.keyed}.*.>`],
+    subject_transform: partitionTransform(trees, partitions),
     storage: "file",
     retention: "limits",
     discard: "old",
@@ -66,7 +79,9 @@ export function topicsConfig(name: string, base: string, maxAgeMs: number, maxBy
 /** Settings that may be switched on later without harm, and that Weft's code relies on. */
 const neededFlags = ["allow_direct", "allow_msg_ttl", "allow_atomic", "subject_delete_marker_ttl"] as const;
 
-type StreamInfo = { readonly config: Readonly<Record<string, unknown>> };
+/** The settings of a stream as the server has them. */
+export type FoundConfig = Readonly<Record<string, unknown>>;
+type StreamInfo = { readonly config: FoundConfig };
 
 export class Topology {
   readonly #js: JetStream;
@@ -75,6 +90,7 @@ export class Topology {
   readonly #replicas = new Map<string, number>();
   /** Attempts under way, each shared by all who need the stream. */
   readonly #attempts = new Map<string, Promise<number>>();
+  readonly #configs = new Map<string, FoundConfig>();
 
   constructor(js: JetStream, log: MeshLog) {
     this.#js = js;
@@ -84,6 +100,11 @@ export class Topology {
   /** Replicas of a stream that is known to exist; undefined: call `ensure` first. */
   replicasOf(stream: string): number | undefined {
     return this.#replicas.get(stream);
+  }
+
+  /** Settings of a stream that is known to exist, as they were when it was created or found. */
+  configOf(stream: string): FoundConfig | undefined {
+    return this.#configs.get(stream);
   }
 
   /** Makes sure that the stream is there, trying until `endMs`; resolves with its replica count. */
@@ -138,7 +159,9 @@ export class Topology {
     if (known !== undefined) return known;
     const run = async (): Promise<number> => {
       try {
-        const replicas = await this.#createOrAdopt(config);
+        const found = await this.#createOrAdopt(config);
+        const replicas = Number(found["num_replicas"] ?? 1);
+        this.#configs.set(name, found);
         this.#replicas.set(name, replicas);
         return replicas;
       } catch (error) {
@@ -154,7 +177,7 @@ export class Topology {
     return attempt;
   }
 
-  async #createOrAdopt(config: StreamConfig): Promise<number> {
+  async #createOrAdopt(config: StreamConfig): Promise<FoundConfig> {
     const options = { endMs: this.#js.endIn(createTimeoutMs), repeatMs: Number.POSITIVE_INFINITY };
     // Only a connected server tells whether it belongs to a cluster.
     await this.#js.connection.readyWithin(createTimeoutMs);
@@ -168,49 +191,78 @@ export class Topology {
   }
 
   /** Three copies in a cluster that has three servers; one where there is no room for more. */
-  async #create(config: StreamConfig, options: AttemptOptions): Promise<number> {
-    const create = (more: Readonly<Record<string, unknown>>): Promise<unknown> =>
-      this.#js.api(`STREAM.CREATE.${config.name}`, { ...config, ...more }, options);
-    if (this.#js.connection.clustered()) {
-      try {
-        await create({ num_replicas: wantedReplicas });
-        return wantedReplicas;
-      } catch (error) {
-        // Only a cluster that is too small gets fewer: one whose leader or servers are away for a moment must not.
-        if (!isJsError(error, JsCode.noSuitablePeers, JsCode.replicasNotSupported)) throw error;
-        this.#log(
-          "warn",
-          `stream ${config.name} gets one copy, the cluster has no room for more: ${textOf(error)}`,
-        );
-      }
-      await create({ num_replicas: 1, metadata: { [replicasMark]: String(wantedReplicas) } });
-      return 1;
+  async #create(config: StreamConfig, options: AttemptOptions): Promise<FoundConfig> {
+    const create = async (more: Readonly<Record<string, unknown>>): Promise<FoundConfig> => {
+      const subject = `STREAM.CREATE.${config.name}`;
+      return (await this.#js.api<StreamInfo>(subject, { ...config, ...more }, options)).config;
+    };
+    if (!this.#js.connection.clustered()) return create({ num_replicas: 1 });
+    try {
+      return await create({ num_replicas: wantedReplicas });
+    } catch (error) {
+      // Only a cluster that is too small gets fewer: one whose leader or servers are away for a moment must not.
+      if (!isJsError(error, JsCode.noSuitablePeers, JsCode.replicasNotSupported)) throw error;
+      this.#log(
+        "warn",
+        `stream ${config.name} gets one copy, the cluster has no room for more: ${textOf(error)}`,
+      );
     }
-    await create({ num_replicas: 1 });
-    return 1;
+    return create({ num_replicas: 1, metadata: { [replicasMark]: String(wantedReplicas) } });
   }
 
-  /** Resolves with the replica count after the repair. */
-  async #repair(wanted: StreamConfig, found: StreamInfo["config"], options: AttemptOptions): Promise<number> {
-    const replicas = Number(found["num_replicas"] ?? 1);
+  /** Resolves with the settings after the repair. */
+  async #repair(wanted: StreamConfig, found: FoundConfig, options: AttemptOptions): Promise<FoundConfig> {
+    const update = async (change: FoundConfig): Promise<FoundConfig> => {
+      const subject = `STREAM.UPDATE.${wanted.name}`;
+      return (await this.#js.api<StreamInfo>(subject, change, options)).config;
+    };
+    let whole = found;
     const missing = neededFlags.filter((flag) => wanted[flag] !== undefined && !found[flag]);
-    const whole = { ...found, ...Object.fromEntries(missing.map((flag) => [flag, wanted[flag]])) };
     if (missing.length > 0) {
       this.#log("warn", `stream ${wanted.name} lacks ${missing.join(", ")}; switching on`);
-      await this.#js.api(`STREAM.UPDATE.${wanted.name}`, whole, options);
+      whole = await update({ ...whole, ...Object.fromEntries(missing.map((flag) => [flag, wanted[flag]])) });
     }
+    const additions = additionsTo(whole, wanted);
+    if (additions !== undefined) {
+      // An operator may have settings that do not go with them; all else works without.
+      whole = await update({ ...whole, ...additions }).catch((error: unknown) => {
+        if (!(error instanceof JetStreamError)) throw error;
+        const what = Object.keys(additions).join(", ");
+        this.#log("warn", `stream ${wanted.name} cannot be given ${what}: ${textOf(error)}`);
+        return whole;
+      });
+    }
+    return this.#addReplicas(wanted.name, whole, update);
+  }
+
+  async #addReplicas(
+    name: string,
+    found: FoundConfig,
+    update: (change: FoundConfig) => Promise<FoundConfig>,
+  ): Promise<FoundConfig> {
     const metadata = (found["metadata"] ?? {}) as Readonly<Record<string, unknown>>;
-    if (metadata[replicasMark] === undefined || !this.#js.connection.clustered()) return replicas;
+    if (metadata[replicasMark] === undefined || !this.#js.connection.clustered()) return found;
+    const replicas = Number(found["num_replicas"] ?? 1);
     try {
-      await this.#js.api(`STREAM.UPDATE.${wanted.name}`, { ...whole, num_replicas: wantedReplicas }, options);
-      if (replicas < wantedReplicas)
-        this.#log("info", `stream ${wanted.name} now has ${wantedReplicas} copies`);
-      return wantedReplicas;
+      const updated = await update({ ...found, num_replicas: wantedReplicas });
+      if (replicas < wantedReplicas) this.#log("info", `stream ${name} now has ${wantedReplicas} copies`);
+      return updated;
     } catch (error) {
-      this.#log("debug", `stream ${wanted.name} still has ${replicas} copies: ${textOf(error)}`);
-      return replicas;
+      this.#log("debug", `stream ${name} still has ${replicas} copies: ${textOf(error)}`);
+      return found;
     }
   }
+}
+
+/** What a stream of topics that an earlier version made lacks of the present layout; undefined for nothing. */
+function additionsTo(found: FoundConfig, wanted: StreamConfig): FoundConfig | undefined {
+  if (wanted["subject_transform"] === undefined) return undefined;
+  const subjects = (found["subjects"] ?? []) as readonly string[];
+  const more = (wanted["subjects"] as readonly string[]).filter((subject) => !subjects.includes(subject));
+  const additions: Record<string, unknown> = {};
+  if (more.length > 0) additions["subjects"] = [...subjects, ...more];
+  if (found["subject_transform"] === undefined) additions["subject_transform"] = wanted["subject_transform"];
+  return Object.keys(additions).length === 0 ? undefined : additions;
 }
 
 function storageError(name: string, cause: unknown): MeshError {

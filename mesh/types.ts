@@ -4,6 +4,7 @@
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Clock } from "./clock.ts";
+import type { MeshError } from "./errors.ts";
 
 /** Who this participant is. `instance` is unique per process start. */
 export type MeshIdentity = {
@@ -108,6 +109,8 @@ export type TableEntry = {
   readonly revision: number;
   /** Unix ms at which the entry expires, when it has a time to live. */
   readonly expiresAtMs?: number;
+  /** The value lies in parts; `LargeTable` reads them. Header `Weft-Parts`. */
+  readonly parts?: string;
 };
 
 /** A key is a list of parts, most significant first; each part may be any string (see subjects.ts). */
@@ -123,6 +126,8 @@ export type TableWrite =
       readonly value: Uint8Array;
       readonly expect?: Expect;
       readonly ttlSeconds?: number;
+      /** As in TableEntry. */
+      readonly parts?: string;
     }
   | { readonly kind: "delete"; readonly key: TableKey; readonly expect?: Expect };
 
@@ -131,7 +136,14 @@ export type TableCursor = { readonly revision: number; readonly timeMs: number }
 
 /** What a watch tells; `cursor` is the place behind it. */
 export type TableChange =
-  | { readonly kind: "put"; readonly key: TableKey; readonly entry: TableEntry; readonly cursor: TableCursor }
+  | {
+      readonly kind: "put";
+      readonly key: TableKey;
+      readonly entry: TableEntry;
+      readonly cursor: TableCursor;
+      /** The value could not be read. */
+      readonly error?: MeshError;
+    }
   /** `expire`: the time to live ended. */
   | { readonly kind: "delete" | "expire"; readonly key: TableKey; readonly cursor: TableCursor }
   /**
@@ -196,6 +208,18 @@ export type Table = {
   ): Promise<AsyncIterableIterator<TableChange>>;
 };
 
+/**
+ * A table whose values may be larger than what NATS takes in one message. A large value is written guarded, and costs
+ * some requests more; small ones are as in any table.
+ */
+export type LargeTable = Table & {
+  /**
+   * Removes parts that no value needs: of replaced, deleted and expired values, and of writers that died. One of
+   * several participants does it, every ten minutes at most. Resolves with the number of values.
+   */
+  sweep(signal: AbortSignal): Promise<number>;
+};
+
 export type TableOptions = {
   /** Kind of data, e.g. "state"; becomes a part of the bucket's name. */
   readonly kind: string;
@@ -227,6 +251,11 @@ export type TopicSubscribeOptions = {
   readonly group: string;
   /** Where a group that is created now starts. */
   readonly deliver: "all" | "new";
+  /**
+   * Events with one key come one after the other, in the order of the stream, across all members of the group; those of
+   * different keys, and those without, side by side.
+   */
+  readonly ordered?: boolean;
   readonly ackWaitMs: number;
   /** Handlers running at once in this participant. */
   readonly concurrency: number;
@@ -251,6 +280,17 @@ export type TopicStreamOptions = {
   readonly maxAgeMs: number;
   /** Bytes kept before the oldest go. -1 = no limit. */
   readonly maxBytes: number;
+  /** Into how many parts events with a key are divided, when the stream is created; 16. */
+  readonly partitions?: number;
+};
+
+export type TopicPublishOptions = {
+  readonly id?: string | undefined;
+  /** Events with the same key keep their order in ordered subscriptions. */
+  readonly key?: string | undefined;
+  readonly headers?: readonly string[];
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
 };
 
 /** The stream behind the topics of one pub/sub component (topics.ts). Errors as in Table. */
@@ -263,7 +303,7 @@ export type TopicStream = {
   publish(
     topic: string,
     data: Uint8Array,
-    options: { id?: string; headers?: readonly string[]; timeoutMs: number; signal?: AbortSignal },
+    options: TopicPublishOptions,
   ): Promise<{ sequence: number; duplicate: boolean }>;
   /** Creates the durable group when it is not there, before it resolves. */
   subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription>;
@@ -316,6 +356,8 @@ export type Mesh = {
   /** Live instances, all or of one app. */
   presence(filter?: { namespace: string; app: string }): Promise<PresenceEntry[]>;
   table(options: TableOptions): Promise<Table>;
+  /** The parts lie in the bucket of the kind `<kind>-parts`. A value above `maxValueBytes` is `too-large`. */
+  largeTable(options: TableOptions & { readonly maxValueBytes: number }): LargeTable;
   topics(options: TopicStreamOptions): Promise<TopicStream>;
   /** Withdraws presence and closes. Drain served calls and subscriptions first. */
   close(): Promise<void>;

@@ -143,12 +143,16 @@ export function defaultSecretStore({ mode }: SidecarOptions): string | undefined
   return mode === "kubernetes" ? builtInStore : undefined;
 }
 
-/** In Kubernetes mode with the store of the cluster's secrets, unless a resource has its name or a flag forbids it. */
+/**
+ * In Kubernetes mode and in a cluster: with the store of its secrets, unless a resource has its name or a flag forbids
+ * it.
+ */
 export function withBuiltIn(
   resources: readonly ComponentResource[],
-  { mode, resources: settings }: SidecarOptions,
+  { options, env }: Pick<LoadInit, "options" | "env">,
 ): readonly ComponentResource[] {
-  if (mode !== "kubernetes" || !settings.builtinKubernetesSecretStore) return resources;
+  const isCluster = options.mode === "kubernetes" && (env["KUBERNETES_SERVICE_HOST"] ?? "") !== "";
+  if (!isCluster || !options.resources.builtinKubernetesSecretStore) return resources;
   if (resources.some(({ name }) => name === builtInStore)) return resources;
   const origin = { file: "--mode=kubernetes", line: 1, column: 1 };
   const builtIn: ComponentResource = {
@@ -160,7 +164,7 @@ export function withBuiltIn(
     version: "v1",
     metadata: [],
     initTimeoutMs: DEFAULT_INIT_TIMEOUT_MS,
-    // Outside a cluster the mode is of use too.
+    // Not every sidecar needs it, and not every pod may read secrets.
     ignoreErrors: true,
     scopes: [],
     secretStore: undefined,

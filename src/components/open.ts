@@ -12,7 +12,6 @@ import {
   type ComponentResource,
   type SecretSource,
 } from "../config/kinds/component.ts";
-import type { SidecarOptions } from "../config/options.ts";
 import type { CountFamily, Metrics } from "../telemetry/metrics.ts";
 import { countCalls } from "./calls.ts";
 import { categoryOf } from "./categories.ts";
@@ -86,7 +85,7 @@ export type RunningComponents = OpenComponents & {
 export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
   const components = new Components(init);
   try {
-    for (const resource of inLoadOrder(init.resources, init.options)) await components.start(resource);
+    for (const resource of inLoadOrder(init.resources, init)) await components.start(resource);
   } catch (error) {
     await components.close();
     throw error;
@@ -97,9 +96,9 @@ export async function openComponents(init: ComponentsInit): Promise<RunningCompo
 /** Secret stores before what may need them, the built-in one first. */
 function inLoadOrder(
   resources: readonly ComponentResource[],
-  options: SidecarOptions,
+  init: ComponentsInit,
 ): readonly ComponentResource[] {
-  const all = withBuiltIn(resources, options);
+  const all = withBuiltIn(resources, init);
   const isStore = (resource: ComponentResource): boolean => categoryOf(resource.type) === secretStores;
   return [...all.filter(isStore), ...all.filter((resource) => !isStore(resource))];
 }
@@ -230,9 +229,7 @@ class Components implements RunningComponents {
     this.#parked.clear();
     this.#missNone();
     const users = this.#users!;
-    const wanted = new Map(
-      inLoadOrder(resources, this.#init.options).map((resource) => [resource.name, resource]),
-    );
+    const wanted = new Map(inLoadOrder(resources, this.#init).map((resource) => [resource.name, resource]));
     for (const held of this.#held)
       if (!wanted.has(held.component.resource.name)) await this.#swap(held, undefined, users);
     const stores = [...wanted.values()].filter(({ type }) => categoryOf(type) === secretStores);

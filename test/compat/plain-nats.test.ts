@@ -1,5 +1,6 @@
 // Programs with nothing but nats-py and msgpack take part in the mesh by mesh/README.md alone: they call apps behind
 // sidecars and are apps themselves, publish and receive events, read and write state. See plain-nats/plain_nats.py.
+import { createHash } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   eventually,
@@ -33,6 +34,10 @@ describe("a plain NATS program", () => {
       headers: { "x-answer": "42" },
     }));
     app.subscribe({ pubsubname: "bus", topic: "orders.eu", route: "/orders" });
+    app.subscribe(
+      { pubsubname: "bus", topic: "turns", route: "/turns", metadata: { ordered: "true" } },
+      () => new Promise((resolve) => setTimeout(resolve, Math.random() * 20)),
+    );
     const common = { nats, resources };
     sidecar = stack.use(await startSidecar({ appId: "pricing", appPort: app.port, ...common }));
     const onInvoke = (): object => ({
@@ -170,6 +175,17 @@ describe("a plain NATS program", () => {
       ]);
     });
 
+    test("with a key are handled in the order of their publishing", async () => {
+      const before = app.requestsTo("/turns").length;
+      const events = Array.from({ length: 20 }, (_, n) => JSON.stringify({ data: { n } }));
+      const told = await run("keyed", "bus", "turns", "customer-42", ...events);
+      expect(new Set(told.map(({ subject }) => subject))).toEqual(new Set(["weft.default.14.bus.turns"]));
+      const got = (await app.received("/turns", before + 20)).slice(before);
+      expect(got.map((request) => request.json<{ data: { n: number } }>().data.n)).toEqual(
+        events.map((_, n) => n),
+      );
+    });
+
     test("of a Dapr app are received, each by one member of a group", async () => {
       for (const n of [1, 2]) await sidecar.post("/v1.0/publish/bus/to.python", { n });
       type Told = {
@@ -221,6 +237,15 @@ describe("a plain NATS program", () => {
       expect(late).toEqual([{ conflict: true }]);
       const stale = [{ key: "guarded", value: "four", etag: headers["etag"] }];
       expect((await sidecar.post("/v1.0/state/statestore", stale)).status).toBe(409);
+    });
+
+    test("is read when it is larger than a message of NATS", async () => {
+      const value = "x".repeat(3_000_000);
+      await save("big", value);
+      const sha256 = createHash("sha256").update(JSON.stringify(value)).digest("hex");
+      expect(await run("large", "statestore", "pricing", "big")).toEqual([
+        { size: 3_000_002, sha256, payload: "" },
+      ]);
     });
 
     test("is listed and watched on both sides", async () => {

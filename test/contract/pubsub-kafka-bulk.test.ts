@@ -47,6 +47,19 @@ function message(topic: string, text: string): PublishMessage {
   return { topic, data: Buffer.from(text), metadata, contentType: undefined, id: undefined };
 }
 
+function publishAll(
+  port: PubSub,
+  topic: string,
+  texts: readonly string[],
+): Promise<ReadonlyMap<string, Error>> {
+  const entries = texts.map((text, at) => ({
+    entryId: `entry ${at}`,
+    message: message(topic, text),
+    contentType: "text/plain",
+  }));
+  return port.publishMany!({ topic, entries, metadata: {} }, never);
+}
+
 async function batches(
   port: PubSub,
   topic: string,
@@ -73,12 +86,9 @@ describe("pubsub.kafka in batches", () => {
   it("publishes many at once, and tells which it refused", async () => {
     const [port, topic] = [await open({ maxMessageBytes: "2000" }), `t-${randomUUID()}`];
     const texts = [...numbers(1, 150), "x".repeat(3_000), "y".repeat(1_900), ...numbers(151, 300)];
-    const failed = await port.publishMany!(
-      texts.map((text) => message(topic, text)),
-      never,
-    );
-    expect([...failed.keys()]).toEqual([150]);
-    expect(failed.get(150)!.message).toContain("maxMessageBytes 2000");
+    const failed = await publishAll(port, topic, texts);
+    expect([...failed.keys()]).toEqual(["entry 150"]);
+    expect(failed.get("entry 150")!.message).toContain("maxMessageBytes 2000");
     const { got } = await batches(port, topic, { maxMessages: 100, maxAwaitMs: 100 }, handled);
     const wanted = texts.filter((text) => text.length < 3_000);
     await eventually(() => expect(got.flat()).toEqual(wanted), { timeoutMs: 30_000 });
@@ -87,10 +97,7 @@ describe("pubsub.kafka in batches", () => {
 
   it("hands over full batches, what waits long enough, and again only what failed", async () => {
     const [port, topic] = [await open(), `t-${randomUUID()}`];
-    await port.publishMany!(
-      numbers(1, 12).map((text) => message(topic, text)),
-      never,
-    );
+    await publishAll(port, topic, numbers(1, 12));
     const failures = new Set(["2", "4"]);
     const { got, subscription } = await batches(
       port,
@@ -108,10 +115,7 @@ describe("pubsub.kafka in batches", () => {
 
   it("keeps at its end what its last batch did, and leaves the rest to the next reader", async () => {
     const [port, topic] = [await open(), `t-${randomUUID()}`];
-    await port.publishMany!(
-      numbers(1, 5).map((text) => message(topic, text)),
-      never,
-    );
+    await publishAll(port, topic, numbers(1, 5));
     const { promise: gate, resolve } = Promise.withResolvers<void>();
     // The third of a batch never works; the other two wait behind it.
     const { got, subscription } = await batches(

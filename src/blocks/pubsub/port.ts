@@ -13,6 +13,20 @@ export type PublishMessage = {
   readonly id: string | undefined;
 };
 
+/** Messages of one request for one topic. */
+export type PublishBatch = {
+  readonly topic: string;
+  readonly entries: readonly {
+    /** The client's, another one for each. */
+    readonly entryId: string;
+    readonly message: PublishMessage;
+    /** Of what the client sent, which is `data` where the payload is raw. */
+    readonly contentType: string;
+  }[];
+  /** Of the request. */
+  readonly metadata: Readonly<Record<string, string>>;
+};
+
 export type BrokerMessage = {
   /** Actual topic (differs from the subscribed one with wildcards). */
   readonly topic: string;
@@ -20,6 +34,16 @@ export type BrokerMessage = {
   readonly metadata: Readonly<Record<string, string>>;
   readonly contentType: string | undefined;
 };
+
+/** A publish or a subscription asks in its metadata for what cannot be; the same again would fail again. */
+export class RequestRefused extends Error {
+  override readonly name = "RequestRefused";
+
+  /** `field`: the metadata field as its page writes it; `problem` names the fix. */
+  constructor(field: string, problem: string) {
+    super(`metadata field "${field}": ${problem}`);
+  }
+}
 
 /** Resolve = handled, forget it. Reject = deliver again by the component's rule. Never called after `stop` resolved. */
 export type MessageHandler = (message: BrokerMessage, signal: AbortSignal) => Promise<void>;
@@ -55,12 +79,15 @@ export type Subscription = {
   stop(graceMs: number): Promise<void>;
 };
 
-/** All methods may run at once and reject with a readable Error. */
+/** All methods may run at once and reject with a readable Error; RequestRefused is the client's own fault. */
 export type PubSub = {
   /** Accepted by the broker, durable by its rules, when it resolves. */
   publish(message: PublishMessage, signal: AbortSignal): Promise<void>;
-  /** Messages of one topic at once: errors by place of those not accepted. Absent: they go one by one. */
-  publishMany?(messages: readonly PublishMessage[], signal: AbortSignal): Promise<ReadonlyMap<number, Error>>;
+  /**
+   * In place of `publish` for each, where there is one call for many. Gives the errors of the entries that the broker
+   * did not take, by entry id; rejects when it is unknown which it took. Absent = the block publishes one by one.
+   */
+  publishMany?(batch: PublishBatch, signal: AbortSignal): Promise<ReadonlyMap<string, Error>>;
   /** As `subscribe`, in batches that the component makes. Absent: the block gathers what comes one by one. */
   subscribeBatches?(
     request: SubscribeRequest,

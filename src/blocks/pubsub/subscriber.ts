@@ -7,7 +7,7 @@ import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Broker, Brokers } from "./broker.ts";
 import type { Delivering } from "./handlers.ts";
-import type { Subscription } from "./port.ts";
+import { RequestRefused, type Subscription } from "./port.ts";
 import { describeSubscription, type TopicSubscription } from "./subscription.ts";
 
 /** Opens a subscription at its broker. `D` is where its messages go. Rejects with the component's error. */
@@ -151,7 +151,7 @@ class Running<D> {
       return true;
     } catch (error) {
       log.error(`cannot subscribe to topic ${topic} of ${name}: ${asError(error).message}`);
-      return this.#ended.signal.aborted;
+      return this.#ended.signal.aborted || error instanceof RequestRefused;
     }
   }
 }

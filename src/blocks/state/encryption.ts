@@ -127,7 +127,9 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
   };
   const openedChange = (change: StateChange): StateChange =>
     change.kind === "put" ? { ...change, record: openedOrError(change.record)! } : change;
-  const { getMany, transact, query, list, watch, maxTransactionWrites } = port;
+  const { getMany, setMany, deleteMany, transact, query, queryAsWritten, list, watch, maxTransactionWrites } =
+    port;
+  const refuse = () => Promise.reject(new Error("cannot query encrypted store"));
   return {
     ...(maxTransactionWrites === undefined ? {} : { maxTransactionWrites }),
     get: async (key, options) => opened(await port.get(key, options)),
@@ -144,11 +146,12 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
             return transact.call(port, all, metadata, signal);
           },
         }),
-    ...(query === undefined
+    ...(setMany === undefined
       ? {}
-      : {
-          query: () => Promise.reject(new Error("cannot query encrypted store")),
-        }),
+      : { setMany: (writes, signal) => setMany.call(port, writes.map(sealed), signal) }),
+    ...(deleteMany === undefined ? {} : { deleteMany: (...args) => deleteMany.apply(port, args) }),
+    ...(query === undefined ? {} : { query: refuse }),
+    ...(queryAsWritten === undefined ? {} : { queryAsWritten: refuse }),
     ...(list === undefined ? {} : { list: (...args) => list.apply(port, args) }),
     ...(watch === undefined
       ? {}

@@ -3,7 +3,7 @@ import { StateExtensions, WatchEvent_Kind } from "../../../proto/gen/weft/runtim
 import { type GrpcCall, type GrpcMethod, streaming, unary } from "../../api/grpc.ts";
 import { malformedRequest, watchesEnd } from "./errors.ts";
 import { readMetadata } from "./read-metadata.ts";
-import { type Change, defaultListed } from "./state.ts";
+import { type Change, defaultListed } from "./listing.ts";
 import type { StateStores } from "./stores.ts";
 import type { Watches } from "./watches.ts";
 

@@ -126,7 +126,7 @@ describe("state over gRPC", () => {
       tested.grpc(method.executeStateTransaction, { storeName, operations });
     const error = await failure(transact(upsert, failing));
     expect(error.grpcCode).toBe(GrpcCode.Internal);
-    expect(error.grpcDetails).toEqual([errorInfo("ERR_STATE_TRANSACTION")]);
+    expect(error.grpcDetails).toEqual([errorInfo("ERR_STATE_TRANSACTION", { key: "b" })]);
     expect(await tested.grpc(method.getState, { storeName, key: "a" })).toEqual({});
     await transact();
     await transact(upsert);

@@ -55,8 +55,9 @@ export function stateGrpcMethods(stores: StateStores, watches: Watches): GrpcMet
     }),
     unary(Dapr.method.queryStateAlpha1, async (request, call) => {
       const store = stores.store(request.storeName);
-      const { rows, token } = await store.query(request.query, request.metadata, call.signal);
-      return { results: rows.map(({ key, value, etag }) => ({ key, data: value, etag })), token };
+      const { rows, token, metadata } = await store.query(request.query, request.metadata, call.signal);
+      const results = rows.map(({ key, value, etag, error = "" }) => ({ key, data: value, etag, error }));
+      return { results, token, metadata };
     }),
   ];
 }

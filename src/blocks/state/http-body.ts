@@ -5,7 +5,7 @@
 import { isUtf8 } from "node:buffer";
 import { compactGoJson, decodeJson, goJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
-import { readMetadata } from "./read-metadata.ts";
+import { nothing, readMetadata } from "./read-metadata.ts";
 import type { BulkEntry, QueryAnswer } from "./state.ts";
 import type { Metadata, Operation, SaveItem } from "./writes.ts";
 
@@ -130,19 +130,25 @@ export function encodeEntry({ key, record, error }: BulkEntry): string {
   if (record !== undefined) {
     if (record.value.length > 0) text += `,"data":${embeddedJson(record.value)}`;
     if (record.etag !== "") text += `,"etag":${goJson(record.etag)}`;
-    if (record.expiresAtMs !== undefined) text += `,"metadata":${goJson(readMetadata(record))}`;
+    const metadata = readMetadata(record);
+    if (metadata !== nothing) text += `,"metadata":${goJson(metadata)}`;
   }
   if (error !== undefined) text += `,"error":${goJson(error)}`;
   return `${text}}`;
 }
 
-/** The answer of a query, newline included; members that are empty are left out. */
-export function encodeQueryAnswer({ rows, token }: QueryAnswer): string {
-  const results = rows.map(({ key, value, etag }) => {
-    const tag = etag === "" ? "" : `,"etag":${goJson(etag)}`;
-    return `{"key":${goJson(key)},"data":${embeddedJson(value)}${tag}}`;
+/** The answer of a query, newline included; members that are empty are left out, but for data. */
+export function encodeQueryAnswer({ rows, token, metadata }: QueryAnswer): string {
+  const results = rows.map(({ key, value, etag, error = "" }) => {
+    const data = value.length === 0 && error !== "" ? "null" : embeddedJson(value);
+    return `{"key":${goJson(key)},"data":${data}${member("etag", etag)}${member("error", error)}}`;
   });
-  return `{"results":[${results.join(",")}]${token === "" ? "" : `,"token":${goJson(token)}`}}\n`;
+  const told = Object.keys(metadata).length === 0 ? "" : `,"metadata":${goJson(metadata)}`;
+  return `{"results":[${results.join(",")}]${member("token", token)}${told}}\n`;
+}
+
+function member(name: string, text: string): string {
+  return text === "" ? "" : `,"${name}":${goJson(text)}`;
 }
 
 /**

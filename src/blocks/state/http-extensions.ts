@@ -8,7 +8,7 @@ import { goJson } from "../../lib/go-json.ts";
 import { asError } from "../../lib/thrown.ts";
 import { malformedRequest } from "./errors.ts";
 import { encodeEntry } from "./http-body.ts";
-import { type Change, defaultListed, maxListed } from "./state.ts";
+import { type Change, defaultListed, maxListed } from "./listing.ts";
 import type { StateStores } from "./stores.ts";
 import type { Watches } from "./watches.ts";
 

@@ -1,6 +1,7 @@
 /** Routes of the state API over HTTP: decode, call state.ts, encode. */
 import { ApiError } from "../../api/errors.ts";
 import { type HttpCall, type HttpReply, type HttpRoute, jsonReply, noContent } from "../../api/http.ts";
+import { metadataHeaders } from "../../lib/metadata-headers.ts";
 import { malformedRequest, withoutAppId } from "./errors.ts";
 import {
   decodeBulkGet,
@@ -49,6 +50,7 @@ async function get(stores: StateStores, call: HttpCall): Promise<HttpReply> {
   if (record === undefined) return noContent;
   const headers: Record<string, string> = { "Content-Type": "application/json" };
   if (record.etag !== "") headers["Etag"] = record.etag;
+  if (record.metadata !== undefined) Object.assign(headers, metadataHeaders(record.metadata));
   if (record.expiresAtMs !== undefined)
     headers["Metadata.ttlexpiretime"] = rfc3339Seconds(record.expiresAtMs);
   return { status: 200, headers, body: record.value };

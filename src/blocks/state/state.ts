@@ -13,14 +13,25 @@ import { holdsSeparator } from "./key-prefix.ts";
 import type { OutboxRound, StoreOutbox, TransactionOutcome } from "./outbox.ts";
 import {
   CursorInvalid,
+  keyOfRefusal,
   type StateChange,
-  type StateQueryRow,
   type StateRecord,
   type StateStore,
   type StateWrite,
+  type WrittenQueryAnswer,
 } from "./port.ts";
+import {
+  type Change,
+  type KeyPage,
+  type WatchTarget,
+  badId,
+  maxListed,
+  maxPrefixChars,
+  noRecord,
+} from "./listing.ts";
 import { badToken, openToken, sealToken } from "./page-token.ts";
-import { parseQuery } from "./query.ts";
+import { parseQuery, readQuery } from "./query.ts";
+import { nothing } from "./read-metadata.ts";
 import {
   markerWrite,
   type Metadata,
@@ -41,30 +52,7 @@ export type BulkEntry = {
 };
 
 /** Answer of a query. `token` asks for the rows after these; empty when no limit was given or nothing was found. */
-export type QueryAnswer = { readonly rows: readonly StateQueryRow[]; readonly token: string };
-
-/** Keys of one page. `token` asks for the next page; empty when there is none. */
-export type KeyPage = { readonly keys: readonly string[]; readonly token: string };
-
-export type WatchTarget = { readonly key: string } | { readonly prefix: string };
-
-/** A change of a key; `key` is empty for the kinds that are about none. `record` is there for `put`. */
-export type Change = {
-  readonly kind: StateChange["kind"];
-  readonly key: string;
-  /** Where a later watch may go on. */
-  readonly id: string;
-  readonly record: StateRecord | undefined;
-  /** The value could not be read. */
-  readonly error: string | undefined;
-};
-const noRecord = Object.freeze({ record: undefined, error: undefined });
-
-/** Keys of one page: at most, and when a client does not say. */
-export const maxListed = 10_000;
-export const defaultListed = 1_000;
-const maxPrefixChars = 4_096;
-const badId = "Last-Event-ID must be one that an earlier watch of the same store gave";
+export type QueryAnswer = WrittenQueryAnswer;
 
 /** Writes or reads of one request that run at once when the store has no call for many. */
 const maxParallel = 128;
@@ -151,7 +139,9 @@ export class NamedStore {
     }
     try {
       const writes = items.map((item) => toSet(this.#prefix, item));
-      if (writes.length > 0) await this.#writeAll("set", writes, signal);
+      const together =
+        this.#port.setMany === undefined ? undefined : (now: AbortSignal) => this.#port.setMany!(writes, now);
+      if (writes.length > 0) await this.#writeAll("set", writes, signal, together);
     } catch (cause) {
       throw errors.saveFailed(this.name, cause);
     }
@@ -173,7 +163,11 @@ export class NamedStore {
     for (const { key } of items) this.#checkKey(key, false);
     try {
       const writes = items.map((item) => toDelete(this.#prefix, item));
-      if (writes.length > 0) await this.#writeAll("bulk_delete", writes, signal);
+      const together =
+        this.#port.deleteMany === undefined
+          ? undefined
+          : (now: AbortSignal) => this.#port.deleteMany!(writes, now);
+      if (writes.length > 0) await this.#writeAll("bulk_delete", writes, signal, together);
     } catch (cause) {
       throw errors.bulkDeleteFailed(this.name, cause);
     }
@@ -209,7 +203,7 @@ export class NamedStore {
       if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
       else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));
     } catch (cause) {
-      throw errors.transactionFailed(cause);
+      throw errors.transactionFailed(cause, keyOfRefusal(cause)?.slice(this.#prefix.length));
     }
   }
 
@@ -243,23 +237,41 @@ export class NamedStore {
 
   /** Rows of all apps that keep state in this store, keys as their apps know them. `text` is the query as JSON. */
   async query(text: string, metadata: Metadata, signal: AbortSignal): Promise<QueryAnswer> {
-    if (this.#port.query === undefined) throw errors.queryNotSupported(this.name);
+    const { query, queryAsWritten } = this.#port;
+    if (query === undefined && queryAsWritten === undefined) throw errors.queryNotSupported(this.name);
     try {
-      const query = parseQuery(text);
-      // One more than is allowed, to see whether there are more.
-      const limit = Math.min(query.limit === 0 ? Infinity : query.limit, maxRows + 1);
-      const rows = await this.#call("query", signal, (now) =>
-        this.#port.query!({ ...query, limit }, metadata, now),
-      );
-      if (rows.length > maxRows)
-        throw new Error(
-          `more than ${maxRows} rows; ask for them page by page with page.limit and page.token`,
-        );
-      const token = query.limit > 0 && rows.length > 0 ? String(query.offset + rows.length) : "";
-      return { rows: rows.map(({ key, value, etag }) => ({ key: queriedKey(key), value, etag })), token };
+      const answer =
+        queryAsWritten === undefined
+          ? await this.#queryRows(text, metadata, signal)
+          : await this.#queryAsWritten(text, metadata, signal);
+      const rows = answer.rows.map(({ key, value, etag, error = "" }) => ({
+        key: queriedKey(key),
+        value,
+        etag,
+        error,
+      }));
+      return { ...answer, rows };
     } catch (cause) {
       throw errors.queryFailed(this.name, cause);
     }
+  }
+
+  async #queryRows(text: string, metadata: Metadata, signal: AbortSignal): Promise<QueryAnswer> {
+    const query = parseQuery(text);
+    // One more than is allowed, to see whether there are more.
+    const limit = Math.min(query.limit === 0 ? Infinity : query.limit, maxRows + 1);
+    const rows = await this.#call("query", signal, (now) =>
+      this.#port.query!({ ...query, limit }, metadata, now),
+    );
+    if (rows.length > maxRows)
+      throw new Error(`more than ${maxRows} rows; ask for them page by page with page.limit and page.token`);
+    const token = query.limit > 0 && rows.length > 0 ? String(query.offset + rows.length) : "";
+    return { rows, token, metadata: nothing };
+  }
+
+  #queryAsWritten(text: string, metadata: Metadata, signal: AbortSignal): Promise<QueryAnswer> {
+    const query = readQuery(text);
+    return this.#call("query", signal, (now) => this.#port.queryAsWritten!(query, metadata, now));
   }
 
   /** Keys of this app that begin with `prefix`; `token` is that of the page before, empty for the first. */
@@ -333,15 +345,26 @@ export class NamedStore {
     return write.kind === "set" ? this.#port.set(write, signal) : this.#port.delete(write, signal);
   }
 
-  /** Several run at once. Under a policy only those are sent again that failed, and not for their ETag. */
-  async #writeAll(operation: string, writes: readonly StateWrite[], signal: AbortSignal): Promise<void> {
+  /**
+   * Several run at once, unless the store takes them `together`. Under a policy only those are sent again that failed,
+   * and not for their ETag.
+   */
+  async #writeAll(
+    operation: string,
+    writes: readonly StateWrite[],
+    signal: AbortSignal,
+    together?: (signal: AbortSignal) => Promise<boolean>,
+  ): Promise<void> {
     if (writes.length === 1) {
       return this.#call(operation, signal, (now) => this.#write(writes[0]!, now));
     }
     const outcomes = new Array<Error | undefined>(writes.length);
     let left = writes.map((_, index) => index);
+    let singly = together === undefined;
     const failure = (): Error => errors.joinFailures(outcomes.filter((outcome) => outcome !== undefined));
     const attempt = async (now: AbortSignal): Promise<void> => {
+      if (!singly && (await together!(now))) return;
+      singly = true;
       const found = await this.#tryAll(writes, left, now);
       // A later attempt may be under way: what comes after the time of this one says nothing any more.
       if (now.aborted && !signal.aborted) return;
@@ -349,10 +372,12 @@ export class NamedStore {
       left = left.filter((index) => outcomes[index] !== undefined && judge(outcomes[index]) === anyFailure);
       if (outcomes.some((outcome) => outcome !== undefined)) throw failure();
     };
+    const judgeAll = (error: unknown): Failure =>
+      singly ? (left.length > 0 ? anyFailure : ignoredFailure) : judge(error);
     try {
-      await this.#call(operation, signal, attempt, () => (left.length > 0 ? anyFailure : ignoredFailure));
+      await this.#call(operation, signal, attempt, judgeAll);
     } catch (error) {
-      throw error instanceof PolicyStop ? error : failure();
+      throw !singly || error instanceof PolicyStop ? error : failure();
     }
   }
 
@@ -380,7 +405,7 @@ export class NamedStore {
     metadata: Metadata,
     signal: AbortSignal,
   ): Promise<(StateRecord | undefined | Error)[]> {
-    const options = { consistency: "", metadata, signal } as const;
+    const options = { consistency: "", metadata, signal, parallelism } as const;
     if (this.#port.getMany !== undefined) return this.#port.getMany(storedKeys, options);
     const found = new Array<StateRecord | undefined | Error>(storedKeys.length);
     const limit = parallelism > 0 ? Math.min(parallelism, maxParallel) : maxParallel;

@@ -18,7 +18,7 @@ export type WriteItem = {
 export type SaveItem = WriteItem & {
   readonly value: Uint8Array;
   readonly json: boolean;
-  /** As the client gave it beside the value; says something of the event in an outbox. */
+  /** As the client gave it beside the value: for the event in an outbox, and for plug-ins. */
   readonly contentType: string;
 };
 
@@ -39,6 +39,7 @@ export function toSet(prefix: string, item: SaveItem): StateSet {
     etag: item.etag === "" ? undefined : item.etag,
     createOnly: item.etag === "" && item.concurrency === "first-write",
     strong: item.consistency === "strong",
+    asked: item,
     ttlSeconds: ttlSeconds(item.metadata),
     metadata: item.metadata,
   };
@@ -53,6 +54,7 @@ export function toDelete(prefix: string, item: WriteItem): StateDelete {
     etag: item.etag === "" ? undefined : item.etag,
     createOnly: item.etag === "" && item.concurrency === "first-write",
     strong: item.consistency === "strong",
+    asked: item,
     metadata: item.metadata,
   };
 }

@@ -25,7 +25,11 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   const retry = metadata.consumeRetryEnabled ?? true;
   return {
     publish: (message) => kafka.publish(message.topic, message),
-    publishMany: (messages) => kafka.publishMany(messages[0]!.topic, messages),
+    async publishMany({ topic, entries }) {
+      const messages = entries.map(({ message }) => message);
+      const failed = await kafka.publishMany(topic, messages);
+      return new Map([...failed].map(([place, error]) => [entries[place]!.entryId, error]));
+    },
     subscribe({ topic, group: asked }: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
       const each = handleEach((message, signal) => handler({ ...message, contentType: undefined }, signal));
       return kafka.read([topic], asked ?? group, retry, oneByOne, each);

@@ -88,9 +88,13 @@ const signal = new AbortController().signal;
 describe("pubsub.nats", () => {
   it("opens one stream for its namespace and name", async () => {
     const week = 168 * 3600 * 1000;
-    expect((await tested()).opened).toEqual([{ name: ["prod", "pubsub"], maxAgeMs: week, maxBytes: -1 }]);
+    expect((await tested()).opened).toEqual([
+      { name: ["prod", "pubsub"], maxAgeMs: week, maxBytes: -1, partitions: 16 },
+    ]);
     const { opened } = await tested({ maxAge: "1h", maxBytes: "1000" });
-    expect(opened).toEqual([{ name: ["prod", "pubsub"], maxAgeMs: 3_600_000, maxBytes: 1000 }]);
+    expect(opened).toEqual([
+      { name: ["prod", "pubsub"], maxAgeMs: 3_600_000, maxBytes: 1000, partitions: 16 },
+    ]);
   });
 
   it("subscribes as its metadata say", async () => {
@@ -102,6 +106,7 @@ describe("pubsub.nats", () => {
       concurrency: 32,
       backoffMs: [100, 500, 2_000, 10_000],
       maxDeliver: -1,
+      ordered: false,
     });
     const properties = {
       consumerID: " g ",
@@ -118,6 +123,7 @@ describe("pubsub.nats", () => {
       concurrency: 1,
       backoffMs: [1_000, 2_000],
       maxDeliver: 3,
+      ordered: false,
     });
   });
 

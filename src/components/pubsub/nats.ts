@@ -24,6 +24,8 @@ import type {
 import { parseDurationOrSeconds } from "../../lib/duration.ts";
 import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { readPublishWishes } from "./nats/publish-metadata.ts";
+import { readSubscriptionWishes } from "./nats/subscription-metadata.ts";
 
 export const type = "pubsub.nats";
 export const versions = ["v1"];
@@ -76,6 +78,24 @@ export const metadataSchema = {
       "Comma-separated waits before the 2nd, 3rd, … delivery of a failed event; the last one repeats.",
     default: "100ms,500ms,2s,10s",
   },
+  ordered: {
+    kind: "boolean",
+    description:
+      "Events with the same key (publish metadata `orderingKey` or `partitionKey`) are handled one after the other, " +
+      "in the order of their publishing, across all replicas of the app. A subscription may say otherwise with " +
+      "metadata of the same name. A group that is ordered stays so.",
+    default: "false",
+    strict: true,
+  },
+  partitions: {
+    kind: "integer",
+    description:
+      "Into how many parts events with a key are divided: so many of them are handled at once in an ordered " +
+      "subscription. Has effect when the stream is created.",
+    default: "16",
+    min: 1,
+    max: 256,
+  },
   maxDeliver: {
     kind: "integer",
     description: "Deliveries after which an event is given up, -1 = never.",
@@ -106,6 +126,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     name: [namespace, name],
     maxAgeMs: metadata.maxAge,
     maxBytes: metadata.maxBytes,
+    partitions: metadata.partitions,
   });
   return new NatsPubSub(
     stream,
@@ -131,16 +152,19 @@ class NatsPubSub implements PubSub {
   async publish(message: PublishMessage, signal: AbortSignal): Promise<void> {
     const { topic, data } = message;
     const timeoutMs = this.#settings.publishTimeout;
+    const { key } = readPublishWishes(message.metadata);
     await this.#stream.publish(topic, data, {
       id: publishId(message),
+      key,
       headers: publishHeaders(message),
       timeoutMs,
       signal,
     });
   }
 
-  subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
+  async subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
     const { stream } = this.#stream;
+    const wishes = readSubscriptionWishes(request.metadata);
     const read = request.rawPayload ? fromRaw : (message: TopicMessage) => fromStored(message, stream);
     const options = {
       topic: request.topic,
@@ -150,6 +174,7 @@ class NatsPubSub implements PubSub {
       concurrency: Math.max(this.#settings.concurrency, request.batch, request.atOnce ?? 1),
       backoffMs: this.#backoffMs,
       maxDeliver: this.#settings.maxDeliver,
+      ordered: wishes.ordered ?? this.#settings.ordered,
     };
     return this.#stream.subscribe(options, (message, signal) => handler(read(message), signal));
   }

@@ -5,7 +5,6 @@
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { Clock } from "../../../mesh/index.ts";
 import {
-  EtagInvalid,
   EtagMismatch,
   type StateDelete,
   type StateKeyPage,
@@ -33,7 +32,7 @@ import {
   encodeRange,
   encodeTxn,
 } from "../connect/etcd-wire.ts";
-import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
+import { changedMeanwhile, existsAlready, noNumber } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import { checkedTtl } from "./sql/ttl.ts";
@@ -230,8 +229,7 @@ class EtcdStore implements StateStore {
 
   #compare({ key, etag, createOnly }: StateWrite): EtcdCompare {
     if (createOnly || etag === undefined) return { key: this.#prefix + key, target: "version", equals: "0" };
-    if (!/^[+-]?\d{1,19}$/.test(etag) || BigInt(etag) >= 2n ** 63n)
-      throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+    if (!/^[+-]?\d{1,19}$/.test(etag) || BigInt(etag) >= 2n ** 63n) throw noNumber(key, etag);
     // An absent key has revision 0, which is no ETag.
     if (BigInt(etag) <= 0n) throw changedMeanwhile(key);
     return { key: this.#prefix + key, target: "mod", equals: String(BigInt(etag)) };

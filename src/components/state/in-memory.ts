@@ -5,6 +5,7 @@ import { randomUUID } from "node:crypto";
 import type { Clock } from "../../../mesh/index.ts";
 import {
   EtagMismatch,
+  aboutKey,
   type StateChange,
   type StateDelete,
   type StateKeyPage,
@@ -121,7 +122,8 @@ class InMemoryStore implements StateStore {
   #check(write: StateWrite): void {
     if (write.etag === undefined && !write.createOnly) return;
     const record = this.#find(write.key);
-    if (write.createOnly ? record !== undefined : record?.etag !== write.etag) throw new EtagMismatch();
+    if (write.createOnly ? record !== undefined : record?.etag !== write.etag)
+      throw aboutKey(new EtagMismatch(), write.key);
   }
 
   #checkRoom(writes: readonly StateWrite[]): void {

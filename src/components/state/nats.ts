@@ -5,9 +5,8 @@
  */
 import {
   type Expect,
-  type Mesh,
+  type LargeTable,
   MeshError,
-  type Table,
   type TableChange,
   type TableCursor,
   type TableEntry,
@@ -17,8 +16,7 @@ import {
 } from "../../../mesh/index.ts";
 import {
   CursorInvalid,
-  EtagInvalid,
-  EtagMismatch,
+  type EtagMismatch,
   type StateChange,
   type StateDelete,
   type StateKeyPage,
@@ -29,7 +27,9 @@ import {
   type StateTarget,
   type StateWrite,
 } from "../../blocks/state/port.ts";
+import { textOf } from "../../lib/thrown.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { changedMeanwhile, existsAlready, noNumber } from "./sql/mismatch.ts";
 
 export const type = "state.nats";
 export const versions = ["v1"];
@@ -44,29 +44,51 @@ export const metadataSchema = {
     default: "file",
     oneOf: ["file", "memory"],
   },
+  maxValueSize: {
+    kind: "integer",
+    description:
+      "Largest value, bytes. One above NATS' max_payload is kept in parts, in a bucket of its own.",
+    default: "134217728",
+    min: 1,
+    max: 1_073_741_824,
+  },
 } as const satisfies MetadataSchema;
+
+type Context = ComponentContext<typeof metadataSchema>;
 
 /** Writes of one atomic batch in JetStream. */
 const maxTransactionWrites = 1_000;
+/** How often parts of large values that nobody needs are looked for, ms. */
+const sweepMs = 600_000;
 /** Longest time to live, as in the SQL stores. */
 const maxTtlSeconds = 2 ** 31 - 1;
 
 /** Waits for NATS and creates the bucket when it is not there. */
-export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
+export async function open(context: Context): Promise<StateStore> {
   const { mesh, namespace, name, metadata } = context;
   const storage = metadata.storage === "memory" ? "memory" : "file";
-  const table = await mesh.table({ kind: "state", name: [namespace, name], storage, expiryMarks: true });
-  return new NatsStore(table, mesh);
+  const maxValueBytes = metadata.maxValueSize;
+  const bucket = { kind: "state", name: [namespace, name], storage, expiryMarks: true } as const;
+  return new NatsStore(mesh.largeTable({ ...bucket, maxValueBytes }), maxValueBytes, context);
 }
 
 class NatsStore implements StateStore {
   readonly maxTransactionWrites = maxTransactionWrites;
-  readonly #table: Table;
-  readonly #mesh: Mesh;
+  readonly #table: LargeTable;
+  readonly #maxValueBytes: number;
+  readonly #closing = new AbortController();
+  readonly #sweeps;
 
-  constructor(table: Table, mesh: Mesh) {
+  constructor(table: LargeTable, maxValueBytes: number, { clock, log }: Context) {
     this.#table = table;
-    this.#mesh = mesh;
+    this.#maxValueBytes = maxValueBytes;
+    const sweep = (): void => {
+      void table.sweep(this.#closing.signal).then(
+        (removed) => removed > 0 && log.info(`${table.bucket}: parts of ${removed} old values removed`),
+        (error: unknown) => log.debug(`${table.bucket}: parts of old values not removed: ${textOf(error)}`),
+      );
+    };
+    this.#sweeps = clock.setInterval(sweep, sweepMs);
   }
 
   async get(key: string, options: StateReadOptions): Promise<StateRecord | undefined> {
@@ -138,6 +160,8 @@ class NatsStore implements StateStore {
   }
 
   async close(): Promise<void> {
+    this.#sweeps.cancel();
+    this.#closing.abort(new Error("the store is closed"));
     // The connection is the mesh's, and the bucket stays.
   }
 
@@ -152,9 +176,8 @@ class NatsStore implements StateStore {
     const sizes = writes.map((write) => (write.kind === "put" ? write.value.length : 0));
     const largest = sizes.indexOf(Math.max(...sizes));
     return new Error(
-      `the value of key '${userKey(writes[largest]!.key)}' takes ${sizes[largest]} bytes and does not fit into ` +
-        `the NATS server's max_payload of ${this.#mesh.maxPayloadBytes()} bytes, headers included; ` +
-        "raise max_payload in the server's configuration or store a smaller value",
+      `the value of key '${userKey(writes[largest]!.key)}' takes ${sizes[largest]} bytes, more than the ` +
+        `${this.#maxValueBytes} that metadata maxValueSize allows; raise it or store a smaller value`,
       { cause: error },
     );
   }
@@ -221,7 +244,7 @@ async function* ownChanges(
     const key = storedKey(change.key);
     if (key?.startsWith(prefix) !== true) yield { kind: "idle", cursor };
     else if (change.kind !== "put") yield { kind: change.kind, key, cursor };
-    else yield { kind: "put", key, record: toRecord(change.entry), cursor };
+    else yield { kind: "put", key, record: change.error ?? toRecord(change.entry), cursor };
   }
 }
 
@@ -248,8 +271,7 @@ function toRecord({ value, revision, expiresAtMs }: TableEntry): StateRecord {
 function expectOf(write: StateWrite): Expect | undefined {
   const { etag, createOnly } = write;
   if (etag === undefined) return createOnly ? "absent" : undefined;
-  if (!/^\d+$/.test(etag))
-    throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+  if (!/^\d+$/.test(etag)) throw noNumber(write.key, etag);
   const revision = Number(etag);
   // No revision is written like this, so it cannot be the current one; 0 would even mean "absent" to JetStream.
   if (revision === 0 || String(revision) !== etag || !Number.isSafeInteger(revision)) {
@@ -259,8 +281,8 @@ function expectOf(write: StateWrite): Expect | undefined {
 }
 
 function mismatch(key: TableKey, expect: Expect | undefined): EtagMismatch {
-  const what = expect === "absent" ? "exists" : "was changed or deleted since that ETag was read";
-  return new EtagMismatch(`key '${userKey(key)}' ${what}`);
+  const stored = key.join("||");
+  return expect === "absent" ? existsAlready(stored) : changedMeanwhile(stored);
 }
 
 function ttlOf({ ttlSeconds }: StateSet): number | undefined {

@@ -3,6 +3,8 @@
  * Dapr's components, so data can change hands in both directions.
  */
 import {
+  NotCreated,
+  aboutKey,
   type StateDelete,
   type StateKeyPage,
   type StateQuery,
@@ -145,7 +147,10 @@ class PostgresStore implements StateStore {
     // In one order everywhere, so that no two transactions wait for each other.
     const once = oncePerKey(writes).sort((a, b) => (a.key < b.key ? -1 : 1));
     await this.#postgres.transaction(async (run) => {
-      for (const write of once) await this.#write(write, run, signal);
+      for (const write of once)
+        await this.#write(write, run, signal).catch((error: unknown) =>
+          Promise.reject(aboutKey(error, write.key)),
+        );
     });
   }
 
@@ -188,7 +193,7 @@ class PostgresStore implements StateStore {
       if ((await run(statements.replace, [...values, etagParameter(etag)])).count === 0)
         throw changedMeanwhile(key);
     } else if (write.createOnly) {
-      if ((await run(statements.create, values)).count === 0) throw new Error("no item was updated");
+      if ((await run(statements.create, values)).count === 0) throw new NotCreated("no item was updated");
     } else await run(statements.put, values);
   }
 

@@ -6,7 +6,6 @@ import { createHash } from "node:crypto";
 import { withoutMarkupEscapes } from "../../lib/go-json.ts";
 import {
   CursorInvalid,
-  EtagInvalid,
   type StateDelete,
   type StateKeyPage,
   type StateReadOptions,
@@ -18,7 +17,7 @@ import {
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { type Redis, type RedisReply, connectRedis } from "../connect/redis.ts";
 import { redisFields } from "../connect/redis-fields.ts";
-import { changedMeanwhile } from "./sql/mismatch.ts";
+import { changedMeanwhile, noNumber } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import type { ListOptions } from "./sql/page-of.ts";
 
@@ -29,7 +28,10 @@ export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_
 export const metadataSchema = {
   ...redisFields,
   ttlInSeconds: { kind: "integer", description: "Time to live of records that are saved without one." },
-  queryIndexes: { kind: "string", description: "Accepted; queries need RediSearch and are not supported." },
+  queryIndexes: {
+    kind: "string",
+    description: "Taken without effect: queries, which need RediSearch and RedisJSON, are not supported.",
+  },
 } as const satisfies MetadataSchema;
 
 /** Longest wait for replicas of a write with strong consistency, ms. */
@@ -41,6 +43,10 @@ const fewKeys = 10;
 /** Rejects when Redis cannot be reached. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
   const { metadata, clock, log, signal } = context;
+  if (metadata.queryIndexes !== undefined)
+    log.warn(
+      "queryIndexes has no effect: this store answers no queries; state.mongodb and state.postgresql v1 do",
+    );
   const redis = await connectRedis({ metadata, clock, log, signal });
   try {
     return new RedisStore(redis, metadata.ttlInSeconds, await countReplicas(redis, signal));
@@ -177,7 +183,7 @@ class RedisStore implements StateStore {
 
   #argumentsOf(write: StateWrite, call: "set" | "delete" | "transaction"): (string | Buffer)[] {
     if (write.kind === "delete") {
-      const expected = call === "delete" ? (write.etag ?? "0") : versionOf(write.etag);
+      const expected = call === "delete" ? (write.etag ?? "0") : versionOf(write);
       return ["delete", expected, "0", "", ""];
     }
     const ttlSeconds = write.ttlSeconds ?? this.#ttlSeconds;
@@ -186,7 +192,7 @@ class RedisStore implements StateStore {
     // The library may send later, so it gets bytes that nobody changes.
     const value = write.json ? withoutMarkupEscapes(bytes) : Buffer.from(bytes);
     const mark = write.createOnly && call === "set" ? "1" : "0";
-    return ["set", versionOf(write.etag), mark, ttl, value];
+    return ["set", versionOf(write), mark, ttl, value];
   }
 
   async #wait({ key, strong }: StateWrite, signal: AbortSignal): Promise<void> {
@@ -225,10 +231,9 @@ function recordOf(fields: readonly Buffer[]): StateRecord | undefined {
 }
 
 /** The ETag as the script compares it. Throws EtagInvalid for what is no integer. */
-function versionOf(etag: string | undefined): string {
+function versionOf({ key, etag }: StateWrite): string {
   if (etag === undefined) return "0";
-  if (!/^[+-]?\d{1,18}$/.test(etag))
-    throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+  if (!/^[+-]?\d{1,18}$/.test(etag)) throw noNumber(key, etag);
   return String(Number(etag));
 }
 
