@@ -1,6 +1,6 @@
 /**
- * What a consumer of Kafka has in hand: one lane per partition, each in order; batches leave when they are full or their
- * time has come, and an offset is committed when all before it is done.
+ * What a consumer of Kafka has in hand: one lane per partition, each in order; batches leave when they are full or
+ * their time has come, and an offset is committed when all before it is done.
  */
 import type { Consumer, Message } from "@platformatic/kafka";
 import type { Timer } from "../../../mesh/index.ts";
@@ -90,7 +90,8 @@ export class Lanes {
 
   /** Never rejects. */
   async #handle(batch: readonly Message[]): Promise<void> {
-    if (this.#ended) return;
+    // A read that was under way while the group shared anew brings what somebody else has now.
+    if (this.#ended || !this.#owns(batch[0]!)) return;
     const { log } = this.#init.parts;
     const last = batch[(await this.#tryOn(batch)) - 1];
     if (last === undefined) return;
