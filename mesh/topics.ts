@@ -4,8 +4,15 @@
  */
 import { MeshError } from "./errors.ts";
 import { type GroupPlace, onlyForHeader, openGroup, partitionsIn } from "./groups.ts";
-import { encodeHeaders } from "./headers.ts";
-import { type AttemptOptions, attemptMsFor, type JetStream, storageError } from "./jetstream.ts";
+import { encodeHeaders, headerValue } from "./headers.ts";
+import {
+  type AttemptOptions,
+  attemptMsFor,
+  isJsError,
+  JsCode,
+  type JetStream,
+  storageError,
+} from "./jetstream.ts";
 import { encodeToken, keyedSubject, timedSubject, topicSubject, topicTrees } from "./subjects.ts";
 import { topicsConfig, type Topology } from "./topology.ts";
 import type {
@@ -21,6 +28,8 @@ import type {
 const repeatPart = 5 / 6;
 const nanosPerMs = 1_000_000;
 const noHeaders: readonly string[] = [];
+/** In the id of a schedule that is published again after it was taken back, before the sequence of what did that. */
+const againMark = "~";
 
 export class JetStreamTopics implements TopicStream {
   readonly stream: string;
@@ -79,15 +88,42 @@ export class JetStreamTopics implements TopicStream {
     if (schedule !== undefined) this.#needSchedules();
     try {
       const ack = await this.#js.publish(subject, data, encoded, attempt);
-      return { sequence: ack.seq, duplicate: ack.duplicate === true };
+      const over = schedule && ack.duplicate ? await this.#takenBack(subject, id!, attempt) : undefined;
+      if (over === undefined) return { sequence: ack.seq, duplicate: ack.duplicate === true };
+      const leftMs = endMs - this.#js.endIn(0);
+      return await this.publish(topic, data, {
+        ...options,
+        id: `${id}${againMark}${over}`,
+        timeoutMs: leftMs,
+      });
     } catch (error) {
       throw storageError(error, `topic ${topic}: `);
     }
   }
 
   #repeatMs(): number {
-    const windowNanos = Number(this.#topology.configOf(this.stream)?.["duplicate_window"] ?? 0);
-    return (windowNanos / nanosPerMs) * repeatPart;
+    return (this.#windowNanos() / nanosPerMs) * repeatPart;
+  }
+
+  #windowNanos(): number {
+    return Number(this.#topology.configOf(this.stream)?.["duplicate_window"] ?? 0);
+  }
+
+  /**
+   * The sequence of what has replaced or cancelled a schedule that the stream takes for repeated; undefined when the
+   * schedule waits or has gone out.
+   */
+  async #takenBack(subject: string, id: string, attempt: AttemptOptions): Promise<number | undefined> {
+    type Found = { readonly message: { readonly seq: number; readonly hdrs?: string } };
+    try {
+      const request = { last_by_subj: subject };
+      const { message } = await this.#js.api<Found>(`STREAM.MSG.GET.${this.stream}`, request, attempt);
+      const found = headerValue(Buffer.from(message.hdrs ?? "", "base64").toString(), "Nats-Msg-Id");
+      return found === id || found.startsWith(id + againMark) ? undefined : message.seq;
+    } catch (error) {
+      if (isJsError(error, JsCode.messageNotFound)) return undefined;
+      throw error;
+    }
   }
 
   async cancelScheduled(
@@ -100,8 +136,10 @@ export class JetStreamTopics implements TopicStream {
     const attempt = { endMs: this.#js.endIn(timeoutMs), signal, repeatMs: repeatable, onMissing };
     await this.#topology.ensure(config, attempt);
     this.#needSchedules();
-    // What takes the place of the schedule is no schedule, and goes by itself.
-    const headers = encodeHeaders(["Nats-Rollup", "sub", "Nats-TTL", "1s"]);
+    // What takes the place of the schedule is no schedule. It stays as long as the stream may take another publish of
+    // the schedule for a repeated one (#takenBack).
+    const keptS = Math.max(1, Math.ceil(this.#windowNanos() / 1e9));
+    const headers = encodeHeaders(["Nats-Rollup", "sub", "Nats-TTL", `${keptS}s`]);
     try {
       await this.#js.publish(timedSubject(trees, id, topic), new Uint8Array(0), headers, attempt);
     } catch (error) {

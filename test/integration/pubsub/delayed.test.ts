@@ -152,6 +152,27 @@ describe("with one server", () => {
     expect(names.filter((n) => n === "once")).toHaveLength(1);
   }, 60_000);
 
+  test("what was cancelled or replaced may be published again with the same id and the same delay", async () => {
+    const again = { delay: "1s", "cloudevent.id": "e4" };
+    const cancel = { cancelSchedule: "true", "cloudevent.id": "e4" };
+    for (const metadata of [again, cancel, again, again, cancel, again])
+      await publish(sidecar, "back", metadata);
+    const first = { delay: "1s", "cloudevent.id": "e5" };
+    for (const metadata of [first, { ...first, delay: "60s" }, first])
+      await publish(sidecar, "turned", metadata);
+    await arrival("back");
+    await arrival("turned");
+    await publish(sidecar, "end", { delay: "1s" });
+    await arrival("end");
+    const names = got(app).map(({ n }) => n);
+    expect(names.filter((n) => n === "back" || n === "turned")).toHaveLength(2);
+    // It has gone out, so this is a repeated one.
+    await publish(sidecar, "back", again);
+    await publish(sidecar, "end of all", { delay: "2s" });
+    await arrival("end of all");
+    expect(got(app).filter(({ n }) => n === "back")).toHaveLength(1);
+  }, 60_000);
+
   test.each([
     [{ delay: "soon" }, 'metadata field "delay": "soon" is no time'],
     [{ delay: "-5s" }, 'metadata field "delay": "-5s" is in the past'],
