@@ -33,7 +33,15 @@ import { type ComponentContext, MetadataError, type MetadataSchema } from "../co
 import { withDeadline } from "../connect/deadline.ts";
 import { readAckSubject, readJetStream } from "../connect/jetstream-reader.ts";
 import { isNoResponders, type JetStream, openJetStream } from "../connect/jetstream.ts";
-import { connectNats, meshLink, natsLoginFields, type NatsLink, type NatsMessage } from "../connect/nats.ts";
+import {
+  checkSize,
+  connectNats,
+  meshLink,
+  natsLoginFields,
+  type NatsLink,
+  type NatsMessage,
+  subjectFault,
+} from "../connect/nats.ts";
 import { readSubject } from "../connect/nats-subscribe.ts";
 
 export const type = "bindings.nats";
@@ -117,6 +125,9 @@ export const metadataSchema = {
 type Context = ComponentContext<typeof metadataSchema>;
 
 const connectTimeoutMs = 5_000;
+/** Timers hold some 24 days. */
+const maxTimeoutMs = 24 * 3_600_000;
+const minAckWaitMs = 1_000;
 const nanosPerMs = 1e6;
 
 /** With `natsURL` it rejects when the server cannot be reached; the sidecar's NATS it waits for later. */
@@ -124,6 +135,13 @@ export async function open(context: Context): Promise<Binding> {
   const { metadata, mesh, clock, log, appId, name } = context;
   const { natsURL: url, jwt, seedKey, token } = metadata;
   const waits = readBackOff(metadata.backOff);
+  if (!isTimeout(metadata.timeout))
+    throw new MetadataError(
+      "timeout",
+      'metadata field "timeout": use a time above 0 and up to 24h, e.g. 10s',
+    );
+  if (metadata.ackWait < minAckWaitMs)
+    throw new MetadataError("ackWait", 'metadata field "ackWait": use 1s or more');
   const reserved = url === undefined ? mesh.identity.root : undefined;
   for (const field of ["subject", "subscribeSubject"] as const) {
     const fault = faultOf(metadata[field], field === "subscribeSubject", reserved);
@@ -179,6 +197,7 @@ async function invoke(
   const stored = asked["jetstream"] === undefined ? metadata.jetstream : isTruthy(asked["jetstream"]);
   if (stored) return store(jetStream(link, context), subject, data, sent, signal);
   await link.ready(connectTimeoutMs, signal);
+  checkSize(link, data);
   link.client.publish(subject, data, sent === undefined ? {} : { headers: sent });
   await withDeadline(link.client.flush(), "nats", connectTimeoutMs, clock, signal);
   return undefined;
@@ -192,6 +211,7 @@ async function request(
   timeout: number,
 ): Promise<BindingResponse> {
   await link.ready(connectTimeoutMs);
+  checkSize(link, data);
   try {
     const answer = await link.client.request(
       subject,
@@ -289,20 +309,28 @@ function headersOf(asked: BindingRequest["metadata"], make: () => MsgHdrs): MsgH
 
 function timeoutOf(text: string | undefined): number | undefined {
   if (text === undefined || text === "") return undefined;
-  const fault = new Error(`request metadata timeout "${text}" is no time above 0; write e.g. 5s`);
+  const fault = new Error(
+    `request metadata timeout "${text}" is no time above 0 and up to 24h; write e.g. 5s`,
+  );
   let timeoutMs: number;
   try {
     timeoutMs = parseDurationOrSeconds(text);
   } catch {
     throw fault;
   }
-  if (timeoutMs <= 0) throw fault;
+  if (!isTimeout(timeoutMs)) throw fault;
   return timeoutMs;
+}
+
+function isTimeout(timeMs: number): boolean {
+  return timeMs > 0 && timeMs <= maxTimeoutMs;
 }
 
 function readBackOff(text: string): number[] {
   try {
-    return text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()));
+    const waits = text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()));
+    if (waits.some((waitMs) => waitMs < 0)) throw new Error("a wait cannot be negative");
+    return waits;
   } catch (cause) {
     const fix = "is no list of durations; write e.g. 100ms,2s,10s";
     throw new MetadataError("backOff", `metadata field "backOff": "${text}" ${fix}`, cause);
@@ -319,8 +347,8 @@ function faultOf(
   const tokens = subject.split(".");
   const wild = (token: string): boolean => token === "*" || token === ">";
   const [first = ""] = tokens;
-  if (tokens.includes("") || /[\s\0]/.test(subject))
-    return `"${subject}" is no subject: parts between dots are not empty and hold no blanks`;
+  const fault = subjectFault(subject);
+  if (fault !== undefined) return fault;
   if (!wildcards && tokens.some(wild)) return `"${subject}" has a wildcard; name one subject`;
   if (root === undefined || !(first === root || /^[$_]/.test(first) || wild(first))) return undefined;
   return `"${subject}" may be a subject of the mesh or the server; give natsURL to use it on a connection of its own`;

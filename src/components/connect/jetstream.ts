@@ -1,7 +1,7 @@
 /** JetStream's API on a connection of a component: requests, their refusals, and publishing with an answer. */
 import type { MsgHdrs, RequestOptions } from "@nats-io/transport-node";
 import type { Clock } from "../../../mesh/index.ts";
-import type { NatsLink } from "./nats.ts";
+import { checkSize, type NatsLink, type NatsMessage } from "./nats.ts";
 
 /** What JetStream refused; `code` is like an HTTP status, `errCode` names the reason. */
 export class JetStreamRefusal extends Error {
@@ -63,8 +63,9 @@ export function openJetStream(link: NatsLink, clock: Clock, prefix: string, time
       for (let tries = 1; ; tries++) {
         await link.ready(timeoutMs, signal);
         signal.throwIfAborted();
+        checkSize(link, data);
         try {
-          return readAnswer<PubAck>((await client.request(subject, data, options)).json<Answer>());
+          return readStored(subject, await client.request(subject, data, options));
         } catch (error) {
           if (!isNoResponders(error)) throw error;
           if (tries === publishTries) throw new Error("nats: no response from stream", { cause: error });
@@ -90,6 +91,17 @@ export function openJetStream(link: NatsLink, clock: Clock, prefix: string, time
 export function isNoResponders(error: unknown): boolean {
   const { isNoResponders: ask } = error as { isNoResponders?: () => boolean };
   return typeof ask === "function" && ask.call(error);
+}
+
+/** Throws Error for an answer that no stream gave: the message is with whoever listens to the subject. */
+function readStored(subject: string, message: NatsMessage): PubAck {
+  let answer: (Answer & Partial<PubAck>) | undefined;
+  try {
+    answer = message.json<Answer & Partial<PubAck>>();
+  } catch {}
+  if (answer?.error === undefined && typeof answer?.stream !== "string")
+    throw new Error(`nats: no stream stores ${subject}: another program answers on it`);
+  return readAnswer<PubAck>(answer);
 }
 
 function readAnswer<T>(answer: Answer): T {

@@ -55,6 +55,31 @@ const reconnectMs = 500;
 /** Calls that wait for a connection at once. */
 const maxWaiting = 10_000;
 
+/**
+ * Longest subject, bytes. NATS ends the connection of a client that sends a line above 4,096 bytes, which holds the
+ * subject, the one for answers, and sizes.
+ */
+const maxSubjectBytes = 2_800;
+const shownSubject = 40;
+
+/** Why a subject of a client or a component cannot be sent to NATS; undefined when it can. */
+export function subjectFault(subject: string): string | undefined {
+  const bytes = Buffer.byteLength(subject);
+  if (bytes > maxSubjectBytes)
+    return `"${subject.slice(0, shownSubject)}…" has ${bytes} bytes; NATS takes at most ${maxSubjectBytes} here`;
+  if (subject.split(".").includes("") || /[\s\0]/.test(subject))
+    return `"${subject}" is no subject: parts between dots are not empty and hold no blanks`;
+  return undefined;
+}
+
+/** Throws Error for data above the server's max_payload. */
+export function checkSize({ client }: NatsLink, data: Uint8Array): void {
+  const limit = client.info?.max_payload ?? Number.POSITIVE_INFINITY;
+  const fix = "raise max_payload in the server's configuration or send less";
+  if (data.length > limit)
+    throw new Error(`nats: a message of ${data.length} bytes is above max_payload of ${limit}; ${fix}`);
+}
+
 /** Connects, and comes back for ever after an outage. Rejects when it cannot connect the first time. */
 export async function connectNats(init: NatsInit): Promise<NatsLink> {
   const { connect } = await import("@nats-io/transport-node");

@@ -14,7 +14,7 @@ import { type ComponentContext, MetadataError, type MetadataSchema } from "../co
 import type { ConsumerSettings } from "../connect/jetstream-consumer.ts";
 import { readJetStream } from "../connect/jetstream-reader.ts";
 import { type JetStream, openJetStream } from "../connect/jetstream.ts";
-import { connectNats, natsLoginFields } from "../connect/nats.ts";
+import { connectNats, natsLoginFields, subjectFault } from "../connect/nats.ts";
 
 export const type = "pubsub.jetstream";
 export const versions = ["v1"];
@@ -113,12 +113,22 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
       const id = idOf(message);
       const withId = id === undefined ? undefined : headers();
       withId?.set("Nats-Msg-Id", id!);
+      checkTopic(message.topic);
       await js.publish(message.topic, message.data, withId, signal);
     },
-    subscribe: (request, handler) => subscribe(js, context, settings, request, handler),
+    async subscribe(request, handler) {
+      checkTopic(request.topic);
+      return subscribe(js, context, settings, request, handler);
+    },
     awaySinceMs: () => link.awaySinceMs(),
     close: () => link.close(),
   };
+}
+
+/** Throws Error for a topic that is no subject of a stream. Those with `$` are orders to the server. */
+function checkTopic(topic: string): void {
+  const fault = topic.startsWith("$") ? `"${topic}" is a subject of the server` : subjectFault(topic);
+  if (fault !== undefined) throw new Error(`nats: topic ${fault}`);
 }
 
 function subscribe(
@@ -199,7 +209,9 @@ function onlyWith<T>(field: string, value: T | undefined, policy: string, wanted
 function backOffOf(text: string | undefined): number[] | undefined {
   if (text === undefined) return undefined;
   try {
-    return text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()) * nanosPerMs);
+    const waits = text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()) * nanosPerMs);
+    if (waits.some((wait) => wait < 0)) throw new Error("a wait cannot be negative");
+    return waits;
   } catch (cause) {
     const fix = "is no list of durations; write e.g. 1s,5s,30s";
     throw new MetadataError("backOff", `metadata field "backOff": "${text}" ${fix}`, cause);

@@ -57,9 +57,16 @@ test("create publishes to a subject with headers, request waits for an answer", 
     ["create", { subject: "x", jetstream: "true" }, "nats: no response from stream"],
     ["create", { "header.a": "b\nc" }, "line breaks"],
     ["request", { timeout: "soon" }, "is no time above 0"],
+    // Longer than what a timer holds.
+    ["request", { subject: "shop.price", timeout: "1000h" }, "is no time above 0 and up to 24h"],
+    ["create", { subject: "shop.price", jetstream: "true" }, "no stream stores shop.price"],
+    // NATS would end the connection, which all calls of the sidecar share.
+    ["create", { subject: `shop.${"a".repeat(6_000)}` }, "has 6005 bytes; NATS takes at most 2800 here"],
   ];
   for (const [operation, given, text] of cases)
     expect((await invoke(sidecar, "out", operation, 1, given)).text).toContain(text);
+  const big = await invoke(sidecar, "out", "create", "a".repeat(1_100_000));
+  expect(big.text).toContain("is above max_payload of 1048576; raise max_payload");
   client.subscribe("shop.silent", { callback: () => {} });
   await client.flush();
   const silent = await invoke(sidecar, "out", "request", 1, { subject: "shop.silent", timeout: "100ms" });
@@ -144,4 +151,16 @@ test("a server of its own is reached by natsURL, with all its subjects", async (
   });
   expect((await invoke(sidecar, "out", "request", 1, { subject: "weft.price" })).text).toBe("<1>");
   expect((await invoke(sidecar, "out", "create", 1)).text).toContain("request metadata subject is required");
+});
+
+test.each([
+  [{ timeout: "-1s" }, "use a time above 0 and up to 24h"],
+  [{ timeout: "9000h" }, "use a time above 0 and up to 24h"],
+  [{ ackWait: "0s" }, "use 1s or more"],
+  [{ backOff: "1s,-5s" }, "is no list of durations"],
+  [{ subscribeSubject: "a".repeat(5_000) }, "has 5000 bytes; NATS takes at most 2800 here"],
+])("%j is refused at the start", async (metadata, text) => {
+  await using nats = await startNats();
+  const resources = { "n.yaml": binding("out", "bindings.nats", { subject: "a", ...metadata }) };
+  await expect(startSidecar({ appId: "wrong", nats, resources })).rejects.toThrow(text);
 });
