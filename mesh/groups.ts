@@ -125,9 +125,15 @@ class Group {
     if (this.#options.broadcast !== true) return;
     this.#open.add(sequence);
     this.#last = Math.max(this.#last, sequence);
+    if (this.#open.size <= maxPendingEvents) return;
+    const [oldest] = this.#open;
+    this.#open.delete(oldest!);
   }
 
-  /** Called for what was handled; what failed for good stays, and may come again after the loss of the consumer. */
+  /**
+   * Called for what was handled; what failed for good stays, and may come again after the loss of the consumer. The
+   * oldest of too many is forgotten.
+   */
   done({ sequence }: TopicMessage): void {
     this.#open.delete(sequence);
   }
@@ -187,10 +193,11 @@ class Group {
     type Info = { readonly state: { readonly last_seq: number } };
     const subject = `STREAM.INFO.${this.#place.config.name}`;
     const { state } = await this.#place.js.api<Info>(subject, undefined, this.#attempt());
-    // Else it is another stream, whose numbers begin anew.
-    return state.last_seq >= this.#last
-      ? from(Math.min(this.#last + 1, ...this.#open))
-      : startOf(this.#options);
+    // Then it is another stream, whose numbers begin anew.
+    if (state.last_seq < this.#last) return startOf(this.#options);
+    let first = this.#last + 1;
+    for (const sequence of this.#open) first = Math.min(first, sequence);
+    return from(first);
   }
 
   /** Creates the consumer, or changes the one that is there where it can be changed. */

@@ -38,7 +38,7 @@ export function addDeadLettersCommand(program: Command, host: CommandHost): void
     .summary("show one event with all that is known of it");
   addTopicOptions(show).action((topic: string, sequence: string) =>
     atComponent(show, host, async (records) => {
-      const [event] = await chosen(records, topic, [sequence], {});
+      const [event] = await named(records, topic, [sequence]);
       host.terminal.print(describe(event!));
     }),
   );
@@ -121,20 +121,24 @@ async function redriveAll(
   const target = await mesh.topics({ name: [options.namespace, options.pubsub], maxAgeMs: 0, maxBytes: -1 });
   const known = new Map<string, boolean>();
   let count = 0;
-  for (const event of events) {
-    const letter = readDeadLetter(event);
-    const to = typeof options.toTopic === "string" ? options.toTopic : letter.topic;
-    if (to === undefined)
-      throw new CliError(`event ${event.sequence} does not say where it came from: use --to-topic <topic>`);
-    const onlyFor = options.toTopic === undefined ? await groupOf(records, letter, known) : undefined;
-    const { headers, key } = returned(event);
-    // The same id again: a redrive that was broken off between the two steps stores nothing twice for a while.
-    const id = `redrive-${records.stream}-${event.sequence}`;
-    await target.publish(to, event.data, { id, key, onlyFor, headers, timeoutMs: publishTimeoutMs });
-    await records.remove(event.sequence);
-    count++;
+  try {
+    for await (const event of events) {
+      const letter = readDeadLetter(event);
+      const to = typeof options.toTopic === "string" ? options.toTopic : letter.topic;
+      if (to === undefined)
+        throw new CliError(`event ${event.sequence} does not say where it came from: use --to-topic <topic>`);
+      const onlyFor = options.toTopic === undefined ? await groupOf(records, letter, known) : undefined;
+      const { headers, key } = returned(event);
+      // The same id again: a redrive that was broken off between the two steps stores nothing twice for a while.
+      const id = `redrive-${records.stream}-${event.sequence}`;
+      await target.publish(to, event.data, { id, key, onlyFor, headers, timeoutMs: publishTimeoutMs });
+      await records.remove(event.sequence);
+      count++;
+    }
+  } finally {
+    // Also when one of them cannot be sent back, which ends all.
+    terminal.success(`${plural(count)} of ${topic} sent back`);
   }
-  terminal.success(`${plural(count)} of ${topic} sent back`);
 }
 
 /** Its group, when it still takes events. */
@@ -162,7 +166,7 @@ async function dropAll(
   { terminal }: CommandHost,
 ): Promise<void> {
   let count = 0;
-  for (const event of await chosen(records, topic, sequences, options))
+  for await (const event of await chosen(records, topic, sequences, options))
     if (await records.remove(event.sequence)) count++;
   terminal.success(`${plural(count)} of ${topic} dropped`);
 }
@@ -171,18 +175,25 @@ function plural(count: number): string {
   return count === 1 ? "1 event" : `${count} events`;
 }
 
-/** The events that the user named. Throws CliError for one that is not in the topic, before anything is done. */
+/** All that are there now, read while they are worked on, or those that the user named. Throws CliError as `named`. */
 async function chosen(
   records: TopicRecords,
   topic: string,
   sequences: readonly string[],
   { all = false }: { readonly all?: boolean },
-): Promise<StoredEvent[]> {
+): Promise<AsyncIterable<StoredEvent> | readonly StoredEvent[]> {
   if (all === sequences.length > 0)
     throw new CliError("name the sequences of events, as `list` shows them, or --all", exitCodes.usage);
-  const last = await lastSequence(records);
+  return all ? eventsOf(records, topic, await lastSequence(records)) : await named(records, topic, sequences);
+}
+
+/** Throws CliError for one that is not in the topic, before anything is done. */
+async function named(
+  records: TopicRecords,
+  topic: string,
+  sequences: readonly string[],
+): Promise<StoredEvent[]> {
   const events: StoredEvent[] = [];
-  if (all) for await (const event of eventsOf(records, topic, last)) events.push(event);
   for (const text of sequences) {
     const sequence = positive(text);
     const [event] = await records.read(topic, { after: sequence - 1, limit: 1 });

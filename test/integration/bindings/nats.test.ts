@@ -154,13 +154,13 @@ test("a server of its own is reached by natsURL, with all its subjects", async (
 });
 
 test.each([
-  [{ timeout: "-1s" }, "use a time above 0 and up to 24h"],
-  [{ timeout: "9000h" }, "use a time above 0 and up to 24h"],
-  [{ ackWait: "0s" }, "use 1s or more"],
-  [{ backOff: "1s,-5s" }, "is no list of durations"],
-  [{ subscribeSubject: "a".repeat(5_000) }, "has 5000 bytes; NATS takes at most 2800 here"],
-])("%j is refused at the start", async (metadata, text) => {
+  ["timeout", "-1s", "use a time above 0 and up to 24h"],
+  ["timeout", "9000h", "use a time above 0 and up to 24h"],
+  ["ackWait", "0s", "use 1s or more"],
+  ["backOff", "1s,-5s", "is no list of durations"],
+  ["subscribeSubject", "a".repeat(5_000), "has 5000 bytes; NATS takes at most 2800 here"],
+])("a wrong %s is refused at the start", async (field, value, text) => {
   await using nats = await startNats();
-  const resources = { "n.yaml": binding("out", "bindings.nats", { subject: "a", ...metadata }) };
+  const resources = { "n.yaml": binding("out", "bindings.nats", { subject: "a", [field]: value }) };
   await expect(startSidecar({ appId: "wrong", nats, resources })).rejects.toThrow(text);
 });

@@ -1,4 +1,5 @@
 // `weft dead-letters` on what a real sidecar could not bring to its app.
+import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import type { App, AppReply, Nats, Sidecar } from "../../kit/index.ts";
@@ -148,4 +149,15 @@ test("says what is wrong", async () => {
   const { seq } = stored.json<{ seq: number }>();
   expect(await weft("list", "foreign")).toContain("not known: it was not put here by a sidecar");
   expect(await wrong("redrive", "foreign", String(seq))).toContain("use --to-topic <topic>");
+
+  // One that cannot be sent back ends the run, which tells what was done before.
+  const known = headers();
+  known.set("Weft-Dead-Topic", "back");
+  const half = "weft.default.topic.pubsub.half";
+  await client.request(half, "{}", { timeout: 5_000, headers: known });
+  await client.request(half, "{}", { timeout: 5_000 });
+  const broken = await wrong("redrive", "half", "--all", "--to-topic");
+  expect(broken).toContain("does not say where it came from");
+  expect(broken).toContain("1 event of half sent back");
+  expect(await weft("drop", "half", "--all")).toContain("1 event of half dropped");
 }, 60_000);
