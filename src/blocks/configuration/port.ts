@@ -41,5 +41,7 @@ export type ConfigurationStore = {
     signal: AbortSignal,
   ): Promise<ConfigurationSubscription>;
   /** Called once, when no call runs any more and every subscription was stopped. */
+  /** Unix ms since when it cannot reach its server; undefined while it can. Absent where it does not tell. */
+  awaySinceMs?(): number | undefined;
   close(): Promise<void>;
 };

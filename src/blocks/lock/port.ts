@@ -27,5 +27,7 @@ export type LockStore = {
   /** Compares the owner and deletes in one step. */
   unlock(request: LockRequest, signal: AbortSignal): Promise<Unlocked>;
   /** Called once, when no call runs any more. Locks stay. */
+  /** Unix ms since when it cannot reach its server; undefined while it can. Absent where it does not tell. */
+  awaySinceMs?(): number | undefined;
   close(): Promise<void>;
 };

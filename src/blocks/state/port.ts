@@ -266,5 +266,7 @@ export type StateStore = {
     options: { readonly after: string | undefined; readonly signal: AbortSignal },
   ): Promise<AsyncIterableIterator<StateChange>>;
   /** Called once, when no call runs any more. */
+  /** Unix ms since when it cannot reach its server; undefined while it can. Absent where it does not tell. */
+  awaySinceMs?(): number | undefined;
   close(): Promise<void>;
 };

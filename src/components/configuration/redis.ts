@@ -87,6 +87,10 @@ class RedisConfiguration implements ConfigurationStore {
     return { stop };
   }
 
+  awaySinceMs(): number | undefined {
+    return this.#redis.awaySinceMs();
+  }
+
   close(): Promise<void> {
     return this.#redis.close();
   }

@@ -65,6 +65,10 @@ class RedisLocks implements LockStore {
     return found === 1 ? "absent" : "others";
   }
 
+  awaySinceMs(): number | undefined {
+    return this.#redis.awaySinceMs();
+  }
+
   close(): Promise<void> {
     return this.#redis.close();
   }

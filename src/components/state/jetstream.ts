@@ -2,7 +2,7 @@
  * State in a JetStream key/value bucket that exists already, as Dapr's component keeps it: no ETags, no times to live,
  * no transactions. state.nats has all of these.
  */
-import type { Msg, MsgHdrs, NatsConnection } from "@nats-io/transport-node";
+import type { Msg, MsgHdrs } from "@nats-io/transport-node";
 import type {
   StateDelete,
   StateReadOptions,
@@ -12,7 +12,7 @@ import type {
 } from "../../blocks/state/port.ts";
 import { withoutMarkupEscapes } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
-import { connectNats, natsLoginFields } from "../connect/nats.ts";
+import { connectNats, natsLoginFields, type NatsLink } from "../connect/nats.ts";
 
 export const type = "state.jetstream";
 export const versions = ["v1"];
@@ -37,16 +37,16 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   const { natsURL: url, bucket, name, jwt, seedKey } = context.metadata;
   if (!/^[\w-]+$/.test(bucket))
     throw new Error(`metadata field "bucket": '${bucket}' is no name of a bucket`);
-  const { client: connection } = await connectNats({ ...context, url, name, jwt, seedKey, timeoutMs });
+  const link = await connectNats({ ...context, url, name, jwt, seedKey, timeoutMs });
   try {
     const { headers } = await import("@nats-io/transport-node");
     const removal = headers();
     removal.set("KV-Operation", "DEL");
-    const store = new JetStreamStore(connection, bucket, removal);
+    const store = new JetStreamStore(link, bucket, removal);
     await store.check();
     return store;
   } catch (error) {
-    await connection.close();
+    await link.close();
     throw error;
   }
 }
@@ -54,13 +54,13 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
 type ApiError = { readonly code: number; readonly err_code?: number; readonly description?: string };
 
 class JetStreamStore implements StateStore {
-  readonly #connection: NatsConnection;
+  readonly #link: NatsLink;
   readonly #bucket: string;
   /** Header of a message that deletes. */
   readonly #removal: MsgHdrs;
 
-  constructor(connection: NatsConnection, bucket: string, removal: MsgHdrs) {
-    this.#connection = connection;
+  constructor(link: NatsLink, bucket: string, removal: MsgHdrs) {
+    this.#link = link;
     this.#bucket = bucket;
     this.#removal = removal;
   }
@@ -94,18 +94,22 @@ class JetStreamStore implements StateStore {
     await this.#publish(key, new Uint8Array(0), this.#removal);
   }
 
-  async close(): Promise<void> {
-    await this.#connection.close();
+  awaySinceMs(): number | undefined {
+    return this.#link.awaySinceMs();
+  }
+
+  close(): Promise<void> {
+    return this.#link.close();
   }
 
   async #publish(key: string, value: Uint8Array, headers?: MsgHdrs): Promise<void> {
     const options = headers === undefined ? { timeout: timeoutMs } : { timeout: timeoutMs, headers };
-    const answer = readAnswer(await this.#connection.request(this.#subject(key), value, options));
+    const answer = readAnswer(await this.#link.client.request(this.#subject(key), value, options));
     if (answer.error !== undefined) throw errorOf(answer.error);
   }
 
   async #request(subject: string, text: string): Promise<Answer> {
-    return readAnswer(await this.#connection.request(subject, text, { timeout: timeoutMs }));
+    return readAnswer(await this.#link.client.request(subject, text, { timeout: timeoutMs }));
   }
 
   #subject(key: string): string {

@@ -160,6 +160,10 @@ class RedisStore implements StateStore {
       : { keys, next: JSON.stringify([cursor ?? "", ...left]) };
   }
 
+  awaySinceMs(): number | undefined {
+    return this.#redis.awaySinceMs();
+  }
+
   close(): Promise<void> {
     return this.#redis.close();
   }
