@@ -149,6 +149,8 @@ export const stateTraits = {
     hidesExpiry: true,
     endsAtZero: true,
     lists: true,
+    watches: true,
+    expiresAsDelete: true,
     testedWith: "etcd 3.4",
   },
   "state.etcd v2": {
@@ -158,6 +160,8 @@ export const stateTraits = {
     endsAtZero: true,
     jsonReadsAs: unescaped,
     lists: true,
+    watches: true,
+    expiresAsDelete: true,
     testedWith: "etcd 3.4",
   },
 } as const satisfies Record<string, StateTraits>;

@@ -98,9 +98,9 @@ export async function handleLoss(
   const name = `event of topic ${broker.shown(message.topic)} of ${broker.name}`;
   const keep = deadLetterTopic !== "" && !(answer.kind === "drop" ? answer.lost : answer.unserved);
   if (keep && !signal.aborted) {
-    const why = answer.kind === "drop" ? "dropped" : answer.error.message;
+    const why = answer.kind === "drop" ? "the app dropped it" : answer.error.message;
     parts.log.warn(`${name} goes to the dead-letter topic ${deadLetterTopic}: ${why}`);
-    return deadLetter(parts, line, message);
+    return deadLetter(parts, line, message, why);
   }
   if (answer.kind === "drop") return parts.log.warn(`${name} is dropped`);
   parts.log.warn(`${name} was not handled and goes back to the broker: ${answer.error.message}`);
@@ -112,6 +112,7 @@ async function deadLetter(
   parts: DeliveryParts,
   { broker, subscription }: Line,
   message: BrokerMessage,
+  reason: string,
 ): Promise<void> {
   const { publisher, clock } = parts;
   const topic = subscription.deadLetterTopic;
@@ -128,6 +129,7 @@ async function deadLetter(
     contentType: message.contentType,
     // Without an id: the broker may still remember the event's own id and take the copy for a duplicate.
     id: undefined,
+    deadLetter: { of: message, reason },
   };
   try {
     publisher.allow({ broker, topic, raw: true });

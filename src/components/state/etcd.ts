@@ -6,12 +6,14 @@ import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { Clock } from "../../../mesh/index.ts";
 import {
   EtagMismatch,
+  type StateChange,
   type StateDelete,
   type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
   type StateStore,
+  type StateTarget,
   type StateWrite,
 } from "../../blocks/state/port.ts";
 import { withoutMarkupEscapes } from "../../lib/go-json.ts";
@@ -32,6 +34,7 @@ import {
   encodeRange,
   encodeTxn,
 } from "../connect/etcd-wire.ts";
+import { revisionOf, watchEtcd } from "./etcd/changes.ts";
 import { changedMeanwhile, existsAlready, noNumber } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
@@ -39,7 +42,7 @@ import { checkedTtl } from "./sql/ttl.ts";
 
 export const type = "state.etcd";
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS", "WATCH"];
 
 export const metadataSchema = {
   endpoints: { kind: "string", description: "host:port of the members, by comma.", required: true },
@@ -76,7 +79,13 @@ export function open(context: ComponentContext<typeof metadataSchema>): Promise<
     clock,
   });
   return Promise.resolve(
-    new EtcdStore(etcd, version === "v2" ? v2(clock) : v1, `${metadata.keyPrefixPath}/`, metadata.maxTxnOps),
+    new EtcdStore(
+      etcd,
+      version === "v2" ? v2(clock) : v1,
+      `${metadata.keyPrefixPath}/`,
+      metadata.maxTxnOps,
+      clock,
+    ),
   );
 }
 
@@ -143,8 +152,10 @@ class EtcdStore implements StateStore {
   readonly #etcd: Etcd;
   readonly #form: Form;
   readonly #prefix: string;
+  readonly #clock: Clock;
 
-  constructor(etcd: Etcd, form: Form, prefix: string, maxTxnOps: number) {
+  constructor(etcd: Etcd, form: Form, prefix: string, maxTxnOps: number, clock: Clock) {
+    this.#clock = clock;
     this.#etcd = etcd;
     this.#form = form;
     this.#prefix = prefix;
@@ -200,6 +211,17 @@ class EtcdStore implements StateStore {
       keys.map((key) => key.slice(this.#prefix.length)),
       limit,
     );
+  }
+
+  watch(
+    target: StateTarget,
+    { after, signal }: { after: string | undefined; signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<StateChange>> {
+    const keyOf = (key: string): string => key.slice(this.#prefix.length);
+    const single = "key" in target;
+    const from = this.#prefix + (single ? target.key : target.prefix);
+    const range = { from, to: single ? undefined : this.#prefix + keyRange(target.prefix).to, keyOf };
+    return watchEtcd(this.#etcd, range, revisionOf(after), this.#form.decode, this.#clock, signal);
   }
 
   async close(): Promise<void> {

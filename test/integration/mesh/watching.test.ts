@@ -100,6 +100,18 @@ it("says so when a cursor is too old, or of a table that is gone", async () => {
   await other.end();
 });
 
+it("hears of expiries in a bucket that was made without marks for them", async () => {
+  const bucket = { kind: "watched", name: ["old"] };
+  await (await mesh.table(bucket)).put(["a", "k"], bytes("1"));
+  const table = await (await lab.join("newer")).table({ ...bucket, expiryMarks: true });
+  const watch = await startWatch(table, { key: ["a", "k"] });
+  expect(await watch.next()).toBe("ready");
+  await table.put(["a", "k"], bytes("2"), { ttlSeconds: 1 });
+  expect(await watch.next()).toBe("put a/k 2");
+  expect(await watch.next()).toBe("expire a/k");
+  await watch.end();
+});
+
 it("loses nothing when nats-server is killed", { timeout: 60_000 }, async () => {
   const table = await freshTable();
   const watch = await startWatch(table, { prefix: ["a"] });
