@@ -1,6 +1,7 @@
 /**
  * One connection to NATS for the life of a sidecar: connects when a server is there, reconnects for ever, restarts a
- * shared server that Weft owns, and tells who asks whether it is connected. Nothing else in the mesh holds the client.
+ * shared server that Weft owns, and tells who asks whether it is connected. Nothing else in the mesh holds the client;
+ * components of the sidecar may use it for subjects that are their own.
  */
 import { connect, errors, type NatsConnection, type Subscription } from "@nats-io/transport-node";
 import type { ConnectionOptions, Msg, PublishOptions, Status } from "@nats-io/transport-node";
@@ -123,6 +124,12 @@ export class MeshConnection {
   /** Resolves once connected; rejects with MeshError `cancelled` or `closed`. */
   ready(signal?: AbortSignal): Promise<void> {
     return this.#wait(Number.POSITIVE_INFINITY, signal);
+  }
+
+  /** The client, once connected: it reconnects by itself. Rejects as `ready` does. */
+  async client(signal?: AbortSignal): Promise<NatsConnection> {
+    await this.ready(signal);
+    return this.#client!;
   }
 
   /** Waits at most `timeoutMs` for a connection; MeshError `disconnected` after that. */
@@ -337,8 +344,10 @@ export class MeshConnection {
     if (connected) for (const end of [...this.#waiting]) end();
   }
 
+  /** Addresses are not for clients: they are in the log, and in the cause. */
   #away(): MeshError {
-    return new MeshError("disconnected", `NATS is away (${this.#lastProblem || "not connected yet"})`);
+    const cause = new Error(this.#lastProblem || "not connected yet");
+    return new MeshError("disconnected", "NATS is away", { cause });
   }
 
   #problem(text: string): void {

@@ -42,8 +42,10 @@ export function readLeaderEntry({ seq, data = "", hdrs = "", time }: LeaderMessa
 function current(revision: number, value: Uint8Array, headers: string, time: () => string): Current {
   if (isRemoved(headers)) return { entry: undefined, revision, headers };
   const ttl = readTtl(headerValue(headers, "Nats-TTL"));
-  if (ttl === undefined) return { entry: { value, revision }, revision, headers };
-  return { entry: { value, revision, expiresAtMs: Date.parse(time()) + ttl * 1000 }, revision, headers };
+  const parts = value.length > 0 ? "" : headerValue(headers, "Weft-Parts");
+  if (ttl === undefined && parts === "") return { entry: { value, revision }, revision, headers };
+  const life = ttl === undefined ? {} : { expiresAtMs: Date.parse(time()) + ttl * 1000 };
+  return { entry: { value, revision, ...life, ...(parts === "" ? {} : { parts }) }, revision, headers };
 }
 
 /** True for a tombstone of a delete and for the marker that NATS leaves where a value expired. */
@@ -82,6 +84,7 @@ export function writePairs(write: TableWrite, encoded: string, guard?: number, o
   if (guard !== undefined) pairs.push("Nats-Expected-Last-Subject-Sequence", String(guard));
   if (op !== undefined) pairs.push("Weft-Op", op);
   if (isHashedKey(encoded)) pairs.push("Weft-Key", fullKey(write.key));
+  if (write.kind === "put" && write.parts !== undefined) pairs.push("Weft-Parts", write.parts);
   return pairs;
 }
 

@@ -1,23 +1,27 @@
 /** Joins the mesh: wires connection, mux, calls, presence, tables and topics of one participant together. */
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
+import type { NatsConnection } from "@nats-io/transport-node";
 import type { NatsAccess } from "./access.ts";
 import { Caller } from "./call.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import { MeshConnection } from "./connection.ts";
 import { JetStream } from "./jetstream.ts";
+import { LargeValueTable } from "./large-values.ts";
 import { Mux } from "./mux.ts";
 import { Peers } from "./peers.ts";
 import { Presence } from "./presence.ts";
 import { findNats, type FindOptions, hasCredentials } from "./server/index.ts";
 import { Server } from "./serve.ts";
 import { WindowBudget } from "./stream.ts";
-import { joinName, topicBase } from "./subjects.ts";
+import { joinName, topicBase, topicTrees } from "./subjects.ts";
 import { JetStreamTable } from "./table.ts";
+import { JetStreamTopicRecords } from "./topic-records.ts";
 import { JetStreamTopics } from "./topics.ts";
 import { Topology } from "./topology.ts";
 import type {
   CallOptions,
+  LargeTable,
   Mesh,
   MeshIdentity,
   MeshLog,
@@ -29,6 +33,7 @@ import type {
   ServeHandler,
   Table,
   TableOptions,
+  TopicRecords,
   TopicStream,
   TopicStreamOptions,
   Unready,
@@ -123,12 +128,9 @@ class NatsMesh implements JoinedMesh {
     this.#mux = new Mux(this.#connection);
     this.#js = new JetStream(this.#connection, this.#mux);
     this.#topology = new Topology(this.#js, log);
-    const presenceTable = new JetStreamTable(
-      this.#js,
-      this.#topology,
-      joinName([root, "presence"]),
-      "memory",
-    );
+    const presenceTable = new JetStreamTable(this.#js, this.#topology, joinName([root, "presence"]), {
+      storage: "memory",
+    });
     const about = { host: hostname(), pid: process.pid, version: options.version ?? "" };
     this.#presence = new Presence(presenceTable, this.#connection, this.identity, about);
     const peers = new Peers(this.#connection, this.#mux, this.identity, (target) => this.presence(target));
@@ -150,6 +152,10 @@ class NatsMesh implements JoinedMesh {
 
   ready(signal?: AbortSignal): Promise<void> {
     return this.#connection.ready(signal);
+  }
+
+  client(signal?: AbortSignal): Promise<NatsConnection> {
+    return this.#connection.client(signal);
   }
 
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse> {
@@ -186,10 +192,26 @@ class NatsMesh implements JoinedMesh {
     const bucket = joinName([this.identity.root, options.kind, ...options.name]);
     let table = this.#tables.get(bucket);
     if (table === undefined) {
-      table = new JetStreamTable(this.#js, this.#topology, bucket, options.storage ?? "file");
+      const { storage = "file", expiryMarks = false } = options;
+      table = new JetStreamTable(this.#js, this.#topology, bucket, { storage, expiryMarks });
       this.#tables.set(bucket, table);
     }
     return table;
+  }
+
+  largeTable(options: TableOptions & { readonly maxValueBytes: number }): LargeTable {
+    const { kind, name, storage = "file", expiryMarks = false, maxValueBytes } = options;
+    const open = (bucketKind: string, marks: boolean): JetStreamTable => {
+      const bucket = joinName([this.identity.root, bucketKind, ...name]);
+      return new JetStreamTable(this.#js, this.#topology, bucket, { storage, expiryMarks: marks });
+    };
+    return new LargeValueTable({
+      values: open(kind, expiryMarks),
+      parts: open(`${kind}-parts`, false),
+      maxValueBytes,
+      maxPayloadBytes: () => this.maxPayloadBytes(),
+      clock: this.clock,
+    });
   }
 
   async topics(options: TopicStreamOptions): Promise<TopicStream> {
@@ -201,6 +223,12 @@ class NatsMesh implements JoinedMesh {
       this.#topics.set(stream, topics);
     }
     return topics;
+  }
+
+  topicRecords(name: readonly string[]): TopicRecords {
+    const { root } = this.identity;
+    const stream = joinName([root, "topics", ...name]);
+    return new JetStreamTopicRecords(this.#js, stream, topicTrees(topicBase(root, name)));
   }
 
   counts(): MeshCounts {

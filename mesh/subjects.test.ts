@@ -12,15 +12,19 @@ import {
   isReplySubject,
   isStreamSubject,
   joinName,
+  keyedSubject,
   keyFilter,
   keySubject,
   parseCaller,
   parseKey,
   parseTopic,
+  partitionsOf,
+  partitionTransform,
   streamFilter,
   streamSubject,
   topicFilter,
   topicSubject,
+  topicTrees,
 } from "./subjects.ts";
 
 type Vectors = {
@@ -46,6 +50,7 @@ type Vectors = {
     subject: string;
   }[];
   topics: { base: string; topic: string; subject: string }[];
+  keyed: { base: string; key: string; topic: string; subject: string; stored: string }[];
   filters: { base: string; topic: string; subject: string }[];
   refusedTokens: string[];
 };
@@ -83,6 +88,14 @@ describe("subject vectors", () => {
   it.each(vectors.topics)("topic $topic", ({ base, topic, subject }) => {
     expect(topicSubject(base, topic)).toBe(subject);
     expect(parseTopic(base, subject)).toBe(topic);
+  });
+
+  it.each(vectors.keyed)("topic $topic with the key $key", ({ base, key, topic, subject, stored }) => {
+    const trees = topicTrees(base);
+    expect(keyedSubject(trees, key, topic)).toBe(subject);
+    expect(parseTopic(base, stored)).toBe(topic);
+    const partition = trees.partition(Number(stored.split(".")[2]));
+    expect(topicSubject(partition, topic)).toBe(stored);
   });
 
   it.each(vectors.filters)("filter $topic", ({ base, topic, subject }) =>
@@ -168,6 +181,18 @@ describe("subjects", () => {
     );
     expect(() => keySubject("b", [])).toThrow(MeshError);
     expect(() => keySubject("b", ["x".repeat(40_000)])).toThrow(/above the limit/);
+  });
+
+  it("the number of partitions comes back out of the transform, and out of no other", () => {
+    const trees = topicTrees("weft.default.topic.pubsub");
+    const transform = partitionTransform(trees, 16);
+    expect(transform).toEqual({
+      src: "weft.default.keyed.pubsub.*.>",
+      dest: "weft.default.{{partition(16,1)}}.pubsub.>",
+    });
+    expect(partitionsOf(trees, transform)).toBe(16);
+    expect(partitionsOf(trees, { ...transform, src: "weft.default.topic.pubsub.*.>" })).toBe(0);
+    expect(partitionsOf(trees, undefined)).toBe(0);
   });
 
   it("keeps the parts of a foreign topic that it cannot decode", () => {

@@ -233,6 +233,57 @@ export function keyFilter(bucket: string, prefix: TableKey): string {
   return selected === "" ? `$KV.${bucket}.>` : `$KV.${bucket}.${selected}.>`;
 }
 
+/** The places of one component's events in its stream; README.md, "Topics", says what each is for. */
+export type TopicTrees = {
+  /** `<root>.<ns>.topic.<component>`: events without a key. */
+  readonly plain: string;
+  /** `<root>.<ns>.keyed.<component>`: where events with a key are published, as `<key>.<topic>` below it. */
+  readonly keyed: string;
+  /** `<root>.<ns>.*.<component>`: events with and without a key, as they are stored. */
+  readonly any: string;
+  /** `<root>.<ns>.timed.=.<component>`: events that are not due yet, as `<id>.<topic>` below it. */
+  readonly timed: string;
+  /** `<root>.<ns>.<n>.<component>`: events with a key as they are stored. */
+  partition(n: number): string;
+};
+
+export function topicTrees(base: string): TopicTrees {
+  const [root, namespace, , ...component] = base.split(".");
+  const tree = (name: string): string => [root, namespace, name, ...component].join(".");
+  return {
+    plain: base,
+    keyed: tree("keyed"),
+    any: tree("*"),
+    // `=` is no component: the filter for all events of a topic must not find these.
+    timed: tree("timed.="),
+    partition: (n) => tree(String(n)),
+  };
+}
+
+/** What NATS does to the subject of an event with a key; the number of partitions stands nowhere else. */
+export function partitionTransform(trees: TopicTrees, partitions: number): { src: string; dest: string } {
+  const dest = trees.any.replace("*", `{{partition(${partitions},1)}}`);
+  return { src: `${trees.keyed}.*.>`, dest: `${dest}.>` };
+}
+
+/** Partitions of such a transform; 0 for another one, or none. */
+export function partitionsOf(trees: TopicTrees, transform: unknown): number {
+  const { src, dest } = (transform ?? {}) as { readonly src?: unknown; readonly dest?: unknown };
+  const partitions = Number(/\{\{partition\((\d+),1\)\}\}/.exec(String(dest))?.[1] ?? 0);
+  const own = partitionTransform(trees, partitions);
+  return src === own.src && dest === own.dest ? partitions : 0;
+}
+
+/** Where an event with a key is published. */
+export function keyedSubject(trees: TopicTrees, key: string, topic: string): string {
+  return topicSubject(`${trees.keyed}.${encodeToken(key)}`, topic);
+}
+
+/** Where an event waits; `id` tells it from others of the topic. */
+export function timedSubject(trees: TopicTrees, id: string, topic: string): string {
+  return topicSubject(`${trees.timed}.${encodeToken(id)}`, topic);
+}
+
 /** Subject of a topic: dots of the topic separate tokens, so NATS wildcards work. */
 export function topicSubject(base: string, topic: string): string {
   return limited(`${base}.${topic.split(".").map(encodeToken).join(".")}`, topicText(topic));
@@ -260,11 +311,15 @@ function limited(subject: string, what: string): string {
   );
 }
 
-/** Topic of a subject below `base`; tokens that no encoder made, from a program that knows nothing of Weft, stay. */
+/**
+ * Topic of a subject as it is stored below `base`, or in a partition beside it; tokens that no encoder made, from a
+ * program that knows nothing of Weft, stay.
+ */
 export function parseTopic(base: string, subject: string): string {
-  return subject
-    .slice(base.length + 1)
-    .split(".")
+  const tokens = subject.startsWith(`${base}.`)
+    ? subject.slice(base.length + 1).split(".")
+    : subject.split(".").slice(base.split(".").length);
+  return tokens
     .map((token) => {
       try {
         return decodeToken(token);

@@ -59,7 +59,9 @@ function lagging() {
     },
   };
   const topology = { replicasOf: () => 3, ensure: async () => 3 };
-  const table = new JetStreamTable(js as unknown as JetStream, topology as unknown as Topology, "b", "file");
+  const table = new JetStreamTable(js as unknown as JetStream, topology as unknown as Topology, "b", {
+    storage: "file",
+  });
   return {
     table,
     asked,

@@ -26,9 +26,20 @@ import {
   isJsError,
   storageError,
 } from "./jetstream.ts";
-import { bucketConfig, type StreamConfig, type Topology } from "./topology.ts";
+import { bucketConfig, type BucketOptions, type StreamConfig, type Topology } from "./topology.ts";
 import { encodeKey, keyFilter } from "./subjects.ts";
-import type { Expect, Table, TableEntry, TableKey, TableReadOptions, TableWrite } from "./types.ts";
+import type {
+  Expect,
+  Table,
+  TableChange,
+  TableCursor,
+  TableEntry,
+  TableKey,
+  TablePage,
+  TableReadOptions,
+  TableWrite,
+} from "./types.ts";
+import { watchTable } from "./watch.ts";
 
 /** One operation's longest time with all retries, ms: a cluster takes up to 9 s to choose another leader. */
 const operationMs = 20_000;
@@ -43,7 +54,10 @@ const maxManyKeys = 1_000;
 const maxManyBytes = 32 * 1024 * 1024;
 /** One page of a listing: messages and bytes. */
 const pageKeys = 256;
+const fewKeys = 16;
 const pageBytes = 4 * 1024 * 1024;
+/** Requests that one page of a listing may take when few of the keys are wanted. */
+const maxPageRequests = 64;
 /** Wait of a guarded write that met another one in flight, ms, times the number of tries. */
 const inFlightWaitMs = 2;
 const empty = new Uint8Array(0);
@@ -62,11 +76,11 @@ export class JetStreamTable implements Table {
   readonly #onMissing = (options: WaitOptions): Promise<unknown> =>
     this.#topology.refresh(this.#config, options);
 
-  constructor(js: JetStream, topology: Topology, bucket: string, storage: "file" | "memory") {
+  constructor(js: JetStream, topology: Topology, bucket: string, options: BucketOptions) {
     this.bucket = bucket;
     this.#js = js;
     this.#topology = topology;
-    this.#config = bucketConfig(bucket, storage);
+    this.#config = bucketConfig(bucket, options);
     this.#stream = this.#config.name;
     this.#prefix = `$KV.${bucket}.`;
   }
@@ -103,10 +117,37 @@ export class JetStreamTable implements Table {
   async put(
     key: TableKey,
     value: Uint8Array,
-    options: { expect?: Expect; ttlSeconds?: number; signal?: AbortSignal } = noOptions,
+    options: { expect?: Expect; ttlSeconds?: number; parts?: string; signal?: AbortSignal } = noOptions,
   ): Promise<number> {
-    const { expect, ttlSeconds, signal } = options;
-    return this.#write({ kind: "put", key, value, expect, ttlSeconds } as TableWrite, signal);
+    const { expect, ttlSeconds, parts, signal } = options;
+    return this.#write({ kind: "put", key, value, expect, ttlSeconds, parts } as TableWrite, signal);
+  }
+
+  /** The key goes without a tombstone: nothing tells watches. */
+  purge(key: TableKey): Promise<void> {
+    return this.#purge(this.#prefix + encodeKey(key));
+  }
+
+  /** The same for all keys below a prefix. */
+  purgeBelow(prefix: TableKey): Promise<void> {
+    return this.#purge(keyFilter(this.bucket, prefix));
+  }
+
+  async #purge(filter: string): Promise<void> {
+    const attempt = this.#attempt(undefined, Number.POSITIVE_INFINITY);
+    await this.#storage(this.#js.api(`STREAM.PURGE.${this.#stream}`, { filter }, attempt));
+  }
+
+  /** False when nobody has written yet; other calls create the bucket. */
+  async exists(signal: AbortSignal): Promise<boolean> {
+    const attempt = { ...this.#attempt(signal, Number.POSITIVE_INFINITY), onMissing: undefined };
+    try {
+      await this.#js.api(`STREAM.INFO.${this.#stream}`, undefined, attempt);
+      return true;
+    } catch (error) {
+      if (isJsError(error, JsCode.streamNotFound)) return false;
+      throw storageError(error);
+    }
   }
 
   async delete(key: TableKey, options: { expect?: Expect; signal?: AbortSignal } = noOptions): Promise<void> {
@@ -140,25 +181,76 @@ export class JetStreamTable implements Table {
   }
 
   async list(prefix: TableKey, limit: number): Promise<TableKey[]> {
-    const attempt = this.#attempt(undefined, Number.POSITIVE_INFINITY);
+    const found = new Map<string, TableKey>();
+    let after: number | undefined;
+    do {
+      const page = await this.#page(prefix, after, limit - found.size, () => true, undefined);
+      for (const [subject, key] of page.found) {
+        if (key === undefined) found.delete(subject);
+        else found.set(subject, key);
+      }
+      after = page.next;
+    } while (after !== undefined && found.size < limit);
+    return [...found.values()].slice(0, limit);
+  }
+
+  async page(
+    prefix: TableKey,
+    options: { after?: number; limit: number; wants: (key: TableKey) => boolean; signal?: AbortSignal },
+  ): Promise<TablePage> {
+    const { after, limit, wants, signal } = options;
+    const { found, next } = await this.#page(prefix, after, limit, wants, signal);
+    const keys = [...found.values()].filter((key) => key !== undefined);
+    return next === undefined ? { keys } : { keys, next };
+  }
+
+  /** Subjects to keys, in the order of the stream; undefined for a key that is absent, or was and came again. */
+  async #page(
+    prefix: TableKey,
+    after: number | undefined,
+    limit: number,
+    wants: (key: TableKey) => boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<{ found: Map<string, TableKey | undefined>; next: number | undefined }> {
+    const attempt = this.#attempt(signal, Number.POSITIVE_INFINITY);
     await this.#ensure(attempt);
     const next_by_subj = keyFilter(this.bucket, prefix);
-    // A key that is rewritten or deleted meanwhile comes again, later.
-    const found = new Map<string, TableKey>();
-    for (let seq = 1; found.size < limit;) {
-      const request = { next_by_subj, seq, batch: pageKeys, max_bytes: pageBytes };
+    const found = new Map<string, TableKey | undefined>();
+    let seq = (after ?? 0) + 1;
+    let live = 0;
+    for (let requests = 0; requests < maxPageRequests; requests++) {
+      const batch = Math.min(pageKeys, Math.max(fewKeys, 2 * (limit - live)));
+      const request = { next_by_subj, seq, batch, max_bytes: pageBytes };
       const page = await this.#storage(this.#js.directGetMany(this.#stream, request, attempt));
       for (const message of page.messages) {
         const { revision, entry } = readEntry(message);
         const subject = headerValue(message.headers, "Nats-Subject");
         seq = revision + 1;
         const key = entry === undefined ? undefined : keyOf(this.#prefix, message.headers);
-        if (key === undefined || !isBelow(prefix, key)) found.delete(subject);
-        else found.set(subject, key);
+        const wanted = key !== undefined && isBelow(prefix, key) && wants(key);
+        live += Number(wanted) - Number(found.get(subject) !== undefined);
+        // A key that is rewritten or deleted meanwhile comes again, later.
+        found.delete(subject);
+        found.set(subject, wanted ? key : undefined);
+        const rest = page.pending > 0 || message !== page.messages.at(-1);
+        if (live >= limit && rest) return { found, next: revision };
       }
-      if (page.pending === 0) break;
+      if (page.pending === 0 || page.messages.length === 0) return { found, next: undefined };
     }
-    return [...found.values()].slice(0, limit);
+    return { found, next: seq - 1 };
+  }
+
+  watch(
+    target: { readonly key: TableKey } | { readonly prefix: TableKey },
+    { after, signal }: { after?: TableCursor | undefined; signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<TableChange>> {
+    const filter =
+      "key" in target ? this.#prefix + encodeKey(target.key) : keyFilter(this.bucket, target.prefix);
+    const wants = (key: TableKey): boolean => "key" in target || isBelow(target.prefix, key);
+    const common = { js: this.#js, stream: this.#stream, prefix: this.#prefix };
+    const attempt = (now: AbortSignal): AttemptOptions => this.#attempt(now, Number.POSITIVE_INFINITY);
+    const ensure = (options: AttemptOptions): Promise<unknown> => this.#ensure(options);
+    return watchTable({ ...common, filter, wants, attempt, ensure }, after, signal);
   }
 
   #attempt(signal: AbortSignal | undefined, repeatMs: number): AttemptOptions {

@@ -3,10 +3,20 @@
  * configuration lacks a feature, created again when a server lost it (memory streams after a restart).
  */
 import { MeshError, cancelledBy, isMeshError, textOf } from "./errors.ts";
-import { type AttemptOptions, JsCode, type JetStream, type WaitOptions, isJsError } from "./jetstream.ts";
-import type { MeshLog } from "./types.ts";
+import {
+  type AttemptOptions,
+  JetStreamError,
+  JsCode,
+  type JetStream,
+  type WaitOptions,
+  isJsError,
+} from "./jetstream.ts";
+import { partitionTransform, type TopicTrees } from "./subjects.ts";
+import type { MeshLog, TopicStreamOptions } from "./types.ts";
 
 const nanosPerMs = 1_000_000;
+/** As long as the tombstone of a delete. */
+const markMs = 3_600_000;
 /** NATS allows 1,000 by default; a stream of topics serves one consumer per group and topic. */
 const maxConsumers = 100_000;
 /** Longest time of one attempt to create a stream, all its requests together, ms. */
@@ -19,8 +29,14 @@ const replicasMark = "weft-replicas-wanted";
 
 export type StreamConfig = Readonly<Record<string, unknown>> & { readonly name: string };
 
+export type BucketOptions = {
+  readonly storage: "file" | "memory";
+  /** Values that expire leave a mark. */
+  readonly expiryMarks?: boolean;
+};
+
 /** A KV bucket as any NATS client can open it, with TTL and atomic batches. History is 1: more would break TTL. */
-export function bucketConfig(bucket: string, storage: "file" | "memory"): StreamConfig {
+export function bucketConfig(bucket: string, { storage, expiryMarks = false }: BucketOptions): StreamConfig {
   return {
     name: `KV_${bucket}`,
     subjects: [`$KV.${bucket}.>`],
@@ -34,30 +50,42 @@ export function bucketConfig(bucket: string, storage: "file" | "memory"): Stream
     allow_direct: true,
     allow_msg_ttl: true,
     allow_atomic: true,
+    ...(expiryMarks ? { subject_delete_marker_ttl: markMs * nanosPerMs } : {}),
   };
 }
 
 /** Stream of one component's topics. Limits retention: groups come and go, late ones may replay. */
-export function topicsConfig(name: string, base: string, maxAgeMs: number, maxBytes: number): StreamConfig {
+export function topicsConfig(
+  name: string,
+  trees: TopicTrees,
+  { maxAgeMs, maxBytes, partitions = 16, duplicateWindowMs = 120_000 }: Omit<TopicStreamOptions, "name">,
+): StreamConfig {
+  // NATS takes no longer window than it keeps messages.
+  const windowMs = maxAgeMs > 0 ? Math.min(maxAgeMs, duplicateWindowMs) : duplicateWindowMs;
   return {
     name,
-    subjects: [`${base}.>`],
+    subjects: [`${trees.plain}.>`, `${trees.keyed}.*.>`, `${trees.timed}.*.>`],
+    subject_transform: partitionTransform(trees, partitions),
     storage: "file",
     retention: "limits",
     discard: "old",
     max_age: maxAgeMs * nanosPerMs,
     max_bytes: maxBytes,
     max_consumers: maxConsumers,
-    duplicate_window: 120_000 * nanosPerMs,
+    duplicate_window: windowMs * nanosPerMs,
     allow_direct: true,
     allow_msg_ttl: true,
+    allow_rollup_hdrs: true,
+    allow_msg_schedules: true,
   };
 }
 
 /** Settings that may be switched on later without harm, and that Weft's code relies on. */
-const neededFlags = ["allow_direct", "allow_msg_ttl", "allow_atomic"] as const;
+const neededFlags = ["allow_direct", "allow_msg_ttl", "allow_atomic", "subject_delete_marker_ttl"] as const;
 
-type StreamInfo = { readonly config: Readonly<Record<string, unknown>> };
+/** The settings of a stream as the server has them. */
+export type FoundConfig = Readonly<Record<string, unknown>>;
+type StreamInfo = { readonly config: FoundConfig };
 
 export class Topology {
   readonly #js: JetStream;
@@ -66,6 +94,7 @@ export class Topology {
   readonly #replicas = new Map<string, number>();
   /** Attempts under way, each shared by all who need the stream. */
   readonly #attempts = new Map<string, Promise<number>>();
+  readonly #configs = new Map<string, FoundConfig>();
 
   constructor(js: JetStream, log: MeshLog) {
     this.#js = js;
@@ -75,6 +104,11 @@ export class Topology {
   /** Replicas of a stream that is known to exist; undefined: call `ensure` first. */
   replicasOf(stream: string): number | undefined {
     return this.#replicas.get(stream);
+  }
+
+  /** Settings of a stream that is known to exist, as they were when it was created or found. */
+  configOf(stream: string): FoundConfig | undefined {
+    return this.#configs.get(stream);
   }
 
   /** Makes sure that the stream is there, trying until `endMs`; resolves with its replica count. */
@@ -129,7 +163,9 @@ export class Topology {
     if (known !== undefined) return known;
     const run = async (): Promise<number> => {
       try {
-        const replicas = await this.#createOrAdopt(config);
+        const found = await this.#createOrAdopt(config);
+        const replicas = Number(found["num_replicas"] ?? 1);
+        this.#configs.set(name, found);
         this.#replicas.set(name, replicas);
         return replicas;
       } catch (error) {
@@ -145,7 +181,7 @@ export class Topology {
     return attempt;
   }
 
-  async #createOrAdopt(config: StreamConfig): Promise<number> {
+  async #createOrAdopt(config: StreamConfig): Promise<FoundConfig> {
     const options = { endMs: this.#js.endIn(createTimeoutMs), repeatMs: Number.POSITIVE_INFINITY };
     // Only a connected server tells whether it belongs to a cluster.
     await this.#js.connection.readyWithin(createTimeoutMs);
@@ -159,49 +195,80 @@ export class Topology {
   }
 
   /** Three copies in a cluster that has three servers; one where there is no room for more. */
-  async #create(config: StreamConfig, options: AttemptOptions): Promise<number> {
-    const create = (more: Readonly<Record<string, unknown>>): Promise<unknown> =>
-      this.#js.api(`STREAM.CREATE.${config.name}`, { ...config, ...more }, options);
-    if (this.#js.connection.clustered()) {
-      try {
-        await create({ num_replicas: wantedReplicas });
-        return wantedReplicas;
-      } catch (error) {
-        // Only a cluster that is too small gets fewer: one whose leader or servers are away for a moment must not.
-        if (!isJsError(error, JsCode.noSuitablePeers, JsCode.replicasNotSupported)) throw error;
-        this.#log(
-          "warn",
-          `stream ${config.name} gets one copy, the cluster has no room for more: ${textOf(error)}`,
-        );
-      }
-      await create({ num_replicas: 1, metadata: { [replicasMark]: String(wantedReplicas) } });
-      return 1;
+  async #create(config: StreamConfig, options: AttemptOptions): Promise<FoundConfig> {
+    const create = async (more: Readonly<Record<string, unknown>>): Promise<FoundConfig> => {
+      const subject = `STREAM.CREATE.${config.name}`;
+      return (await this.#js.api<StreamInfo>(subject, { ...config, ...more }, options)).config;
+    };
+    if (!this.#js.connection.clustered()) return create({ num_replicas: 1 });
+    try {
+      return await create({ num_replicas: wantedReplicas });
+    } catch (error) {
+      // Only a cluster that is too small gets fewer: one whose leader or servers are away for a moment must not.
+      if (!isJsError(error, JsCode.noSuitablePeers, JsCode.replicasNotSupported)) throw error;
+      this.#log(
+        "warn",
+        `stream ${config.name} gets one copy, the cluster has no room for more: ${textOf(error)}`,
+      );
     }
-    await create({ num_replicas: 1 });
-    return 1;
+    return create({ num_replicas: 1, metadata: { [replicasMark]: String(wantedReplicas) } });
   }
 
-  /** Resolves with the replica count after the repair. */
-  async #repair(wanted: StreamConfig, found: StreamInfo["config"], options: AttemptOptions): Promise<number> {
-    const replicas = Number(found["num_replicas"] ?? 1);
-    const missing = neededFlags.filter((flag) => wanted[flag] === true && found[flag] !== true);
-    const whole = { ...found, ...Object.fromEntries(missing.map((flag) => [flag, true])) };
+  /** Resolves with the settings after the repair. */
+  async #repair(wanted: StreamConfig, found: FoundConfig, options: AttemptOptions): Promise<FoundConfig> {
+    const update = async (change: FoundConfig): Promise<FoundConfig> => {
+      const subject = `STREAM.UPDATE.${wanted.name}`;
+      return (await this.#js.api<StreamInfo>(subject, change, options)).config;
+    };
+    let whole = found;
+    const missing = neededFlags.filter((flag) => wanted[flag] !== undefined && !found[flag]);
     if (missing.length > 0) {
       this.#log("warn", `stream ${wanted.name} lacks ${missing.join(", ")}; switching on`);
-      await this.#js.api(`STREAM.UPDATE.${wanted.name}`, whole, options);
+      whole = await update({ ...whole, ...Object.fromEntries(missing.map((flag) => [flag, wanted[flag]])) });
     }
+    const additions = additionsTo(whole, wanted);
+    if (additions !== undefined) {
+      // An operator may have settings that do not go with them; all else works without.
+      whole = await update({ ...whole, ...additions }).catch((error: unknown) => {
+        if (!(error instanceof JetStreamError)) throw error;
+        const what = Object.keys(additions).join(", ");
+        this.#log("warn", `stream ${wanted.name} cannot be given ${what}: ${textOf(error)}`);
+        return whole;
+      });
+    }
+    return this.#addReplicas(wanted.name, whole, update);
+  }
+
+  async #addReplicas(
+    name: string,
+    found: FoundConfig,
+    update: (change: FoundConfig) => Promise<FoundConfig>,
+  ): Promise<FoundConfig> {
     const metadata = (found["metadata"] ?? {}) as Readonly<Record<string, unknown>>;
-    if (metadata[replicasMark] === undefined || !this.#js.connection.clustered()) return replicas;
+    if (metadata[replicasMark] === undefined || !this.#js.connection.clustered()) return found;
+    const replicas = Number(found["num_replicas"] ?? 1);
     try {
-      await this.#js.api(`STREAM.UPDATE.${wanted.name}`, { ...whole, num_replicas: wantedReplicas }, options);
-      if (replicas < wantedReplicas)
-        this.#log("info", `stream ${wanted.name} now has ${wantedReplicas} copies`);
-      return wantedReplicas;
+      const updated = await update({ ...found, num_replicas: wantedReplicas });
+      if (replicas < wantedReplicas) this.#log("info", `stream ${name} now has ${wantedReplicas} copies`);
+      return updated;
     } catch (error) {
-      this.#log("debug", `stream ${wanted.name} still has ${replicas} copies: ${textOf(error)}`);
-      return replicas;
+      this.#log("debug", `stream ${name} still has ${replicas} copies: ${textOf(error)}`);
+      return found;
     }
   }
+}
+
+/** What a stream of topics that an earlier version made lacks of the present layout; undefined for nothing. */
+function additionsTo(found: FoundConfig, wanted: StreamConfig): FoundConfig | undefined {
+  if (wanted["subject_transform"] === undefined) return undefined;
+  const subjects = (found["subjects"] ?? []) as readonly string[];
+  const more = (wanted["subjects"] as readonly string[]).filter((subject) => !subjects.includes(subject));
+  const additions: Record<string, unknown> = {};
+  if (more.length > 0) additions["subjects"] = [...subjects, ...more];
+  for (const flag of ["allow_rollup_hdrs", "allow_msg_schedules"])
+    if (found[flag] !== true) additions[flag] = true;
+  if (found["subject_transform"] === undefined) additions["subject_transform"] = wanted["subject_transform"];
+  return Object.keys(additions).length === 0 ? undefined : additions;
 }
 
 function storageError(name: string, cause: unknown): MeshError {

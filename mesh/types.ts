@@ -2,7 +2,9 @@
  * The mesh as its users see it: one object per sidecar, made by `joinMesh` (mesh.ts).
  * Implementations stand in the file named beside each part.
  */
+import type { NatsConnection } from "@nats-io/transport-node";
 import type { Clock } from "./clock.ts";
+import type { MeshError } from "./errors.ts";
 
 /** Who this participant is. `instance` is unique per process start. */
 export type MeshIdentity = {
@@ -107,6 +109,8 @@ export type TableEntry = {
   readonly revision: number;
   /** Unix ms at which the entry expires, when it has a time to live. */
   readonly expiresAtMs?: number;
+  /** The value lies in parts; `LargeTable` reads them. Header `Weft-Parts`. */
+  readonly parts?: string;
 };
 
 /** A key is a list of parts, most significant first; each part may be any string (see subjects.ts). */
@@ -122,8 +126,34 @@ export type TableWrite =
       readonly value: Uint8Array;
       readonly expect?: Expect;
       readonly ttlSeconds?: number;
+      /** As in TableEntry. */
+      readonly parts?: string;
     }
   | { readonly kind: "delete"; readonly key: TableKey; readonly expect?: Expect };
+
+/** A place in the changes of a table: all before it are known. `timeMs`: Unix time at which that was so. */
+export type TableCursor = { readonly revision: number; readonly timeMs: number };
+
+/** What a watch tells; `cursor` is the place behind it. */
+export type TableChange =
+  | {
+      readonly kind: "put";
+      readonly key: TableKey;
+      readonly entry: TableEntry;
+      readonly cursor: TableCursor;
+      /** The value could not be read. */
+      readonly error?: MeshError;
+    }
+  /** `expire`: the time to live ended. */
+  | { readonly kind: "delete" | "expire"; readonly key: TableKey; readonly cursor: TableCursor }
+  /**
+   * `ready`: comes first; whatever is written from then on is told. `reset`: instead of it, or later, when changes
+   * before it may be missing. `idle`: nothing has changed for some seconds.
+   */
+  | { readonly kind: "ready" | "reset" | "idle"; readonly cursor: TableCursor };
+
+/** One page of a listing. `next` asks for the rest; absent when there is none. */
+export type TablePage = { readonly keys: readonly TableKey[]; readonly next?: number };
 
 export type TableReadOptions = {
   /** Ask the stream leader. Else a replica may answer, yet never older than this participant's own last write. */
@@ -159,6 +189,35 @@ export type Table = {
   batch(writes: readonly TableWrite[], options?: { signal?: AbortSignal }): Promise<void>;
   /** Keys below a prefix (whole parts), in no particular order, at most `limit`. */
   list(prefix: TableKey, limit: number): Promise<TableKey[]>;
+  /**
+   * The same page by page; `wants` chooses among the keys. A page may hold fewer than `limit` keys, even none, though
+   * more follow. A key that is written while pages are read may come twice, and none is left out.
+   */
+  page(
+    prefix: TableKey,
+    options: { after?: number; limit: number; wants: (key: TableKey) => boolean; signal?: AbortSignal },
+  ): Promise<TablePage>;
+  /**
+   * Changes of one key, or of the keys below a prefix, in the order of the table, until the signal ends it. Of changes
+   * of one key that follow each other quickly, or while NATS is away, or while nobody reads, only the last may be told.
+   * Goes on by itself when NATS was away. Resolves when the watch stands.
+   */
+  watch(
+    target: { readonly key: TableKey } | { readonly prefix: TableKey },
+    options: { after?: TableCursor | undefined; signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<TableChange>>;
+};
+
+/**
+ * A table whose values may be larger than what NATS takes in one message. A large value is written guarded, and costs
+ * some requests more; small ones are as in any table.
+ */
+export type LargeTable = Table & {
+  /**
+   * Removes parts that no value needs: of replaced, deleted and expired values, and of writers that died. One of
+   * several participants does it, every ten minutes at most. Resolves with the number of values.
+   */
+  sweep(signal: AbortSignal): Promise<number>;
 };
 
 export type TableOptions = {
@@ -167,6 +226,8 @@ export type TableOptions = {
   /** Further name parts, e.g. [namespace, component]. */
   readonly name: readonly string[];
   readonly storage?: "file" | "memory";
+  /** Watches see that a value expired: it leaves a mark for an hour. */
+  readonly expiryMarks?: boolean;
 };
 
 /** One event as it stands in the stream. */
@@ -190,6 +251,11 @@ export type TopicSubscribeOptions = {
   readonly group: string;
   /** Where a group that is created now starts. */
   readonly deliver: "all" | "new";
+  /**
+   * Events with one key come one after the other, in the order of the stream, across all members of the group; those of
+   * different keys, and those without, side by side.
+   */
+  readonly ordered?: boolean;
   readonly ackWaitMs: number;
   /** Handlers running at once in this participant. */
   readonly concurrency: number;
@@ -214,22 +280,67 @@ export type TopicStreamOptions = {
   readonly maxAgeMs: number;
   /** Bytes kept before the oldest go. -1 = no limit. */
   readonly maxBytes: number;
+  /** Into how many parts events with a key are divided, when the stream is created; 16. */
+  readonly partitions?: number;
+  /** For how long ids of publishes are remembered, when the stream is created, ms; 120,000. */
+  readonly duplicateWindowMs?: number;
+};
+
+export type TopicPublishOptions = {
+  readonly id?: string | undefined;
+  /** Events with the same key keep their order in ordered subscriptions. */
+  readonly key?: string | undefined;
+  /** Delivered then, by the clock of NATS. A waiting event of the same topic and `id` is replaced. */
+  readonly schedule?: { readonly id: string; readonly atMs: number };
+  /** The only group that gets it. */
+  readonly onlyFor?: string | undefined;
+  readonly headers?: readonly string[];
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
 };
 
 /** The stream behind the topics of one pub/sub component (topics.ts). Errors as in Table. */
 export type TopicStream = {
   readonly stream: string;
   /**
-   * Durable in the stream when it resolves. A repeated `id` within two minutes is stored once. Retried until
+   * Durable in the stream when it resolves. A repeated `id` within the stream's window is stored once. Retried until
    * `timeoutMs`; without an `id` only what was certainly not stored, else it rejects with `timeout` or `interrupted`.
    */
   publish(
     topic: string,
     data: Uint8Array,
-    options: { id?: string; headers?: readonly string[]; timeoutMs: number; signal?: AbortSignal },
+    options: TopicPublishOptions,
   ): Promise<{ sequence: number; duplicate: boolean }>;
+  /** What waits under this id is never delivered. Resolves also when nothing waits. */
+  cancelScheduled(
+    topic: string,
+    id: string,
+    options: Pick<TopicPublishOptions, "timeoutMs" | "signal">,
+  ): Promise<void>;
   /** Creates the durable group when it is not there, before it resolves. */
   subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription>;
+};
+
+/** An event as tools see it. Headers of NATS itself are left out. */
+export type StoredEvent = {
+  readonly topic: string;
+  readonly sequence: number;
+  /** RFC 3339: when it was stored. */
+  readonly time: string;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly data: Uint8Array;
+};
+
+/** The stored events of one pub/sub component, for tools (topic-records.ts). Errors as in Table. */
+export type TopicRecords = {
+  readonly stream: string;
+  /** Undefined when there is no such stream; it is not created. */
+  state(): Promise<{ lastSequence: number } | undefined>;
+  /** Events of a topic (wildcards as in subscriptions) behind a sequence, oldest first; none = there are no more. */
+  read(topic: string, options: { after: number; limit: number }): Promise<StoredEvent[]>;
+  /** False when it is not there (any more). */
+  remove(sequence: number): Promise<boolean>;
+  hasGroup(group: string, topic: string): Promise<boolean>;
 };
 
 /** A live sidecar as its presence entry shows it. */
@@ -269,6 +380,8 @@ export type Mesh = {
   onStatus(listener: (status: MeshStatus) => void): () => void;
   /** Resolves once connected. */
   ready(signal?: AbortSignal): Promise<void>;
+  /** The NATS client itself once it is connected, for subjects that are none of the mesh's. Never close it. */
+  client(signal?: AbortSignal): Promise<NatsConnection>;
   call(request: MeshRequest, options: CallOptions): Promise<MeshResponse>;
   /** Joins the app's queue group; again after `drain` was called on the one before. */
   serve(handler: ServeHandler): Promise<Served>;
@@ -277,7 +390,11 @@ export type Mesh = {
   /** Live instances, all or of one app. */
   presence(filter?: { namespace: string; app: string }): Promise<PresenceEntry[]>;
   table(options: TableOptions): Promise<Table>;
+  /** The parts lie in the bucket of the kind `<kind>-parts`. A value above `maxValueBytes` is `too-large`. */
+  largeTable(options: TableOptions & { readonly maxValueBytes: number }): LargeTable;
   topics(options: TopicStreamOptions): Promise<TopicStream>;
+  /** `name` as in TopicStreamOptions. */
+  topicRecords(name: readonly string[]): TopicRecords;
   /** Withdraws presence and closes. Drain served calls and subscriptions first. */
   close(): Promise<void>;
 };

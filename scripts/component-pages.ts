@@ -79,11 +79,15 @@ function headOf(path: string): string[] {
   const comment = /^\/\*\*([\s\S]*?)\*\//.exec(text)?.[1];
   if (comment === undefined) throw new Error(`${path}:1 has no comment /** … */ that says what it is`);
   const lines = comment.split("\n").map((line) => line.replace(/^\s*\* ?/, "").trimEnd());
-  const kept = lines.filter((line) => line !== "" && !line.startsWith("Size:"));
+  const kept = lines.filter((line) => !line.startsWith("Size:"));
+  const begin = kept.findIndex((line) => line !== "");
+  const end = kept.findLastIndex((line) => line !== "") + 1;
   // Markdown wants a blank line before a list.
-  return kept.flatMap((line, index) =>
-    line.startsWith("- ") && !kept[index - 1]?.startsWith("- ") && index > 0 ? ["", line] : [line],
-  );
+  return kept
+    .slice(begin, end)
+    .flatMap((line, index, all) =>
+      line.startsWith("- ") && !/^(- |  |$)/.test(all[index - 1] ?? "") ? ["", line] : [line],
+    );
 }
 
 const nameOf: Readonly<Record<string, string>> = {

@@ -1,9 +1,11 @@
 /**
- * `npm run soak`: everything under load and faults. `--only mesh`, `stores`, `transfers` or `events` runs one part:
+ * `npm run soak`: everything under load and faults. `--only mesh`, `stores`, `transfers`, `events` or `outages` runs
+ * one part:
  * - mesh: calls, events, state and reloads for `--minutes N` (soak/mesh.ts);
  * - stores: every state store under compare-and-set, `--increments N` for each of 8 clients (soak/lost-updates.ts);
  * - transfers: transactions between accounts whose total must not change (soak/transfers.ts);
- * - events: `--events N` through pubsub.nats and a tenth of them through Redis and Kafka (soak/events.ts).
+ * - events: `--events N` through pubsub.nats and a tenth of them through Redis and Kafka (soak/events.ts);
+ * - outages: every broker killed for 30 s under a client that goes on sending (soak/outages.ts).
  * Ends with "N passed, N failed" and exit code 1 when one failed.
  */
 import { parseArgs } from "node:util";
@@ -29,6 +31,7 @@ const parts: Readonly<Record<string, () => Promise<readonly boolean[]>>> = {
   stores: () => soakStores(8, Number(values.increments)),
   transfers: soakTransfers,
   events: () => soakBrokers(Number(values.events)),
+  outages: async () => (await import("./soak/outages.ts")).outageChecks,
 };
 if (values.only !== "all" && parts[values.only] === undefined)
   throw new Error(`--only ${values.only}: write one of ${Object.keys(parts).join(", ")}`);

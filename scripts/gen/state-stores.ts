@@ -23,8 +23,8 @@ export async function renderStateStores(): Promise<string> {
 Every row is a run of one contract suite (\`npm test -- contract/state\`) on the server named last. A cell is what the
 suite has shown, not what is planned.
 
-| Component | ETag | Transactions | Time to live | Queries | Tested with |
-|---|---|---|---|---|---|
+| Component | ETag | Transactions | Time to live | Queries | List keys | Watch | Tested with |
+|---|---|---|---|---|---|---|---|
 ${rows.map(tableRow).join("\n")}
 
 Every store reads many keys at once, takes \`first-write\` and \`last-write\`, fails within its time while its server is
@@ -71,6 +71,8 @@ function tableRow({ label, file, traits }: Row): string {
     transactionCell(traits, able("TRANSACTIONAL")),
     ttl,
     traits.queries === true ? "yes" : "-",
+    traits.lists === true && able("LIST_KEYS") ? "yes" : "-",
+    traits.watches === true && able("WATCH") ? "yes" : "-",
     traits.testedWith,
   ];
   return `| ${cells.join(" | ")} |`;
@@ -93,6 +95,7 @@ function notesOf(label: string, traits: StateTraits): string[] {
     traits.malformedEtag !== undefined && "an ETag that is no number is 400",
     traits.keepsTtl === true && "a save without `ttlInSeconds` keeps the time to live; 0 and -1 remove it",
     traits.endsAtZero === true && "`ttlInSeconds` of 0 or -1 ends the record at once",
+    traits.expiresAsDelete === true && "a watch tells of an expired record as of a deleted one",
     traits.maxKeyChars !== undefined && `stored keys have at most ${traits.maxKeyChars} characters`,
     traits.refusesOddKeys === true && "keys that NATS does not take as a name are refused",
     traits.absentFails === true && "reading an absent key is 500",

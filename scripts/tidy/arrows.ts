@@ -91,6 +91,19 @@ export const zones: readonly Zone[] = [
     why: "opening components needs no block, only the port of the secrets that they refer to",
   },
   {
+    prefix: "src/blocks/outbox/",
+    may: [
+      ...shared,
+      "src/api/",
+      "src/blocks/block.ts",
+      "src/blocks/pubsub/",
+      "src/blocks/state/",
+      "src/components/component.ts",
+      "src/components/open.ts",
+    ],
+    why: "the outbox joins two blocks: it fills a port of state and publishes by the means of pub/sub",
+  },
+  {
     prefix: "src/blocks/*/",
     may: [
       ...shared,
@@ -123,7 +136,14 @@ const packageRules: readonly {
 }[] = [
   {
     what: /^@nats-io\/|^nats$/,
-    only: ["mesh/", "src/components/connect/nats.ts", "src/components/state/jetstream.ts"],
+    only: [
+      "mesh/",
+      "src/components/connect/nats",
+      "src/components/connect/jetstream",
+      "src/components/state/jetstream.ts",
+      "src/components/pubsub/jetstream.ts",
+      "src/components/bindings/nats.ts",
+    ],
     why: "the mesh's NATS is spoken in mesh only; use what mesh/index.ts exports",
   },
   {

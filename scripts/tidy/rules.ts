@@ -152,6 +152,9 @@ export function versionFailures(path: string, text: string): string[] {
   return failures;
 }
 
+/** Blocks that other blocks use and that clients cannot call. */
+const withoutApi: ReadonlySet<string> = new Set(["outbox"]);
+
 /** A block folder lacks part of the shape that all blocks share. `files` are all paths of the checkout. */
 export function blockShapeFailures(files: readonly string[]): string[] {
   const present = new Set(files);
@@ -160,7 +163,8 @@ export function blockShapeFailures(files: readonly string[]): string[] {
   );
   const failures: string[] = [];
   for (const block of blocks) {
-    const wanted = ["index.ts", `${block}.ts`, "http.ts", "grpc.ts", "errors.ts", "README.md"];
+    const wanted = ["index.ts", `${block}.ts`, "errors.ts", "README.md"];
+    if (!withoutApi.has(block!)) wanted.push("http.ts", "grpc.ts");
     if (files.some((path) => path.startsWith(`src/components/${block}/`))) wanted.push("port.ts");
     for (const name of wanted) {
       if (present.has(`src/blocks/${block}/${name}`)) continue;

@@ -16,6 +16,7 @@ const routes = [
   route("health", "/v1.0/healthz"),
   route("state", "/v1.0/state/{store}/{key}"),
   route("state", "/v1.0-alpha1/state/{store}/query"),
+  route("state", "/v1.0-weft1/state/{store}/keys"),
   route("publish", "/v1.0/publish/{pubsub}/{topic...}"),
   route("workflows", "/v1.0-beta1/workflows/{component}/{id}"),
 ];
@@ -38,6 +39,8 @@ const httpTable: readonly [allowed: string[], denied: string[], left: string[]][
   [["v1.0 state"], [], ["/v1.0/healthz", "/v1.0/state/{store}/{key}"]],
   [["v1 state HTTP"], [], ["/v1.0/healthz", "/v1.0/state/{store}/{key}"]],
   [["v1alpha1 state"], [], ["/v1.0/healthz", "/v1.0-alpha1/state/{store}/query"]],
+  [["v1weft1 state"], [], ["/v1.0/healthz", "/v1.0-weft1/state/{store}/keys"]],
+  [["v1.0-weft1 state"], ["v1 state"], ["/v1.0/healthz"]],
   [["v1beta1 workflows"], [], ["/v1.0/healthz", "/v1.0-beta1/workflows/{component}/{id}"]],
   [["v1 state"], ["v1.0 state"], ["/v1.0/healthz"]],
   [["v1 stat"], [], ["/v1.0/healthz"]],

@@ -29,6 +29,9 @@ export const pageNotFound: HttpReply = Object.freeze({
   body: "404 page not found\n",
 });
 
+/** Version of the HTTP APIs that Dapr does not have; `v1weft1` as the version of a group. */
+const ownVersion = "/v1.0-weft1/";
+
 const invokeRoute = { group: "invoke", path: "/v1.0/invoke/" };
 
 /** Reads the rules. Those of a protocol other than HTTP (any case) and gRPC (lower case) count for nothing. */
@@ -37,7 +40,12 @@ export function compileApiLists({ allowed, denied }: ApiRules): ApiLists {
   const isGrpc = (rule: ApiRule): boolean => rule.protocol === "grpc";
   const http = { allowed: allowed.filter(isHttp), denied: denied.filter(isHttp) };
   const grpc = { allowed: allowed.filter(isGrpc), denied: denied.filter(isGrpc) };
-  const open = (route: Pick<HttpRoute, "group" | "path">): boolean => isOpen(http, route, matchesRoute);
+  const open = ({ group, path }: Pick<HttpRoute, "group" | "path">): boolean => {
+    const beside = path.startsWith(ownVersion)
+      ? { group, path: path.replace(ownVersion, "/v1.0/") }
+      : undefined;
+    return isOpen(http, { group, path }, matchesRoute, beside);
+  };
   return {
     routes: (routes) => routes.filter((route) => route.group === "health" || open(route)),
     invocation: open(invokeRoute),
@@ -45,9 +53,18 @@ export function compileApiLists({ allowed, denied }: ApiRules): ApiLists {
   };
 }
 
-/** What is denied is shut; of the rest, an allow list opens only what it names. */
-function isOpen<T>(rules: ApiRules, target: T, matches: (rule: ApiRule, target: T) => boolean): boolean {
-  if (rules.denied.some((rule) => matches(rule, target))) return false;
+/**
+ * What is denied is shut; of the rest, an allow list opens only what it names. Who denies an API of Dapr's denies what
+ * is ours beside it too (`more`): rules that were written for daprd do not know of it.
+ */
+function isOpen<T>(
+  rules: ApiRules,
+  target: T,
+  matches: (rule: ApiRule, target: T) => boolean,
+  more?: T,
+): boolean {
+  if (rules.denied.some((rule) => matches(rule, target) || (more !== undefined && matches(rule, more))))
+    return false;
   return rules.allowed.length === 0 || rules.allowed.some((rule) => matches(rule, target));
 }
 
@@ -67,10 +84,12 @@ function guardOf(rules: ApiRules): (path: string) => void {
   // A method is asked for with every call, and there are few.
   const known = new Map<string, boolean>();
   return (path) => {
-    if (!path.startsWith("/dapr.proto.runtime.")) return;
+    if (!path.startsWith("/dapr.proto.runtime.") && !path.startsWith("/weft.runtime.")) return;
     let open = known.get(path);
     if (open === undefined) {
-      open = isOpen(rules, grpcGroup(path), matchesGroup);
+      const group = grpcGroup(path);
+      const beside = group.endsWith("weft1") ? group.slice(0, -"weft1".length) : undefined;
+      open = isOpen(rules, group, matchesGroup, beside);
       if (known.size < maxKnown) known.set(path, open);
     }
     if (!open) throw notAvailable();

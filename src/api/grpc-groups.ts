@@ -21,8 +21,12 @@ const groups: readonly (readonly [RegExp, string])[] = [
   [/^Shutdown$/, "shutdown"],
 ];
 
+/** Services of ours beside Dapr's. */
+const own: readonly (readonly [string, string])[] = [["/weft.runtime.v1.StateExtensions/", "state.v1weft1"]];
+
 /** `<group>.<version>` of a method path; empty for one that belongs to no group. */
 export function grpcGroup(path: string): string {
+  for (const [prefix, group] of own) if (path.startsWith(prefix)) return group;
   const name = path.slice(path.lastIndexOf("/") + 1);
   const version = /(Alpha|Beta)\d+$/.exec(name)?.[0] ?? "";
   const bare = name.slice(0, name.length - version.length);

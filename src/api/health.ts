@@ -18,6 +18,8 @@ const inboundParts: ReadonlySet<HealthPart> = new Set(["app", "security-provider
 
 export class Health {
   readonly #unready: Set<HealthPart>;
+  /** Names of components that do not work now; they make no other part unready. */
+  away: () => readonly string[] = () => [];
 
   constructor(parts: readonly HealthPart[]) {
     this.#unready = new Set(parts);
@@ -59,6 +61,13 @@ export function healthRoutes(health: Health, appId: string): HttpRoute[] {
       group: "health",
       handle: () => outbound(health),
     },
+    {
+      verbs: ["GET"],
+      path: "/v1.0/healthz/components",
+      name: "HealthzComponents",
+      group: "health",
+      handle: () => componentsReady(health),
+    },
   ];
 }
 
@@ -75,6 +84,17 @@ function healthz(health: Health, appId: string, call: HttpCall): HttpReply {
 
 function outbound(health: Health): HttpReply {
   if (!health.outboundReady()) throw unhealthy("ERR_OUTBOUND_HEALTH_NOT_READY", "dapr outbound is not ready");
+  return noContent;
+}
+
+/** Not of Dapr: for who wants an outage of a broker to count. */
+function componentsReady(health: Health): HttpReply {
+  const away = health.away();
+  if (away.length > 0)
+    throw unhealthy(
+      "ERR_HEALTH_COMPONENTS_AWAY",
+      `components do not work now: [${away.toSorted().join(" ")}]`,
+    );
   return noContent;
 }
 

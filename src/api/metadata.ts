@@ -1,5 +1,5 @@
 /** The metadata API: what this sidecar is, what it has loaded, and free text that tools attach to it. */
-import type { OpenComponent } from "../components/open.ts";
+import type { AwayComponent, OpenComponent } from "../components/open.ts";
 import type { GenericResource } from "../config/kinds/generic.ts";
 import type { AppHealthOptions, AppProtocol, SidecarOptions } from "../config/options.ts";
 import { formatGoDuration } from "../lib/duration.ts";
@@ -16,11 +16,13 @@ const maxKeyBytes = 1024;
 export type MetadataSource = {
   readonly options: SidecarOptions;
   readonly version: string;
-  readonly features: readonly string[];
+  readonly features: () => readonly string[];
   readonly components: () => readonly OpenComponent[];
+  /** Those that do not work now. */
+  readonly away: () => readonly AwayComponent[];
   /** Resources that are listed by name only. */
   readonly others: () => readonly GenericResource[];
-  readonly resiliencies: readonly { readonly name: string }[];
+  readonly resiliencies: () => readonly { readonly name: string }[];
   /** The app accepts connections, or there is none. */
   readonly appUp: () => boolean;
   /** Parts that blocks own, e.g. `subscriptions`, in wire form. */
@@ -60,9 +62,9 @@ export class Metadata {
     return withoutEmpty({
       id: options.appId,
       runtimeVersion: version,
-      enabledFeatures: features,
+      enabledFeatures: features(),
       components: this.#source.components().map(describeComponent),
-      extended: Object.fromEntries([...this.#extended].sort(([a], [b]) => (a < b ? -1 : 1))),
+      extended: this.#extendedNow(),
       subscriptions,
       httpEndpoints,
       appConnectionProperties: describeApp(options),
@@ -71,9 +73,18 @@ export class Metadata {
       workflows: { connectedWorkers: 0 },
       mcpServers: namesOf(others, "MCPServer"),
       workflowAccessPolicies: namesOf(others, "WorkflowAccessPolicy"),
-      resiliencies: this.#source.resiliencies.map(({ name }) => ({ name })),
+      resiliencies: this.#source.resiliencies().map(({ name }) => ({ name })),
       ...otherParts,
     });
+  }
+
+  /** Beside what clients have set: which components do not work, in a form that every Dapr client hands on. */
+  #extendedNow(): Readonly<Record<string, string>> {
+    const away = this.#source.away().map(({ name, opened, sinceMs }): [string, string] => {
+      const since = new Date(sinceMs).toISOString();
+      return [`weft.component.${name}`, opened ? `away since ${since}` : `not open, tried since ${since}`];
+    });
+    return Object.fromEntries([...this.#extended, ...away].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 }
 

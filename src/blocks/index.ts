@@ -5,6 +5,7 @@ import { cryptoBlock } from "./crypto/index.ts";
 import { configurationBlock } from "./configuration/index.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
 import { lockBlock } from "./lock/index.ts";
+import { outboxBlock } from "./outbox/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
 import { secretsBlock } from "./secrets/index.ts";
 import { stateBlock } from "./state/index.ts";
@@ -15,10 +16,12 @@ export async function makeBlocks(
 ): Promise<{ blocks: readonly Block[]; invocation: InvocationBlock }> {
   const invocation = invocationBlock(host);
   const pubsub = await pubsubBlock(host);
+  const outbox = outboxBlock(host, pubsub);
   const blocks = [
     invocation,
     pubsub,
-    stateBlock(host),
+    outbox,
+    stateBlock(host, outbox.outboxOf),
     bindingsBlock(host),
     secretsBlock(host),
     cryptoBlock(host),

@@ -14,16 +14,20 @@ export class ComponentFailure extends Error {
   /** Text of the line `Failed to init component …: <this>`; undefined when there is no such line. */
   readonly detail: string | undefined;
   readonly reasons: readonly FailureReason[];
+  /** What it connects to may come; a component that is not known or written wrongly stays so. */
+  readonly mayPass: boolean;
 
   private constructor(init: {
     text: string;
     detail: string | undefined;
     reasons: readonly FailureReason[];
+    mayPass: boolean;
     cause: unknown;
   }) {
     super(init.text, { cause: init.cause });
     this.detail = init.detail;
     this.reasons = init.reasons;
+    this.mayPass = init.mayPass;
   }
 
   /** The first part of the type is none that is known. */
@@ -33,6 +37,7 @@ export class ComponentFailure extends Error {
       text: `process component ${resource.name} error: ${cause}`,
       detail: undefined,
       reasons: ["creation", "init"],
+      mayPass: false,
       cause: undefined,
     });
   }
@@ -40,7 +45,7 @@ export class ComponentFailure extends Error {
   /** Nothing serves the type and version. `cause` is Dapr's sentence. */
   static creation(resource: ComponentResource, cause: string, remedy: string): ComponentFailure {
     const text = `${cause} (${formatPlace(resource.typeOrigin)}; ${remedy})`;
-    return ComponentFailure.#nested(resource, "CREATE_COMPONENT_FAILURE", text, ["creation", "init"]);
+    return ComponentFailure.#nested(resource, "CREATE_COMPONENT_FAILURE", text, ["creation", "init"], false);
   }
 
   /** Opening it failed with `thrown`; one of this class is given back as it is. */
@@ -50,7 +55,8 @@ export class ComponentFailure extends Error {
     const said = textOf(thrown);
     // Blocks that refuse a component name the place themselves.
     const text = said.includes(`${resource.origin.file}:`) ? said : `${said} (${placeOf(resource, field)})`;
-    return ComponentFailure.#nested(resource, "INIT_COMPONENT_FAILURE", text, ["init"], thrown);
+    const written = thrown instanceof MetadataError || /^metadata fields? /.test(said);
+    return ComponentFailure.#nested(resource, "INIT_COMPONENT_FAILURE", text, ["init"], !written, thrown);
   }
 
   /** `open` took longer than the init timeout. */
@@ -60,7 +66,7 @@ export class ComponentFailure extends Error {
     const text =
       `it did not open within ${initTimeoutMs} ms (${placeOf(resource)}; ${remedy})\n` +
       `init timeout for component ${componentLabel(resource)}`;
-    return ComponentFailure.#nested(resource, "INIT_COMPONENT_FAILURE", text, ["init"]);
+    return ComponentFailure.#nested(resource, "INIT_COMPONENT_FAILURE", text, ["init"], true);
   }
 
   static #nested(
@@ -68,12 +74,13 @@ export class ComponentFailure extends Error {
     kind: string,
     text: string,
     reasons: readonly FailureReason[],
+    mayPass: boolean,
     cause?: unknown,
   ): ComponentFailure {
     const what = `initialization error occurred for ${componentLabel(resource)}`;
     const detail = `[${kind}]: ${what}: ${text}`;
     const processed = `process component ${resource.name} error: [INIT_COMPONENT_FAILURE]: ${what}: ${detail}`;
-    return new ComponentFailure({ text: processed, detail, reasons, cause });
+    return new ComponentFailure({ text: processed, detail, reasons, mayPass, cause });
   }
 }
 

@@ -53,8 +53,18 @@ export type LoadOutcome =
 /** Every port can be closed; that is all this file knows of one. */
 export type Closable = { close(): Promise<void> };
 
-/** What a port may tell of itself beside its category's methods: capabilities that hang on the metadata. */
-type Telling = { readonly capabilities?: readonly string[] };
+/** What a port may tell of itself beside its category's methods. */
+type Telling = {
+  /** Where they hang on the metadata. */
+  readonly capabilities?: readonly string[];
+  /** Unix ms since when it cannot reach its server. */
+  awaySinceMs?(): number | undefined;
+};
+
+/** Unix ms since when a component cannot reach its server; undefined while it can, and where it does not tell. */
+export function awaySince({ port }: OpenComponent): number | undefined {
+  return (port as Telling).awaySinceMs?.();
+}
 
 /** Rejects with ComponentFailure; then nothing stays open. */
 export async function loadComponent(resource: ComponentResource, init: LoadInit): Promise<LoadOutcome> {
@@ -133,12 +143,16 @@ export function defaultSecretStore({ mode }: SidecarOptions): string | undefined
   return mode === "kubernetes" ? builtInStore : undefined;
 }
 
-/** In Kubernetes mode with the store of the cluster's secrets, unless a resource has its name or a flag forbids it. */
+/**
+ * In Kubernetes mode and in a cluster: with the store of its secrets, unless a resource has its name or a flag forbids
+ * it.
+ */
 export function withBuiltIn(
   resources: readonly ComponentResource[],
-  { mode, resources: settings }: SidecarOptions,
+  { options, env }: Pick<LoadInit, "options" | "env">,
 ): readonly ComponentResource[] {
-  if (mode !== "kubernetes" || !settings.builtinKubernetesSecretStore) return resources;
+  const isCluster = options.mode === "kubernetes" && (env["KUBERNETES_SERVICE_HOST"] ?? "") !== "";
+  if (!isCluster || !options.resources.builtinKubernetesSecretStore) return resources;
   if (resources.some(({ name }) => name === builtInStore)) return resources;
   const origin = { file: "--mode=kubernetes", line: 1, column: 1 };
   const builtIn: ComponentResource = {
@@ -150,7 +164,7 @@ export function withBuiltIn(
     version: "v1",
     metadata: [],
     initTimeoutMs: DEFAULT_INIT_TIMEOUT_MS,
-    // Outside a cluster the mode is of use too.
+    // Not every sidecar needs it, and not every pod may read secrets.
     ignoreErrors: true,
     scopes: [],
     secretStore: undefined,

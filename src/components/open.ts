@@ -4,6 +4,7 @@
  * generated list, so nobody pays for a client that is not used.
  */
 import { textOf } from "../lib/thrown.ts";
+import type { Timer } from "../../mesh/index.ts";
 import type { SecretStore } from "../blocks/secrets/port.ts";
 import {
   componentLabel,
@@ -11,13 +12,13 @@ import {
   type ComponentResource,
   type SecretSource,
 } from "../config/kinds/component.ts";
-import type { SidecarOptions } from "../config/options.ts";
 import type { CountFamily, Metrics } from "../telemetry/metrics.ts";
 import { countCalls } from "./calls.ts";
 import { categoryOf } from "./categories.ts";
 import { definitionOf, secretsOf } from "./compare.ts";
 import { ComponentFailure, placeOf } from "./failure.ts";
 import {
+  awaySince,
   defaultSecretStore,
   loadComponent,
   type Closable,
@@ -35,11 +36,18 @@ export type OpenComponents = {
   all<P>(category: string): readonly OpenComponent<P>[];
 };
 
-export type ComponentsInit = Omit<LoadInit, "secretStore"> & {
+/** What is to be there. */
+export type WantedComponents = {
   readonly resources: readonly ComponentResource[];
+  /** `spec.components.deny` of the Configuration: `<type>` or `<type>/<version>`. */
+  readonly deny: readonly string[];
+  /** `spec.wasm.strictSandbox` of the Configuration. */
+  readonly strictWasm: boolean;
+};
+
+export type ComponentsInit = Omit<LoadInit, "secretStore" | "strictWasm"> & {
+  readonly wanted: WantedComponents;
   readonly metrics: Metrics;
-  /** `spec.components.deny` of the Configuration: `<type>` or `<type>/<version>`; none when not given. */
-  readonly deny?: readonly string[];
   /** `apply` will be used; else calls need not be counted. */
   readonly reloadable?: boolean;
 };
@@ -61,15 +69,22 @@ export type ComponentUsers = {
   changed(change: ComponentChange): Promise<void>;
 };
 
+/** A component that does not work now: it was not opened yet, or cannot reach its server. */
+export type AwayComponent = { readonly name: string; readonly opened: boolean; readonly sinceMs: number };
+
 export type RunningComponents = OpenComponents & {
   list(): readonly OpenComponent[];
+  /** In no particular order. */
+  away(): readonly AwayComponent[];
+  /** From now on components that did not open and may do so later are tried again, and these users told. */
+  follow(users: ComponentUsers): void;
   /** For references of resources that are no components. */
   readonly secrets: SecretSource;
   /**
-   * Makes the set what the resources say: removes, replaces and adds, one at a time. Failures are logged, leave what
-   * works as it is, and are tried again with the next call. Not to be called while it runs.
+   * Makes the set what is wanted: removes, replaces and adds, one at a time. Failures are logged, leave what works
+   * as it is, and are tried again, by and by and with the next call. Not to be called while it runs.
    */
-  apply(resources: readonly ComponentResource[], users: ComponentUsers): Promise<void>;
+  apply(wanted: WantedComponents): Promise<void>;
   close(): Promise<void>;
 };
 
@@ -77,7 +92,7 @@ export type RunningComponents = OpenComponents & {
 export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
   const components = new Components(init);
   try {
-    for (const resource of inLoadOrder(init.resources, init.options)) await components.start(resource);
+    for (const resource of inLoadOrder(init.wanted.resources, init)) await components.start(resource);
   } catch (error) {
     await components.close();
     throw error;
@@ -88,9 +103,9 @@ export async function openComponents(init: ComponentsInit): Promise<RunningCompo
 /** Secret stores before what may need them, the built-in one first. */
 function inLoadOrder(
   resources: readonly ComponentResource[],
-  options: SidecarOptions,
+  init: ComponentsInit,
 ): readonly ComponentResource[] {
-  const all = withBuiltIn(resources, options);
+  const all = withBuiltIn(resources, init);
   const isStore = (resource: ComponentResource): boolean => categoryOf(resource.type) === secretStores;
   return [...all.filter(isStore), ...all.filter((resource) => !isStore(resource))];
 }
@@ -100,6 +115,20 @@ const secretStores = "secretstores";
 const secretTimeoutMs = 10_000;
 /** Longest wait for the calls on a component that is no longer there, ms; then it is closed under them. */
 const drainMs = 60_000;
+
+/** Waits before a component that did not open is tried again, ms: the first, doubled each time, and the longest. */
+const firstRetryMs = 1_000;
+const maxRetryMs = 15_000;
+
+/** A component that did not open and is tried again. */
+type Missing = {
+  readonly resource: ComponentResource;
+  readonly sinceMs: number;
+  waitMs: number;
+  /** What was told last, so that it is told once. */
+  said: string;
+  timer: Timer | undefined;
+};
 
 /** A component and what it was opened from. */
 type Held = {
@@ -114,7 +143,7 @@ type Held = {
 class Components implements RunningComponents {
   readonly secrets: SecretSource;
   readonly #init: ComponentsInit;
-  readonly #load: LoadInit;
+  #wanted: WantedComponents;
   readonly #counts: {
     readonly loaded: CountFamily;
     readonly init: CountFamily;
@@ -123,16 +152,21 @@ class Components implements RunningComponents {
   /** In load order. */
   #held: readonly Held[] = [];
   #byCategory: ReadonlyMap<string, ReadonlyMap<string, OpenComponent>> = new Map();
+  readonly #toldDenied = new WeakSet<ComponentResource>();
   /** Waiting for a secret store, by the name of the store. */
   readonly #parked = new Map<ComponentResource, string>();
   /** Being closed while the set lives on. */
   readonly #leaving = new Set<Promise<void>>();
+  readonly #missing = new Map<string, Missing>();
+  #users: ComponentUsers | undefined;
+  /** One change of the set at a time. */
+  #turn: Promise<void> = Promise.resolve();
   #closed = false;
 
   constructor(init: ComponentsInit) {
     const { metrics } = init;
     this.#init = init;
-    this.#load = { ...init, secretStore: (name) => this.get<SecretStore>(secretStores, name)?.port };
+    this.#wanted = init.wanted;
     this.secrets = { defaultSecretStore: defaultSecretStore(init.options), readSecret: this.#readSecret };
     this.#counts = {
       loaded: metrics.count("runtime_component_loaded", "Components loaded.", []),
@@ -157,6 +191,24 @@ class Components implements RunningComponents {
     return this.#held.map(({ component }) => component);
   }
 
+  away(): readonly AwayComponent[] {
+    const missing = [...this.#missing.values()].map(({ resource, sinceMs }) => ({
+      name: resource.name,
+      opened: false,
+      sinceMs,
+    }));
+    const lost = this.list().flatMap((component) => {
+      const sinceMs = awaySince(component);
+      return sinceMs === undefined ? [] : [{ name: component.resource.name, opened: true, sinceMs }];
+    });
+    return [...missing, ...lost];
+  }
+
+  follow(users: ComponentUsers): void {
+    this.#users = users;
+    for (const missing of this.#missing.values()) this.#tryLater(missing);
+  }
+
   /** Opens a component of the start, and those that waited for it. Rejects when one fails without `ignoreErrors`. */
   async start(resource: ComponentResource): Promise<void> {
     if (this.#isDenied(resource)) return;
@@ -169,16 +221,25 @@ class Components implements RunningComponents {
       this.#init.log.info(`Component loaded: ${componentLabel(resource)}`);
     } catch (thrown) {
       const failure = this.#tell(resource, thrown, resource.ignoreErrors ? undefined : ending);
-      if (resource.ignoreErrors) return;
+      if (resource.ignoreErrors) return this.#miss(resource, failure);
       throw new Error(failure.message, { cause: thrown });
     }
     for (const parked of this.#takeParked(resource)) await this.start(parked);
   }
 
-  async apply(resources: readonly ComponentResource[], users: ComponentUsers): Promise<void> {
+  apply(next: WantedComponents): Promise<void> {
+    const applied = this.#turn.then(() => this.#apply(next));
+    this.#turn = applied.catch(() => {});
+    return applied;
+  }
+
+  async #apply(next: WantedComponents): Promise<void> {
+    this.#wanted = next;
     this.#parked.clear();
+    this.#missNone();
+    const users = this.#users!;
     const wanted = new Map(
-      inLoadOrder(resources, this.#init.options).map((resource) => [resource.name, resource]),
+      inLoadOrder(next.resources, this.#init).map((resource) => [resource.name, resource]),
     );
     for (const held of this.#held)
       if (!wanted.has(held.component.resource.name)) await this.#swap(held, undefined, users);
@@ -194,6 +255,7 @@ class Components implements RunningComponents {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#missNone();
     const held = this.#held;
     this.#hold([]);
     await Promise.allSettled([...held.map(({ component }) => closePort(component)), ...this.#leaving]);
@@ -203,11 +265,11 @@ class Components implements RunningComponents {
   async #follow(resource: ComponentResource, users: ComponentUsers): Promise<void> {
     if (this.#closed) return;
     const before = this.#find(resource);
-    if (before !== undefined && !(await this.#hasChanged(before, resource))) return;
     if (this.#isDenied(resource)) {
       if (before !== undefined) await this.#swap(before, undefined, users);
       return;
     }
+    if (before !== undefined && !(await this.#hasChanged(before, resource))) return;
     if (before === undefined) this.#counts.loaded();
     let now: Held | undefined;
     try {
@@ -216,9 +278,13 @@ class Components implements RunningComponents {
       await this.#checked(now, users);
     } catch (thrown) {
       const state = before === undefined ? "it is not there" : "the one that was there goes on";
-      this.#tell(resource, thrown, `Error processing component, ${state} until its file is changed`);
-      return;
+      const failure = ComponentFailure.init(resource, thrown);
+      const until = failure.mayPass ? "it opens; it is tried again" : "its file is changed";
+      if (this.#missing.get(resource.name)?.said !== failure.message)
+        this.#tell(resource, failure, `Error processing component, ${state} until ${until}`);
+      return this.#miss(resource, failure);
     }
+    this.#missing.delete(resource.name);
     const done = before === undefined ? "loaded" : "updated";
     this.#init.log.info(`Component ${done}: ${componentLabel(resource)}`);
     await this.#swap(before, now, users);
@@ -226,7 +292,7 @@ class Components implements RunningComponents {
   }
 
   async #hasChanged(held: Held, resource: ComponentResource): Promise<boolean> {
-    if (held.definition !== definitionOf(resource)) return true;
+    if (held.definition !== this.#definitionOf(resource)) return true;
     const secrets = await secretsOf(resource, this.#init.options.namespace, this.secrets);
     return secrets !== undefined && secrets !== held.secrets;
   }
@@ -271,6 +337,38 @@ class Components implements RunningComponents {
     }
   }
 
+  /** Tries it again later, where that can be of any use. */
+  #miss(resource: ComponentResource, failure: ComponentFailure): void {
+    if (!failure.mayPass || this.#closed) return;
+    const { name } = resource;
+    const before = this.#missing.get(name);
+    const waitMs = Math.min((before?.waitMs ?? firstRetryMs / 2) * 2, maxRetryMs);
+    const sinceMs = before?.sinceMs ?? this.#init.clock.nowMs();
+    const missing = { resource, sinceMs, waitMs, said: failure.message, timer: undefined };
+    this.#missing.set(name, missing);
+    if (this.#users !== undefined) this.#tryLater(missing);
+  }
+
+  #tryLater(missing: Missing): void {
+    const attempt = async (): Promise<void> => {
+      // Changed files may have made it another one, or none.
+      if (this.#missing.get(missing.resource.name) !== missing) return;
+      await this.#follow(missing.resource, this.#users!);
+    };
+    missing.timer = this.#init.clock.setTimeout(() => {
+      this.#turn = this.#turn
+        .then(attempt)
+        .catch((error: unknown) =>
+          this.#init.log.error(`component ${missing.resource.name}: ${textOf(error)}`),
+        );
+    }, missing.waitMs);
+  }
+
+  #missNone(): void {
+    for (const { timer } of this.#missing.values()) timer?.cancel();
+    this.#missing.clear();
+  }
+
   #find({ name }: ComponentResource): Held | undefined {
     return this.#held.find((held) => held.component.resource.name === name);
   }
@@ -285,8 +383,20 @@ class Components implements RunningComponents {
     return waiting;
   }
 
+  /** Of the Configuration's part, too. */
+  #definitionOf(resource: ComponentResource): string {
+    const strict = resource.type.endsWith(".wasm") && this.#wanted.strictWasm;
+    return `${definitionOf(resource)} ${strict}`;
+  }
+
+  #secretStore(name: string): SecretStore | undefined {
+    return this.get<SecretStore>(secretStores, name)?.port;
+  }
+
   #isDenied(resource: ComponentResource): boolean {
-    if (!isDenied(resource, this.#init.deny ?? [])) return false;
+    if (!isDenied(resource, this.#wanted.deny)) return false;
+    if (this.#toldDenied.has(resource)) return true;
+    this.#toldDenied.add(resource);
     this.#init.log.warn(
       `${placeOf(resource)}: component ${componentLabel(resource)} is not loaded: components.deny of the ` +
         `Configuration forbids ${resource.version === "" ? "components without a version" : "it"}`,
@@ -297,7 +407,12 @@ class Components implements RunningComponents {
   /** Undefined when it waits for a secret store. Rejects when it cannot be opened. */
   async #open(resource: ComponentResource): Promise<Held | undefined> {
     const { log, options, reloadable = false } = this.#init;
-    const { component, waitingFor } = await loadComponent(resource, this.#load);
+    const definition = this.#definitionOf(resource);
+    const { component, waitingFor } = await loadComponent(resource, {
+      ...this.#init,
+      strictWasm: this.#wanted.strictWasm,
+      secretStore: (name) => this.#secretStore(name),
+    });
     if (component === undefined) {
       this.#parked.set(resource, waitingFor);
       log.warn(
@@ -307,7 +422,6 @@ class Components implements RunningComponents {
       return undefined;
     }
     this.#counts.init(resource.type);
-    const definition = definitionOf(resource);
     if (!reloadable) return { component, definition, secrets: "", ...uncounted };
     const secrets = await secretsOf(resource, options.namespace, this.secrets);
     const { port, idle, redirect } = countCalls(component.port);
@@ -326,7 +440,7 @@ class Components implements RunningComponents {
   }
 
   readonly #readSecret: SecretSource["readSecret"] = async (store, secret, metadata) => {
-    const port = this.#load.secretStore(store);
+    const port = this.#secretStore(store);
     if (port === undefined) return undefined;
     const limit = new AbortController();
     const text = `secret store ${store} did not answer within ${secretTimeoutMs} ms`;

@@ -1,5 +1,6 @@
 // Programs with nothing but nats-py and msgpack take part in the mesh by mesh/README.md alone: they call apps behind
 // sidecars and are apps themselves, publish and receive events, read and write state. See plain-nats/plain_nats.py.
+import { createHash } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   eventually,
@@ -12,6 +13,7 @@ import {
   startSidecar,
 } from "../kit/index.ts";
 import type { App, GrpcApp, Nats, RunningProcess, Sidecar } from "../kit/index.ts";
+import { openEvents } from "../integration/state/event-source.ts";
 import { resources } from "./resources.ts";
 
 const program = "test/compat/plain-nats/plain_nats.py";
@@ -32,6 +34,10 @@ describe("a plain NATS program", () => {
       headers: { "x-answer": "42" },
     }));
     app.subscribe({ pubsubname: "bus", topic: "orders.eu", route: "/orders" });
+    app.subscribe(
+      { pubsubname: "bus", topic: "turns", route: "/turns", metadata: { ordered: "true" } },
+      () => new Promise((resolve) => setTimeout(resolve, Math.random() * 20)),
+    );
     const common = { nats, resources };
     sidecar = stack.use(await startSidecar({ appId: "pricing", appPort: app.port, ...common }));
     const onInvoke = (): object => ({
@@ -169,6 +175,25 @@ describe("a plain NATS program", () => {
       ]);
     });
 
+    test("with a key are handled in the order of their publishing", async () => {
+      const before = app.requestsTo("/turns").length;
+      const events = Array.from({ length: 20 }, (_, n) => JSON.stringify({ data: { n } }));
+      const told = await run("keyed", "bus", "turns", "customer-42", ...events);
+      expect(new Set(told.map(({ subject }) => subject))).toEqual(new Set(["weft.default.14.bus.turns"]));
+      const got = (await app.received("/turns", before + 20)).slice(before);
+      expect(got.map((request) => request.json<{ data: { n: number } }>().data.n)).toEqual(
+        events.map((_, n) => n),
+      );
+    });
+
+    test("published for later reach a Dapr app when they are due", async () => {
+      const before = app.requestsTo("/orders").length;
+      const [told] = await run("later", "bus", "orders.eu", "reminder 7", "2", '{"n":1}', '{"n":2}');
+      const [request] = (await app.received("/orders", before + 1)).slice(before);
+      expect(request!.json()).toEqual({ n: 2 });
+      expect(request!.atMs).toBeGreaterThanOrEqual(Number(told?.["due"]));
+    });
+
     test("of a Dapr app are received, each by one member of a group", async () => {
       for (const n of [1, 2]) await sidecar.post("/v1.0/publish/bus/to.python", { n });
       type Told = {
@@ -220,6 +245,34 @@ describe("a plain NATS program", () => {
       expect(late).toEqual([{ conflict: true }]);
       const stale = [{ key: "guarded", value: "four", etag: headers["etag"] }];
       expect((await sidecar.post("/v1.0/state/statestore", stale)).status).toBe(409);
+    });
+
+    test("is read when it is larger than a message of NATS", async () => {
+      const value = "x".repeat(3_000_000);
+      await save("big", value);
+      const sha256 = createHash("sha256").update(JSON.stringify(value)).digest("hex");
+      expect(await run("large", "statestore", "pricing", "big")).toEqual([
+        { size: 3_000_002, sha256, payload: "" },
+      ]);
+    });
+
+    test("is listed and watched on both sides", async () => {
+      await save("listed", 1);
+      const [listed] = await run<{ keys: string[][] }>("keys", "statestore", "pricing");
+      expect(listed!.keys).toContainEqual(["pricing", "listed"]);
+      const events = await openEvents(`${sidecar.httpUrl}/v1.0-weft1/state/statestore/watch?key=watched`);
+      expect(await events.next()).toMatchObject({ event: "ready" });
+      const watcher = await startPython(program, ["watch", nats.url, "statestore", "2", "pricing"]);
+      await eventually(() => watcher.logs().includes('"watching"'), { what: "the program to watch" });
+      await save("watched", "by a sidecar");
+      const put = await events.next();
+      expect(put).toMatchObject({ event: "put", data: { data: "by a sidecar" } });
+      await eventually(() => watcher.logs().includes("by a sidecar"), { what: "the program to see it" });
+      const { etag } = put!.data as { etag: string };
+      await run("save", "statestore", etag, '"by a program"', "pricing", "watched");
+      expect(await events.next()).toMatchObject({ event: "put", data: { data: "by a program" } });
+      await eventually(() => !watcher.running(), { what: "the program to have seen two" });
+      await events[Symbol.asyncDispose]();
     });
   });
 

@@ -1,6 +1,6 @@
 /** The part of the contract suite of state stores that is about several keys at once, and about outages. */
 import { expect, it } from "vitest";
-import type { StateDelete, StateSet } from "../../src/blocks/state/port.ts";
+import { type StateDelete, type StateSet, keyOfRefusal } from "../../src/blocks/state/port.ts";
 import { eventually } from "../kit/eventually.ts";
 import {
   type Suite,
@@ -44,6 +44,23 @@ export function transactions({ fixture, traits }: Suite): void {
     expect(await read(fixture(), a)).toBeUndefined();
     expect(text(await read(fixture(), b))).toBe("newer");
     expect(await read(fixture(), c)).toBeUndefined();
+  });
+
+  it("names the key for which a transaction is refused", async () => {
+    const [a, b, c] = [freshKey(), freshKey(), freshKey()];
+    await put(fixture(), b, Buffer.from("old"));
+    const { etag } = (await read(fixture(), b))!;
+    await put(fixture(), b, Buffer.from("newer"));
+    const refused = async (write: StateSet | StateDelete): Promise<string | undefined> =>
+      transact(saving(a, "1"), write, saving(c, "3")).then(
+        () => "done",
+        (error: unknown) => keyOfRefusal(error),
+      );
+    expect(await refused(saving(b, "2", { etag }))).toBe(b);
+    expect(await refused(deletion(b, { etag }))).toBe(b);
+    if (traits.createMark !== true) expect(await refused(saving(b, "2", { createOnly: true }))).toBe(b);
+    const malformed = traits.malformedEtag ?? "not an etag";
+    expect(await refused(saving(b, "2", { etag: malformed }))).toBe(b);
   });
 
   it("does a transaction whose ETags are current", async () => {

@@ -42,6 +42,10 @@ export type StateTraits = {
   /** `real` when not given. */
   readonly transactions?: "real" | "none" | "refused";
   readonly queries?: boolean;
+  readonly lists?: boolean;
+  readonly watches?: boolean;
+  /** A watch tells of an expired record as of a deleted one. */
+  readonly expiresAsDelete?: boolean;
   /** Against what the suite runs. */
   readonly testedWith: string;
 };
@@ -51,17 +55,26 @@ const unescaped = `{"a":[1,2.5,null],"b":"<é>"}`;
 
 /** By component type and version. */
 export const stateTraits = {
-  "state.in-memory": { foreignEtag: randomUUID(), etagForm: "UUID", testedWith: "itself" },
+  "state.in-memory": {
+    foreignEtag: randomUUID(),
+    etagForm: "UUID",
+    lists: true,
+    watches: true,
+    testedWith: "itself",
+  },
   "state.nats": {
     foreignEtag: "987654321",
     malformedEtag: "not-a-number",
     etagForm: "revision",
+    lists: true,
+    watches: true,
     testedWith: "nats-server",
   },
   "state.sqlite": {
     foreignEtag: randomUUID(),
     etagForm: "UUID",
     createOnlyDeletes: true,
+    lists: true,
     testedWith: "SQLite of Node",
   },
   "state.redis": {
@@ -77,6 +90,7 @@ export const stateTraits = {
     hidesExpiry: true,
     keepsTtl: true,
     jsonReadsAs: unescaped,
+    lists: true,
     testedWith: "redis-server 7",
   },
   "state.postgresql v1": {
@@ -87,6 +101,7 @@ export const stateTraits = {
     createOnlyDeletes: true,
     jsonReadsAs: `{"a": [1, 2.5, null], "b": "<é>"}`,
     queries: true,
+    lists: true,
     testedWith: "PostgreSQL 15",
   },
   "state.postgresql v2": {
@@ -94,6 +109,7 @@ export const stateTraits = {
     etagForm: "UUID",
     createConflict: "error",
     createOnlyDeletes: true,
+    lists: true,
     testedWith: "PostgreSQL 15",
   },
   "state.mysql": {
@@ -101,6 +117,7 @@ export const stateTraits = {
     etagForm: "UUID",
     createOnlyDeletes: true,
     maxKeyChars: 255,
+    lists: true,
     testedWith: "MariaDB 10.11",
   },
   "state.jetstream": {
@@ -122,6 +139,7 @@ export const stateTraits = {
     endsAtZero: true,
     transactions: "refused",
     queries: true,
+    lists: true,
     testedWith: "mongo-java-server, not MongoDB itself; it has no replica set, so transactions did not run",
   },
   "state.etcd v1": {
@@ -130,6 +148,9 @@ export const stateTraits = {
     etagForm: "revision",
     hidesExpiry: true,
     endsAtZero: true,
+    lists: true,
+    watches: true,
+    expiresAsDelete: true,
     testedWith: "etcd 3.4",
   },
   "state.etcd v2": {
@@ -138,6 +159,9 @@ export const stateTraits = {
     etagForm: "revision",
     endsAtZero: true,
     jsonReadsAs: unescaped,
+    lists: true,
+    watches: true,
+    expiresAsDelete: true,
     testedWith: "etcd 3.4",
   },
 } as const satisfies Record<string, StateTraits>;

@@ -36,6 +36,7 @@ stateContract("state.nats", stateTraits["state.nats"], async () => {
   const store = await openStore(nats, { mesh });
   return {
     store,
+    server,
     async close() {
       await store.close();
       await mesh.close();

@@ -22,6 +22,7 @@ import {
   text,
 } from "./state-steps.ts";
 import { queries } from "./state-queries.ts";
+import { listing, watching } from "./state-listing.ts";
 import { bulk, outage, refusedTransactions, transactions } from "./state-together.ts";
 import { type StateTraits, savedJson } from "./state-traits.ts";
 
@@ -45,6 +46,8 @@ export function stateContract(name: string, traits: StateTraits, open: () => Pro
     else if (traits.transactions !== "none") transactions(suite);
     bulk(suite);
     if (traits.queries === true) queries(suite);
+    if (traits.lists === true) listing(suite);
+    if (traits.watches === true) watching(suite);
     outage(suite);
   });
 }

@@ -4,6 +4,7 @@ import { MeshConnection } from "../../mesh/connection.ts";
 import { JetStream } from "../../mesh/jetstream.ts";
 import { Mux } from "../../mesh/mux.ts";
 import { findNats } from "../../mesh/server/index.ts";
+import { topicTrees } from "../../mesh/subjects.ts";
 import { bucketConfig, Topology, topicsConfig } from "../../mesh/topology.ts";
 
 export type NatsCeiling = { readonly name: string; readonly run: () => Promise<unknown> };
@@ -35,11 +36,12 @@ export async function natsCeilings(
   const mux = new Mux(connection);
   const js = new JetStream(connection, mux);
   const topology = new Topology(js, () => {});
+  const limits = { maxAgeMs: 3_600_000, maxBytes: -1 };
   const options = { endMs: Number.POSITIVE_INFINITY, repeatMs: 0 };
   connection.start();
   await connection.ready();
-  await topology.ensure(bucketConfig("bench", "file"), options);
-  await topology.ensure(topicsConfig("bench", "bench.topic", 3_600_000, -1), options);
+  await topology.ensure(bucketConfig("bench", { storage: "file" }), options);
+  await topology.ensure(topicsConfig("bench", topicTrees("bench.default.topic.bench"), limits), options);
   connection.subscribe("bench.echo", (message) => message.respond(message.data));
   await js.publish("$KV.bench.key", payload, undefined, options);
   const multi_last = Array.from({ length: many }, (_, at) => `$KV.bench.many-${at}`);
@@ -48,7 +50,10 @@ export async function natsCeilings(
   return {
     ceilings: [
       { name: "NATS request", run: () => mux.request("bench.echo", payload, { timeoutMs: 5_000, read }) },
-      { name: "JetStream publish", run: () => js.publish("bench.topic.a", payload, undefined, options) },
+      {
+        name: "JetStream publish",
+        run: () => js.publish("bench.default.topic.bench.a", payload, undefined, options),
+      },
       { name: "KV put", run: () => js.publish("$KV.bench.key", payload, undefined, options) },
       { name: "KV direct get", run: () => js.directGet("KV_bench", "$KV.bench.key", options) },
       { name: manyKeysRead, run: () => js.directGetMany("KV_bench", { multi_last }, options) },

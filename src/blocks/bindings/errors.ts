@@ -1,6 +1,6 @@
 /** Everything the bindings API answers when it cannot do what was asked, in the words clients know from Dapr. */
 import { ApiError, errorInfo, GrpcCode } from "../../api/errors.ts";
-import { canonicalHeader } from "../../lib/canonical-header.ts";
+import { metadataHeaders } from "../../lib/metadata-headers.ts";
 import type { BindingMetadata } from "./port.ts";
 
 /** The body of an invocation is no JSON, or a member of it has the wrong kind. */
@@ -38,21 +38,4 @@ export function unsupported(name: string, operation: string, known: readonly str
   return new Error(
     `binding ${name} does not support operation ${operation}. supported operations:${known.join(" ")}`,
   );
-}
-
-/** Response metadata as HTTP headers `metadata.<key>`. */
-export function metadataHeaders(metadata: BindingMetadata): Record<string, string> {
-  const headers: Record<string, string> = {};
-  for (const [key, value] of Object.entries(metadata)) {
-    const name = canonicalHeader(`metadata.${key}`);
-    if (headerName.test(name)) headers[name] = headerText(value);
-  }
-  return headers;
-}
-
-const headerName = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
-
-/** Header values hold neither line breaks nor characters beyond latin1; UTF-8 bytes do. */
-function headerText(text: string): string {
-  return Buffer.from(text.replace(/[\r\n\0]+/g, " ")).toString("latin1");
 }

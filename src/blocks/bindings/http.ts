@@ -4,7 +4,8 @@ import { goJson, unmarshalJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import type { Outputs } from "./bindings.ts";
 import { traceMetadata } from "../../telemetry/tracing/headers.ts";
-import { malformedBody, metadataHeaders } from "./errors.ts";
+import { metadataHeaders } from "../../lib/metadata-headers.ts";
+import { malformedBody } from "./errors.ts";
 import type { BindingRequest } from "./port.ts";
 
 const json = jsonFields((message) => new Error(message));

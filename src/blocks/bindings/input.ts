@@ -127,7 +127,30 @@ async function begin(
       if (!run.signal.aborted) log.error(`cannot ask the app about input bindings: ${textOf(error)}`);
       return;
     }
-    await read(run, component, app, route, host, log, record);
+    const attempt = (): Promise<boolean> => read(run, component, app, route, host, log, record);
+    if (!(await attempt())) void keepTrying(run, component, host, attempt);
+  }
+}
+
+/** Waits between tries to read a source that is away, ms: doubled each time up to the limit. */
+const firstRetryMs = 500;
+const maxRetryMs = 15_000;
+
+/** Until it reads, the run ends, or another component has taken its place. Never rejects. */
+async function keepTrying(
+  run: Run,
+  component: OpenComponent,
+  { clock, components }: BlockHost,
+  attempt: () => Promise<boolean>,
+): Promise<void> {
+  const { signal } = run;
+  const stays = (): boolean =>
+    !signal.aborted && components.get("bindings", component.resource.name) === component;
+  for (let waitMs = firstRetryMs; stays(); waitMs = Math.min(waitMs * 2, maxRetryMs)) {
+    await clock.sleep(waitMs, signal).catch(() => {});
+    if (!stays() || !(await attempt())) continue;
+    if (!stays()) await run.drop(component, 0);
+    return;
   }
 }
 
@@ -151,6 +174,7 @@ async function asked(
   }
 }
 
+/** False when the source cannot be read now. */
 async function read(
   run: Run,
   component: OpenComponent<Binding>,
@@ -159,10 +183,10 @@ async function read(
   host: BlockHost,
   log: Log,
   record: Record,
-): Promise<void> {
+): Promise<boolean> {
   const { name } = component.resource;
   const { clock, policies } = host;
-  const policy = policies.component(name, "Binding", "inbound");
+  const guard = policies.component(name, "Binding", "inbound");
   try {
     const reading = await component.port.read!(async (event, signal) => {
       if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
@@ -171,7 +195,7 @@ async function read(
       try {
         const attempt = (now: AbortSignal): Promise<Uint8Array> =>
           deliverTraced(host, app, name, route, event, now);
-        const answer = await callUnder(policy, signal, attempt, judge);
+        const answer = await callUnder(guard, signal, attempt, judge);
         success = true;
         return answer;
       } finally {
@@ -180,18 +204,21 @@ async function read(
     });
     await run.keep(component, reading);
     log.info(`binding ${name} delivers to the app`);
+    return true;
   } catch (error) {
-    log.error(`error reading from input binding ${name}: ${textOf(error)}`);
+    log.error(`error reading from input binding ${name}: ${textOf(error)}; trying again`);
+    return false;
   }
 }
 
 /** Under the trace that the event's metadata names; undefined when tracing is off. */
 function eventSpan(
-  { tracer, app }: BlockHost,
+  { tracing, app }: BlockHost,
   name: string,
   route: string,
   { metadata }: BindingEvent,
 ): Span | undefined {
+  const { tracer } = tracing;
   if (tracer === undefined) return undefined;
   const binary = metadata["grpc-trace-bin"];
   const parent = binary === undefined ? metadata["traceparent"] : readBinaryHeader(binary).traceparent;

@@ -47,6 +47,8 @@ export type Binding = {
   invoke?(request: BindingRequest, signal: AbortSignal): Promise<BindingResponse | undefined>;
   /** Begins to hand over events. Resolves when the source is read; survives outages of the source by itself. */
   read?(handler: BindingHandler): Promise<BindingReading>;
+  /** Unix ms since when it cannot reach its server; undefined while it can. Absent where there is none. */
+  awaySinceMs?(): number | undefined;
   /** Called once, after all reading has stopped. */
   close(): Promise<void>;
 };

@@ -78,7 +78,7 @@ export function createAppDelivery(parts: AppDeliveryParts): AppDelivery {
   return {
     async start() {
       if (app.protocol === "none") return;
-      const subscriber = createSubscriber({ appId, brokers, open, clock, log });
+      const subscriber = createSubscriber({ appId, brokers, open, scoped: true, clock, log });
       current = { ending: new AbortController(), subscriber, begun: false };
       await follow(current, 0);
     },

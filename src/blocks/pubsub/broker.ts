@@ -4,7 +4,7 @@
  */
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
 import type { Policies } from "../../resiliency/policies.ts";
-import type { Policy } from "../../resiliency/policy.ts";
+import type { Guard } from "../../resiliency/policy.ts";
 import type { PubSub } from "./port.ts";
 import { readScopes } from "./scopes.ts";
 import type { TopicScopes } from "./scopes.ts";
@@ -17,9 +17,11 @@ export type Broker = {
   readonly keepsTtl: boolean;
   /** True when waiting for more messages makes no sense, as they come one by one. */
   readonly immediateBulk: boolean;
-  /** Around each delivery to the app, and around each call of the component; undefined for none. */
-  readonly inbound: Policy | undefined;
-  readonly outbound: Policy | undefined;
+  /** True when each replica of the app is a consumer group of its own. */
+  readonly groupPerReplica: boolean;
+  /** Around each delivery to the app, and around each call of the component. */
+  readonly inbound: Guard;
+  readonly outbound: Guard;
   /** Name of an app's topic at the component, and back. */
   stored(topic: string): string;
   shown(topic: string): string;
@@ -63,6 +65,9 @@ function describe(open: OpenComponent<PubSub>, appId: string, namespace: string,
     scopes: readScopes(open.properties, appId),
     keepsTtl: open.capabilities.includes("MESSAGE_TTL"),
     immediateBulk: open.capabilities.includes("BULK_SUBSCRIBE_IMMEDIATE"),
+    groupPerReplica: open.resource.metadata.some(
+      (item) => /^consumer(?:id|group)$/i.test(item.name) && /\{uuid\}|\{podName\}/.test(item.value ?? ""),
+    ),
     inbound: policies.component(name, "Pubsub", "inbound"),
     outbound: policies.component(name, "Pubsub", "outbound"),
     stored: prefix === "" ? (topic) => topic : (topic) => prefix + topic,

@@ -1,5 +1,6 @@
 /**
- * Publishing many events in one request. Each gets its own envelope; components take them one by one, many at once.
+ * Publishing many events in one request. Each gets its own envelope; components that have no call for many take them
+ * one by one, many at once.
  */
 import { asError } from "../../lib/thrown.ts";
 import { eachAtMost } from "../../lib/each-at-most.ts";
@@ -7,7 +8,7 @@ import { callUnder } from "../../resiliency/policy.ts";
 import { PolicyStop } from "../../resiliency/stop.ts";
 import type { Broker } from "./broker.ts";
 import { bulkRefused } from "./errors.ts";
-import type { PublishMessage } from "./port.ts";
+import type { PublishBatch, PubSub } from "./port.ts";
 import { judgePublish, type Via } from "./policy.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
@@ -56,10 +57,10 @@ const maxParallel = 100;
 export function createBulkPublisher(
   publisher: Publisher,
   appId: string,
-  host: Pick<BlockHost, "tracer" | "metrics" | "clock">,
+  host: Pick<BlockHost, "tracing" | "metrics" | "clock">,
   namespace: string,
 ): BulkPublisher {
-  const { tracer, clock } = host;
+  const { tracing, clock } = host;
   const record = createRecord(host.metrics, namespace);
   return {
     appId,
@@ -75,14 +76,15 @@ export function createBulkPublisher(
       });
     },
     async publish(target, request, signal, via) {
-      const spans = request.entries.map(() => entrySpan(tracer, request.span));
-      const messages = request.entries.map((entry, i) =>
+      const spans = request.entries.map(() => entrySpan(tracing.tracer, request.span));
+      const entries = request.entries.map((entry, i) =>
         wrapEntry(publisher, target, entry, { ...request, span: spans[i] }),
       );
       publisher.allow(target);
       const startMs = clock.monotonicMs();
       const accepted = (index: number): void => spans[index]?.end();
-      const errors = await sendAll(target.broker, messages, signal, via, accepted);
+      const batch = { topic: target.broker.stored(target.topic), entries, metadata: request.metadata };
+      const errors = await sendAll(target.broker, batch, signal, via, accepted);
       const failed = [...errors].map(([index, error]): FailedEntry => {
         spans[index]?.fail(error.message);
         spans[index]?.end();
@@ -100,25 +102,21 @@ export function createBulkPublisher(
  */
 async function sendAll(
   broker: Broker,
-  messages: readonly PublishMessage[],
+  batch: PublishBatch,
   signal: AbortSignal,
   via: Via,
   accepted: (index: number) => void,
 ): Promise<ReadonlyMap<number, Error>> {
-  let left: readonly number[] = messages.map((_, index) => index);
-  let failed = new Map<number, Error>();
+  const send = broker.port.publishMany === undefined ? sendSingly : sendTogether;
+  let left: readonly number[] = batch.entries.map((_, index) => index);
+  let failed: ReadonlyMap<number, Error> = new Map();
   const attempt = async (now: AbortSignal): Promise<void> => {
-    const found = new Map<number, Error>();
-    await eachAtMost(left, maxParallel, async (index) => {
-      try {
-        await broker.port.publish(messages[index]!, now);
-        if (!now.aborted || signal.aborted) accepted(index);
-      } catch (error) {
-        found.set(index, asError(error));
-      }
+    const isLate = (): boolean => now.aborted && !signal.aborted;
+    const found = await send(broker.port, batch, left, now, (index) => {
+      if (!isLate()) accepted(index);
     });
     // What comes after the time of this attempt is of no use: the messages are on their way again.
-    if (now.aborted && !signal.aborted) return;
+    if (isLate()) return;
     failed = found;
     left = [...found.keys()];
     for (const error of found.values()) throw error;
@@ -131,20 +129,57 @@ async function sendAll(
   return failed;
 }
 
+type Send = (
+  port: PubSub,
+  batch: PublishBatch,
+  left: readonly number[],
+  signal: AbortSignal,
+  accepted: (index: number) => void,
+) => Promise<ReadonlyMap<number, Error>>;
+
+const sendSingly: Send = async (port, { entries }, left, signal, accepted) => {
+  const found = new Map<number, Error>();
+  await eachAtMost(left, maxParallel, async (index) => {
+    try {
+      await port.publish(entries[index]!.message, signal);
+      accepted(index);
+    } catch (error) {
+      found.set(index, asError(error));
+    }
+  });
+  return found;
+};
+
+const sendTogether: Send = async (port, batch, left, signal, accepted) => {
+  const entries = left.map((index) => batch.entries[index]!);
+  const found = new Map<number, Error>();
+  try {
+    const errors = await port.publishMany!({ ...batch, entries }, signal);
+    for (const index of left) {
+      const error = errors.get(batch.entries[index]!.entryId);
+      if (error === undefined) accepted(index);
+      else found.set(index, error);
+    }
+  } catch (error) {
+    for (const index of left) found.set(index, asError(error));
+  }
+  return found;
+};
+
 function wrapEntry(
   publisher: Publisher,
   target: PublishTarget,
   entry: BulkEntry,
   request: BulkRequest,
-): PublishMessage {
-  const { data, contentType } = entry;
+): PublishBatch["entries"][number] {
+  const { entryId, data, contentType } = entry;
   const metadata = entry.metadata === undefined ? {} : { ...request.metadata, ...entry.metadata };
   const { span } = request;
   const trace =
     span?.valid === true
       ? { traceparent: span.traceparent, tracestate: request.trace.tracestate }
       : request.trace;
-  return publisher.wrap(target, { data, contentType, metadata, trace });
+  return { entryId, contentType, message: publisher.wrap(target, { data, contentType, metadata, trace }) };
 }
 
 function createRecord(

@@ -57,6 +57,19 @@ export function badRawPayload(pubsub: string, value: string, requestMetadata: Me
   });
 }
 
+/** What the component cannot do with the metadata of a publish. */
+export function publishMetadataRefused(pubsub: string, topic: string, cause: Error): ApiError {
+  const message = publishFailedMessage(pubsub, topic, cause);
+  return new ApiError({
+    code: "ERR_PUBSUB_REQUEST_METADATA",
+    httpStatus: 400,
+    grpcCode: GrpcCode.InvalidArgument,
+    message,
+    details: details(pubsub, message, "METADATA_REFUSED", { topic, error: cause.message }),
+    cause,
+  });
+}
+
 /** What is wrong with a `rawPayload` value, in words. */
 export function rawPayloadProblem(value: string): string {
   return `rawPayload value must be a valid boolean: actual is '${value}'`;
@@ -126,6 +139,17 @@ export function streamsEnded(): ApiError {
     httpStatus: 503,
     grpcCode: GrpcCode.Unavailable,
     message: "the sidecar stops",
+    grpcDetails: [],
+  });
+}
+
+/** What the component cannot do with the metadata of a streaming subscription. */
+export function streamRefused(message: string): ApiError {
+  return new ApiError({
+    code: "ERR_PUBSUB_REQUEST_METADATA",
+    httpStatus: 400,
+    grpcCode: GrpcCode.InvalidArgument,
+    message,
     grpcDetails: [],
   });
 }

@@ -5,6 +5,7 @@ import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { httpFromCode } from "../../api/status.ts";
 import { type Failure, finalFailure, type Policy } from "../../resiliency/policy.ts";
 import { type Answer, retry } from "./answer.ts";
+import { RequestRefused } from "./port.ts";
 
 /** By which protocol a publish came in: its policy matches codes of that protocol. What the sidecar does is `grpc`. */
 export type Via = "http" | "grpc";
@@ -41,8 +42,8 @@ export const judgePublish: Readonly<Record<Via, (error: unknown) => Failure>> = 
 };
 
 function refusal(error: unknown, of: (code: number) => Failure): Failure {
-  // The same bytes never fit.
-  if (isMeshError(error, "too-large")) return finalFailure;
+  // The same bytes never fit, and the same wishes stay refused.
+  if (isMeshError(error, "too-large") || error instanceof RequestRefused) return finalFailure;
   if (error instanceof GrpcStatusError) return of(error.code);
   return of(isMeshError(error, "closed") ? GrpcCode.FailedPrecondition : GrpcCode.Unavailable);
 }

@@ -13,6 +13,7 @@ import {
   badRawPayload,
   cannotCreateCloudEvent,
   publishFailed,
+  publishMetadataRefused,
   pubsubNameEmpty,
   pubsubNotFound,
   topicEmpty,
@@ -20,7 +21,7 @@ import {
 } from "./errors.ts";
 import { judgePublish, type Via } from "./policy.ts";
 import { readRawPayload } from "./raw-payload.ts";
-import type { PublishMessage } from "./port.ts";
+import { type PublishMessage, RequestRefused } from "./port.ts";
 import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
 
 type Metadata = Readonly<Record<string, string>>;
@@ -100,7 +101,8 @@ export function createPublisher(parts: PublisherParts): Publisher {
       try {
         await send(target.broker, message, signal, via);
       } catch (error) {
-        throw publishFailed(target.broker.name, target.topic, asError(error));
+        const failed = error instanceof RequestRefused ? publishMetadataRefused : publishFailed;
+        throw failed(target.broker.name, target.topic, asError(error));
       }
     },
   };

@@ -6,26 +6,29 @@ import type { SubscriptionResource } from "../../config/resources.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Block, BlockHost } from "../block.ts";
 import { createAppDelivery } from "./app-delivery.ts";
-import { createBrokers } from "./broker.ts";
+import { type Brokers, createBrokers } from "./broker.ts";
 import { bulkLimits } from "./bulk-delivery.ts";
 import { createBulkPublisher } from "./bulk-publish.ts";
 import { createHandlers } from "./handlers.ts";
 import { createWrapEvent } from "./envelope.ts";
 import { httpRoutes } from "./http.ts";
-import { createPublisher } from "./publish.ts";
+import { createPublisher, type Publisher } from "./publish.ts";
 import type { Streams } from "./stream.ts";
 import { createOpenSubscription } from "./subscriber.ts";
 import { compileSubscription, describeSubscription } from "./subscription.ts";
 import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 
-export async function createPubSubBlock(host: BlockHost): Promise<Block> {
+/** With what the outbox publishes by. */
+export type PubSubBlock = Block & { readonly brokers: Brokers; readonly publisher: Publisher };
+
+export async function createPubSubBlock(host: BlockHost): Promise<PubSubBlock> {
   const { appId, namespace } = host.options;
-  const { clock, metrics, tracer } = host;
+  const { clock, metrics, tracing } = host;
   const log = host.log.scope("dapr.runtime.pubsub");
   const brokers = createBrokers(host.components, appId, namespace, host.policies);
   const wrapEvent = createWrapEvent(appId, clock);
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
-  const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics, tracer }));
+  const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics, tracing }));
   const bulk = createBulkPublisher(publisher, appId, host, namespace);
   let declarative: readonly Compiled[] = await Promise.all(host.subscriptions.map(compileResource));
   const first = declarative.map(({ subscription }) => subscription);
@@ -34,6 +37,8 @@ export async function createPubSubBlock(host: BlockHost): Promise<Block> {
 
   return {
     name: "pubsub",
+    brokers,
+    publisher,
     http: httpRoutes(publisher, bulk),
     async grpc() {
       const [{ grpcMethods }, { createStreams }] = await Promise.all([

@@ -14,9 +14,9 @@ import type { GrpcCall, GrpcMethod } from "../../api/grpc.ts";
 import { retry, unserved } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker, Brokers } from "./broker.ts";
-import { pubsubNotFound, streamError, streamsEnded } from "./errors.ts";
+import { pubsubNotFound, streamError, streamRefused, streamsEnded } from "./errors.ts";
 import { readStatus, topicEventRequest } from "./grpc-app.ts";
-import type { Subscription } from "./port.ts";
+import { RequestRefused, type Subscription } from "./port.ts";
 import type { OpenSubscription } from "./subscriber.ts";
 import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 
@@ -157,7 +157,8 @@ async function openStream(
   try {
     return await parts.open(broker, spec, { one: deliver });
   } catch (error) {
-    throw streamError(failed + asError(error).message);
+    const ended = error instanceof RequestRefused ? streamRefused : streamError;
+    throw ended(failed + asError(error).message);
   }
 }
 

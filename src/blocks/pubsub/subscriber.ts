@@ -8,14 +8,14 @@ import type { Log } from "../../telemetry/log.ts";
 import type { Broker, Brokers } from "./broker.ts";
 import type { CreateHandler, Delivering } from "./handlers.ts";
 import { readRawPayload } from "./raw-payload.ts";
-import type { Subscription } from "./port.ts";
+import { RequestRefused, type Subscription } from "./port.ts";
 import { describeSubscription, type TopicSubscription } from "./subscription.ts";
 
-/** Opens a subscription at its broker. Rejects with the component's error. */
-export type OpenSubscription = (
+/** Opens a subscription at its broker. `D` is where its messages go. Rejects with the component's error. */
+export type OpenSubscription<D = Delivering> = (
   broker: Broker,
   subscription: TopicSubscription,
-  deliver: Delivering,
+  deliver: D,
 ) => Promise<Subscription>;
 
 export function createOpenSubscription(createHandler: CreateHandler): OpenSubscription {
@@ -30,20 +30,22 @@ export function createOpenSubscription(createHandler: CreateHandler): OpenSubscr
   };
 }
 
-export type SubscriberParts = {
+export type SubscriberParts<D> = {
   readonly appId: string;
   readonly brokers: Brokers;
-  readonly open: OpenSubscription;
+  readonly open: OpenSubscription<D>;
+  /** False for topics that are the sidecar's own affair: what the app may subscribe to says nothing of them. */
+  readonly scoped: boolean;
   readonly clock: Clock;
   readonly log: Log;
 };
 
-export type Subscriber = {
+export type Subscriber<D = Delivering> = {
   /**
    * Runs these from now on. What is not among them, or has another component now, is ended within `graceMs` before.
    * Resolves when each new one has been tried once; those that failed are tried on in the background.
    */
-  set(subscriptions: readonly TopicSubscription[], deliver: Delivering, graceMs: number): Promise<void>;
+  set(subscriptions: readonly TopicSubscription[], deliver: D, graceMs: number): Promise<void>;
   /** Ends all for good, waiting for running handlers up to `graceMs`. */
   stop(graceMs: number): Promise<void>;
 };
@@ -52,9 +54,9 @@ export type Subscriber = {
 const firstRetryMs = 500;
 const maxRetryMs = 30_000;
 
-export function createSubscriber(parts: SubscriberParts): Subscriber {
-  const { appId, brokers, clock, log } = parts;
-  const running = new Map<string, Running>();
+export function createSubscriber<D = Delivering>(parts: SubscriberParts<D>): Subscriber<D> {
+  const { appId, brokers, scoped, clock, log } = parts;
+  const running = new Map<string, Running<D>>();
   /** Why a subscription does not run, so that it is told once. */
   const told = new Map<string, string>();
   let stopped = false;
@@ -64,7 +66,7 @@ export function createSubscriber(parts: SubscriberParts): Subscriber {
     const broker = brokers.get(pubsub);
     let fault: string | undefined;
     if (broker === undefined) fault = `subscription to topic ${topic} waits: there is no pubsub ${pubsub}`;
-    else if (!broker.scopes.maySubscribe(topic))
+    else if (scoped && !broker.scopes.maySubscribe(topic))
       fault = `subscription to topic '${topic}' on pubsub '${pubsub}' is not allowed for app id ${appId}`;
     if (fault === undefined) told.delete(key);
     else if (told.get(key) !== fault) log[broker === undefined ? "warn" : "error"](fault);
@@ -74,11 +76,11 @@ export function createSubscriber(parts: SubscriberParts): Subscriber {
 
   async function change(
     subscriptions: readonly TopicSubscription[],
-    deliver: Delivering,
+    deliver: D,
     graceMs: number,
   ): Promise<void> {
     if (stopped) return;
-    const wanted = new Map<string, Running>();
+    const wanted = new Map<string, Running<D>>();
     for (const subscription of subscriptions) {
       const key = keyOf(subscription);
       const broker = brokerOf(key, subscription);
@@ -107,23 +109,23 @@ export function createSubscriber(parts: SubscriberParts): Subscriber {
 }
 
 /** One subscription at one component, from its first try to its end. */
-class Running {
-  readonly #parts: SubscriberParts;
+class Running<D> {
+  readonly #parts: SubscriberParts<D>;
   readonly #broker: Broker;
   readonly #subscription: TopicSubscription;
   readonly #ended = new AbortController();
   #opened: Subscription | undefined;
 
-  constructor(parts: SubscriberParts, broker: Broker, subscription: TopicSubscription) {
+  constructor(parts: SubscriberParts<D>, broker: Broker, subscription: TopicSubscription) {
     this.#parts = parts;
     this.#broker = broker;
     this.#subscription = subscription;
   }
 
-  isSame(other: Running | undefined): boolean {
+  isSame(other: Running<D> | undefined): boolean {
     if (other === undefined || other.#broker !== this.#broker) return false;
     return other.#subscription === this.#subscription || textOf(other) === textOf(this);
-    function textOf(it: Running): string {
+    function textOf(it: Running<D>): string {
       return (
         JSON.stringify(describeSubscription(it.#subscription)) + JSON.stringify(it.#subscription.bulk ?? null)
       );
@@ -131,7 +133,7 @@ class Running {
   }
 
   /** Resolves after the first try; goes on trying until it runs or ends. */
-  async begin(deliver: Delivering, clock: Clock): Promise<void> {
+  async begin(deliver: D, clock: Clock): Promise<void> {
     if (await this.#attempt(deliver)) return;
     // Ends only with the subscription, whose abort is the one thing that it can reject with.
     this.#keepTrying(deliver, clock).catch(() => {});
@@ -142,7 +144,7 @@ class Running {
     await this.#opened?.stop(graceMs);
   }
 
-  async #keepTrying(deliver: Delivering, clock: Clock): Promise<void> {
+  async #keepTrying(deliver: D, clock: Clock): Promise<void> {
     for (let delayMs = firstRetryMs; ; delayMs = Math.min(delayMs * 2, maxRetryMs)) {
       await clock.sleep(delayMs, this.#ended.signal);
       if (await this.#attempt(deliver)) return;
@@ -150,19 +152,19 @@ class Running {
   }
 
   /** True when it runs now, or never will. */
-  async #attempt(deliver: Delivering): Promise<boolean> {
-    const { open, log } = this.#parts;
+  async #attempt(deliver: D): Promise<boolean> {
+    const { open, scoped, log } = this.#parts;
     const { name } = this.#broker;
     const { topic } = this.#subscription;
     try {
       const opened = await open(this.#broker, this.#subscription, deliver);
       this.#opened = opened;
       if (this.#ended.signal.aborted) await opened.stop(0);
-      log.info(`app is subscribed to topic ${topic} through pubsub=${name}`);
+      log.info(`${scoped ? "app" : "outbox"} is subscribed to topic ${topic} through pubsub=${name}`);
       return true;
     } catch (error) {
       log.error(`cannot subscribe to topic ${topic} of ${name}: ${asError(error).message}`);
-      return this.#ended.signal.aborted;
+      return this.#ended.signal.aborted || error instanceof RequestRefused;
     }
   }
 }

@@ -11,7 +11,7 @@ import {
   randomBytes,
 } from "node:crypto";
 import type { ComponentResource } from "../../config/kinds/component.ts";
-import type { StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
+import type { StateChange, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
 
 /** Algorithms by length of the key, bytes. */
 const algorithms: Readonly<Record<number, CipherGCMTypes>> = {
@@ -125,7 +125,11 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
       return error as Error;
     }
   };
-  const { getMany, transact, query, maxTransactionWrites } = port;
+  const openedChange = (change: StateChange): StateChange =>
+    change.kind === "put" ? { ...change, record: openedOrError(change.record)! } : change;
+  const { getMany, setMany, deleteMany, transact, query, queryAsWritten, list, watch, maxTransactionWrites } =
+    port;
+  const refuse = () => Promise.reject(new Error("cannot query encrypted store"));
   return {
     ...(maxTransactionWrites === undefined ? {} : { maxTransactionWrites }),
     get: async (key, options) => opened(await port.get(key, options)),
@@ -142,11 +146,22 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
             return transact.call(port, all, metadata, signal);
           },
         }),
-    ...(query === undefined
+    ...(setMany === undefined
+      ? {}
+      : { setMany: (writes, signal) => setMany.call(port, writes.map(sealed), signal) }),
+    ...(deleteMany === undefined ? {} : { deleteMany: (...args) => deleteMany.apply(port, args) }),
+    ...(query === undefined ? {} : { query: refuse }),
+    ...(queryAsWritten === undefined ? {} : { queryAsWritten: refuse }),
+    ...(list === undefined ? {} : { list: (...args) => list.apply(port, args) }),
+    ...(watch === undefined
       ? {}
       : {
-          query: () => Promise.reject(new Error("cannot query encrypted store")),
+          watch: async (...args) => mapped(await watch.apply(port, args), openedChange),
         }),
     close: () => port.close(),
   };
+}
+
+async function* mapped<A, B>(all: AsyncIterable<A>, map: (one: A) => B): AsyncIterableIterator<B> {
+  for await (const one of all) yield map(one);
 }

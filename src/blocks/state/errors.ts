@@ -96,7 +96,7 @@ export function valueNoJson(cause: unknown): ApiError {
 export function getFailed(store: string, key: string, cause: unknown): ApiError {
   const message = `fail to get ${key} from state store ${store}: ${textOf(cause)}`;
   return (
-    chosen("ERR_STATE_GET", `fail to get ${key} from state store ${store}`, cause) ??
+    chosen("ERR_STATE_GET", `fail to get ${key} from state store ${store}: `, cause) ??
     passed(cause) ??
     simpleError("ERR_STATE_GET", 500, GrpcCode.Internal, message, cause)
   );
@@ -117,7 +117,9 @@ export function bulkDeleteFailed(store: string, cause: unknown): ApiError {
 /** The whole bulk get failed. Over gRPC it carries no detail. */
 export function bulkGetFailed(cause: unknown): ApiError {
   const init = { code: "ERR_STATE_BULK_GET", httpStatus: 500, grpcCode: GrpcCode.Unknown };
-  return passed(cause) ?? new ApiError({ ...init, message: textOf(cause), cause });
+  return (
+    chosen(init.code, "", cause) ?? passed(cause) ?? new ApiError({ ...init, message: textOf(cause), cause })
+  );
 }
 
 const storesUrl = "https://docs.dapr.io/reference/components-reference/supported-state-stores/";
@@ -154,13 +156,16 @@ export function tooManyOperations(store: string, count: number, max: number): Ap
   });
 }
 
-/** ETag errors have no status of their own here. */
-export function transactionFailed(cause: unknown): ApiError {
-  const message = `error while executing state transaction: ${textOf(cause)}`;
-  const told = chosen("ERR_STATE_TRANSACTION", "error while executing state transaction", cause, 500);
-  return (
-    told ?? passed(cause) ?? simpleError("ERR_STATE_TRANSACTION", 500, GrpcCode.Internal, message, cause)
-  );
+/** ETag errors have no status of their own here. `key`: the user's, where the store tells which one was refused. */
+export function transactionFailed(cause: unknown, key: string | undefined): ApiError {
+  const reason = textOf(cause);
+  const named = key === undefined || reason.includes(`'${key}'`) ? reason : `${reason} (key '${key}')`;
+  const message = `error while executing state transaction: ${named}`;
+  const told = chosen("ERR_STATE_TRANSACTION", "error while executing state transaction: ", cause, 500);
+  const code = "ERR_STATE_TRANSACTION";
+  const grpcDetails = [errorInfo(code, key === undefined ? null : { key })];
+  const init = { code, httpStatus: 500, grpcCode: GrpcCode.Internal, message, grpcDetails, cause };
+  return told ?? passed(cause) ?? new ApiError(init);
 }
 
 export function queryNotSupported(store: string): ApiError {
@@ -183,6 +188,36 @@ export function queryFailed(store: string, cause: unknown): ApiError {
     cause,
   });
   return passed(cause) ?? error;
+}
+
+/** The store cannot do what only some can: `listing keys`, `watching keys`. */
+export function notSupported(store: string, what: string): ApiError {
+  return new ApiError({
+    code: "ERR_STATE_STORE_NOT_SUPPORTED",
+    httpStatus: 501,
+    grpcCode: GrpcCode.Unimplemented,
+    message: `state store ${store} does not support ${what}; docs/components/state-stores.md names those that do`,
+    details: [resourceInfo("state", store), errorInfo("WEFT_STATE_NOT_SUPPORTED")],
+  });
+}
+
+export function listFailed(store: string, cause: unknown): ApiError {
+  const message = `failed listing keys of state store ${store}: ${textOf(cause)}`;
+  return passed(cause) ?? simpleError("ERR_STATE_LIST", 500, GrpcCode.Internal, message, cause);
+}
+
+export function watchFailed(store: string, cause: unknown): ApiError {
+  const message = `failed watching state store ${store}: ${textOf(cause)}`;
+  return passed(cause) ?? simpleError("ERR_STATE_WATCH", 500, GrpcCode.Internal, message, cause);
+}
+
+export function tooManyWatches(max: number): ApiError {
+  const message = `this sidecar has ${max} watches open, which is its limit; end some first`;
+  return simpleError("ERR_STATE_WATCH", 429, GrpcCode.ResourceExhausted, message);
+}
+
+export function watchesEnd(): ApiError {
+  return simpleError("ERR_STATE_WATCH", 503, GrpcCode.Unavailable, "the sidecar stops");
 }
 
 /**
@@ -209,28 +244,29 @@ function writeFailed(code: string, what: string, cause: unknown): ApiError {
   if (cause instanceof EtagMismatch) return simpleError(code, 409, GrpcCode.Aborted, message, cause);
   if (cause instanceof EtagInvalid) return simpleError(code, 400, GrpcCode.InvalidArgument, message, cause);
   return (
-    chosen(code, what, cause) ?? passed(cause) ?? simpleError(code, 500, GrpcCode.Internal, message, cause)
+    chosen(code, `${what}: `, cause) ??
+    passed(cause) ??
+    simpleError(code, 500, GrpcCode.Internal, message, cause)
   );
 }
 
 /** Over HTTP our code and words with the store's status; over gRPC the store's error whole. */
-function chosen(code: string, what: string, cause: unknown, httpStatus?: number): ApiError | undefined {
-  const api = cause instanceof StoreError ? cause.api : undefined;
-  if (api === undefined) return undefined;
-  const { grpcCode, message, httpMessage, grpcStatus } = api;
+function chosen(code: string, prefix: string, cause: unknown, httpStatus?: number): ApiError | undefined {
+  if (!(cause instanceof StoreError) || cause.api === undefined) return undefined;
+  const { grpcCode, message, grpcStatus, httpStatus: own } = cause.api;
   return new ApiError({
     code,
-    httpStatus: httpStatus ?? api.httpStatus,
+    httpStatus: httpStatus ?? own,
     grpcCode,
     message,
-    httpMessage: `${what}: ${httpMessage}`,
+    httpMessage: prefix + cause.message,
     grpcDetails: [],
     grpcStatus,
     cause,
   });
 }
 
-/** An ApiError made deeper down goes to the client as it is. */
+/** An error made deeper down goes to the client as it is, a store's own one whole. */
 function passed(cause: unknown): ApiError | undefined {
   if (cause instanceof StoreError) return cause.api;
   return cause instanceof ApiError ? cause : undefined;

@@ -9,10 +9,12 @@ const storeName = "store";
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
 describe("state over gRPC", () => {
-  it("mounts every state call of the Dapr service", async () => {
+  it("mounts every state call of the Dapr service, and ours", async () => {
     const { block } = await testStateBlock();
-    expect((await block.grpc()).map(({ path }) => path)).toEqual(
-      [
+    const ours = ["ListKeys", "Watch"].map((name) => `/weft.runtime.v1.StateExtensions/${name}`);
+    expect((await block.grpc()).map(({ path }) => path)).toEqual([
+      ...ours,
+      ...[
         "GetState",
         "GetBulkState",
         "SaveState",
@@ -21,7 +23,7 @@ describe("state over gRPC", () => {
         "ExecuteStateTransaction",
         "QueryStateAlpha1",
       ].map((name) => `/dapr.proto.runtime.v1.Dapr/${name}`),
-    );
+    ]);
   });
 
   it("stores bytes untouched", async () => {
@@ -124,7 +126,7 @@ describe("state over gRPC", () => {
       tested.grpc(method.executeStateTransaction, { storeName, operations });
     const error = await failure(transact(upsert, failing));
     expect(error.grpcCode).toBe(GrpcCode.Internal);
-    expect(error.grpcDetails).toEqual([errorInfo("ERR_STATE_TRANSACTION")]);
+    expect(error.grpcDetails).toEqual([errorInfo("ERR_STATE_TRANSACTION", { key: "b" })]);
     expect(await tested.grpc(method.getState, { storeName, key: "a" })).toEqual({});
     await transact();
     await transact(upsert);

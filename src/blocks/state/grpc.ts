@@ -5,16 +5,20 @@ import { type GrpcMethod, unary } from "../../api/grpc.ts";
 import { goJson, unmarshalJson } from "../../lib/go-json.ts";
 import { malformedRequest, valueNoJson } from "./errors.ts";
 import { readMetadata } from "./read-metadata.ts";
-import type { BulkEntry, Operation, SaveItem, WriteItem } from "./state.ts";
+import type { BulkEntry } from "./state.ts";
+import type { Operation, SaveItem, WriteItem } from "./writes.ts";
+import { stateExtensionMethods } from "./grpc-extensions.ts";
 import type { StateStores } from "./stores.ts";
+import type { Watches } from "./watches.ts";
 
 /** Texts of the enum numbers; 0 and unknown numbers are the store's default. */
 const concurrencies: readonly string[] = ["", "first-write", "last-write"];
 const consistencies: readonly string[] = ["", "eventual", "strong"];
 
 /** All gRPC methods of the block. */
-export function stateGrpcMethods(stores: StateStores): GrpcMethod[] {
+export function stateGrpcMethods(stores: StateStores, watches: Watches): GrpcMethod[] {
   return [
+    ...stateExtensionMethods(stores, watches),
     unary(Dapr.method.getState, async (request, call) => {
       const store = stores.store(request.storeName);
       const consistency = consistencies[request.consistency] ?? "";
@@ -46,13 +50,14 @@ export function stateGrpcMethods(stores: StateStores): GrpcMethod[] {
         if (item === undefined) throw malformedRequest(`operation ${index} has no request`);
         return { operation: operationType, item: bytesItem(item) };
       });
-      await store.transact(operations, request.metadata, call.signal);
+      await store.transact(operations, request.metadata, call.signal, call.span);
       return {};
     }),
     unary(Dapr.method.queryStateAlpha1, async (request, call) => {
       const store = stores.store(request.storeName);
-      const { rows, token } = await store.query(request.query, request.metadata, call.signal);
-      return { results: rows.map(({ key, value, etag }) => ({ key, data: value, etag })), token };
+      const { rows, token, metadata } = await store.query(request.query, request.metadata, call.signal);
+      const results = rows.map(({ key, value, etag, error = "" }) => ({ key, data: value, etag, error }));
+      return { results, token, metadata };
     }),
   ];
 }
@@ -77,7 +82,7 @@ function writeItem({ key, etag, options, metadata }: WireWrite): WriteItem {
 /** Bytes are stored untouched, unless a save declares them to be JSON; then they are stored as we write JSON. */
 function saveItem(item: StateItem): SaveItem {
   if (item.metadata["contentType"] !== "application/json") return bytesItem(item);
-  return { ...writeItem(item), value: Buffer.from(rewritten(item.value)), json: true };
+  return { ...writeItem(item), value: Buffer.from(rewritten(item.value)), json: true, contentType: "" };
 }
 
 function rewritten(value: Uint8Array): string {
@@ -89,7 +94,7 @@ function rewritten(value: Uint8Array): string {
 }
 
 function bytesItem(item: StateItem): SaveItem {
-  return { ...writeItem(item), value: item.value, json: false };
+  return { ...writeItem(item), value: item.value, json: false, contentType: "" };
 }
 
 function encodeEntry({ key, record, error }: BulkEntry): {

@@ -5,8 +5,9 @@
 import { isUtf8 } from "node:buffer";
 import { compactGoJson, decodeJson, goJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
-import { readMetadata } from "./read-metadata.ts";
-import type { BulkEntry, Metadata, Operation, QueryAnswer, SaveItem } from "./state.ts";
+import { nothing, readMetadata } from "./read-metadata.ts";
+import type { BulkEntry, QueryAnswer } from "./state.ts";
+import type { Metadata, Operation, SaveItem } from "./writes.ts";
 
 export type BulkGetBody = {
   readonly keys: readonly string[];
@@ -72,6 +73,7 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
   let metadata: Metadata = noMetadata;
   let concurrency = "";
   let consistency = "";
+  let contentType = "";
   const item = json.object(raw, what);
   for (const name in item) {
     const member = item[name];
@@ -87,6 +89,9 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
         break;
       case "metadata":
         metadata = json.texts(member, `${what}'s metadata`);
+        break;
+      case "contenttype":
+        contentType = json.text(member, `"contentType" of ${what}`);
         break;
       case "options":
         for (const [option, text] of json.members(member, `"options" of ${what}`)) {
@@ -105,6 +110,7 @@ function decodeItem(raw: unknown, what: string, shared: Metadata): SaveItem {
     concurrency,
     consistency,
     metadata: merged(metadata, shared),
+    contentType,
   };
 }
 
@@ -118,24 +124,31 @@ export function encodeBulkGet(entries: readonly BulkEntry[]): string {
   return `[${entries.map(encodeEntry).join(",")}]\n`;
 }
 
-function encodeEntry({ key, record, error }: BulkEntry): string {
+/** One entry of it, also what a watch tells of a key. */
+export function encodeEntry({ key, record, error }: BulkEntry): string {
   let text = `{"key":${goJson(key)}`;
   if (record !== undefined) {
     if (record.value.length > 0) text += `,"data":${embeddedJson(record.value)}`;
     if (record.etag !== "") text += `,"etag":${goJson(record.etag)}`;
-    if (record.expiresAtMs !== undefined) text += `,"metadata":${goJson(readMetadata(record))}`;
+    const metadata = readMetadata(record);
+    if (metadata !== nothing) text += `,"metadata":${goJson(metadata)}`;
   }
   if (error !== undefined) text += `,"error":${goJson(error)}`;
   return `${text}}`;
 }
 
-/** The answer of a query, newline included; members that are empty are left out. */
-export function encodeQueryAnswer({ rows, token }: QueryAnswer): string {
-  const results = rows.map(({ key, value, etag }) => {
-    const tag = etag === "" ? "" : `,"etag":${goJson(etag)}`;
-    return `{"key":${goJson(key)},"data":${embeddedJson(value)}${tag}}`;
+/** The answer of a query, newline included; members that are empty are left out, but for data. */
+export function encodeQueryAnswer({ rows, token, metadata }: QueryAnswer): string {
+  const results = rows.map(({ key, value, etag, error = "" }) => {
+    const data = value.length === 0 && error !== "" ? "null" : embeddedJson(value);
+    return `{"key":${goJson(key)},"data":${data}${member("etag", etag)}${member("error", error)}}`;
   });
-  return `{"results":[${results.join(",")}]${token === "" ? "" : `,"token":${goJson(token)}`}}\n`;
+  const told = Object.keys(metadata).length === 0 ? "" : `,"metadata":${goJson(metadata)}`;
+  return `{"results":[${results.join(",")}]${member("token", token)}${told}}\n`;
+}
+
+function member(name: string, text: string): string {
+  return text === "" ? "" : `,"${name}":${goJson(text)}`;
 }
 
 /**

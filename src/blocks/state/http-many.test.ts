@@ -165,7 +165,8 @@ describe("transactions over HTTP", () => {
     expect(reply.status).toBe(500);
     expect(JSON.parse(reply.text)).toEqual({
       errorCode: "ERR_STATE_TRANSACTION",
-      message: "error while executing state transaction: possible etag mismatch. error from state store",
+      message:
+        "error while executing state transaction: possible etag mismatch. error from state store (key 'b')",
     });
     expect((await tested.http("GET", `${store}/a`)).status).toBe(204);
   });

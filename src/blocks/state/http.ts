@@ -1,6 +1,7 @@
 /** Routes of the state API over HTTP: decode, call state.ts, encode. */
 import { ApiError } from "../../api/errors.ts";
 import { type HttpCall, type HttpReply, type HttpRoute, jsonReply, noContent } from "../../api/http.ts";
+import { metadataHeaders } from "../../lib/metadata-headers.ts";
 import { malformedRequest, withoutAppId } from "./errors.ts";
 import {
   decodeBulkGet,
@@ -11,7 +12,8 @@ import {
   noMetadata,
 } from "./http-body.ts";
 import { rfc3339Seconds } from "./read-metadata.ts";
-import type { Metadata, NamedStore } from "./state.ts";
+import type { NamedStore } from "./state.ts";
+import type { Metadata } from "./writes.ts";
 import type { StateStores } from "./stores.ts";
 
 /** All HTTP routes of the block. */
@@ -48,6 +50,7 @@ async function get(stores: StateStores, call: HttpCall): Promise<HttpReply> {
   if (record === undefined) return noContent;
   const headers: Record<string, string> = { "Content-Type": "application/json" };
   if (record.etag !== "") headers["Etag"] = record.etag;
+  if (record.metadata !== undefined) Object.assign(headers, metadataHeaders(record.metadata));
   if (record.expiresAtMs !== undefined)
     headers["Metadata.ttlexpiretime"] = rfc3339Seconds(record.expiresAtMs);
   return { status: 200, headers, body: record.value };
@@ -80,7 +83,7 @@ async function transaction(stores: StateStores, call: HttpCall): Promise<HttpRep
   store.requireTransactions();
   const body = await call.body();
   const request = decoded(deserializing, () => decodeTransaction(body, urlMetadata(call)));
-  await store.transact(request.operations, request.metadata, call.signal);
+  await store.transact(request.operations, request.metadata, call.signal, call.span);
   return noContent;
 }
 

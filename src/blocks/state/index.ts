@@ -2,18 +2,26 @@
 import type { Block, BlockHost } from "../block.ts";
 import type { OpenComponent } from "../../components/open.ts";
 import { stateHttpRoutes } from "./http.ts";
+import type { OutboxOf } from "./outbox.ts";
+import { stateExtensionRoutes } from "./http-extensions.ts";
 import type { StateStore } from "./port.ts";
 import { openStateStores } from "./stores.ts";
+import { Watches } from "./watches.ts";
 
 /** Throws a plain Error when the metadata of a state component cannot be served. */
-export function stateBlock(host: BlockHost): Block {
-  const stores = openStateStores(host);
+export function stateBlock(host: BlockHost, outboxOf: OutboxOf = () => undefined): Block {
+  const stores = openStateStores(host, outboxOf);
+  const watches = new Watches();
   return {
     name: "state",
-    http: stateHttpRoutes(stores),
+    http: [...stateHttpRoutes(stores), ...stateExtensionRoutes(stores, watches, host.clock)],
     checkComponent: (category, component) => {
       if (category === "state") stores.check(component as OpenComponent<StateStore>);
     },
-    grpc: async () => (await import("./grpc.ts")).stateGrpcMethods(stores),
+    componentChanged: async ({ category, before }) => {
+      if (category === "state" && before !== undefined) watches.endOf(before.resource.name);
+    },
+    stop: async () => watches.stop(),
+    grpc: async () => (await import("./grpc.ts")).stateGrpcMethods(stores, watches),
   };
 }

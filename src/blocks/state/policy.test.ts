@@ -19,7 +19,11 @@ const policies = `  policies:
 type Call = { readonly calls: string[]; fail(name: string): Error | Promise<never> | undefined };
 
 /** A block whose store `name` tells its calls and fails as it is told; keys without the app's prefix. */
-async function lab(name: string, fail: Call["fail"]): Promise<{ tested: TestedBlock; calls: string[] }> {
+async function lab(
+  name: string,
+  fail: Call["fail"],
+  more: (step: (call: string) => Promise<void>) => Partial<StateStore> = () => ({}),
+): Promise<{ tested: TestedBlock; calls: string[] }> {
   const inner = bound(await openInMemory(manualClock()));
   const calls: string[] = [];
   const step = async (call: string): Promise<void> => {
@@ -35,6 +39,7 @@ async function lab(name: string, fail: Call["fail"]): Promise<{ tested: TestedBl
     set: async (write, signal) => (await step(`set ${bare(write.key)}`), inner.set(write, signal)),
     delete: async (write, signal) => (await step(`delete ${bare(write.key)}`), inner.delete(write, signal)),
     transact: async (...args) => (await step("transact"), inner.transact!(...args)),
+    ...more(step),
   };
   const tested = await testStateBlock({ stores: { [name]: told }, policies: policiesOf(policies) });
   return { tested, calls };
@@ -84,6 +89,29 @@ it("sends only those items again that failed", async () => {
   const { tested, calls } = await lab("retried", first(2, /[bc]/));
   expect((await tested.http("POST", url, body("a", "b", "c", "d"))).status).toBe(204);
   expect(calls).toEqual(["set a", "set b", "set c", "set d", "set b", "set c"]);
+});
+
+const together =
+  (has: boolean) =>
+  (step: (call: string) => Promise<void>): Partial<StateStore> => ({
+    setMany: async () => (await step("setMany"), has),
+  });
+
+it("sends all of them again to a store that takes them in one call", async () => {
+  const { tested, calls } = await lab("retried", first(2, /./), together(true));
+  expect((await tested.http("POST", url, body("a", "b"))).status).toBe(204);
+  expect(calls).toEqual(["setMany", "setMany", "setMany"]);
+  const refused = await lab("retried", () => new EtagMismatch("x"), together(true));
+  const { status, text } = await refused.tested.http("POST", url, body("a", "b"));
+  expect([status, refused.calls]).toEqual([409, ["setMany"]]);
+  expect(text).toContain("store retried: possible etag mismatch. error from state store: x");
+  expect(refused.tested.counted).toEqual(["retried default set false"]);
+});
+
+it("sends them one by one when that call turns out to be missing", async () => {
+  const { tested, calls } = await lab("retried", first(1, /b/), together(false));
+  expect((await tested.http("POST", url, body("a", "b"))).status).toBe(204);
+  expect(calls).toEqual(["setMany", "set a", "set b", "set b"]);
 });
 
 it("never sends an item again whose ETag was refused, and still tells of it", async () => {

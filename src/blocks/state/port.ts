@@ -2,7 +2,7 @@
  * What a state store must do. Keys are complete stored keys (`<appID>||<key>` by default), values bytes.
  * One contract suite (test/contract/state.ts) runs against every store.
  */
-import type { ApiError } from "../../api/errors.ts";
+import { type ApiError, grpcCodeName } from "../../api/errors.ts";
 
 /** A stored value as read. `value` belongs to the store: readers never change it. */
 export type StateRecord = {
@@ -10,12 +10,23 @@ export type StateRecord = {
   readonly etag: string;
   /** Unix ms, when the record expires. */
   readonly expiresAtMs?: number;
+  /** What else the store tells of it, as only plug-ins do. */
+  readonly metadata?: Readonly<Record<string, string>>;
 };
 
 export type StateReadOptions = {
   readonly consistency: "strong" | "eventual" | "";
   readonly metadata: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
+  /** Of a read of many keys: how many of them at once, if the client said so. */
+  readonly parallelism?: number;
+};
+
+/** What a client asked of a write, in its own words, for stores beside which nothing decides; empty = not given. */
+export type AskedOptions = {
+  readonly concurrency: string;
+  readonly consistency: string;
+  readonly contentType?: string;
 };
 
 export type StateSet = {
@@ -33,6 +44,8 @@ export type StateSet = {
   readonly ttlSeconds: number | undefined;
   /** True when the client asked for strong consistency: on disk or on replicas, where the store can promise it. */
   readonly strong?: boolean;
+  /** The same and what else was asked, before it was judged. */
+  readonly asked?: AskedOptions;
   readonly metadata: Readonly<Record<string, string>>;
 };
 
@@ -45,13 +58,21 @@ export type StateDelete = {
   readonly createOnly: boolean;
   /** True when the client asked for strong consistency: on disk or on replicas, where the store can promise it. */
   readonly strong?: boolean;
+  /** The same and what else was asked, before it was judged. */
+  readonly asked?: AskedOptions;
   readonly metadata: Readonly<Record<string, string>>;
 };
 
 export type StateWrite = StateSet | StateDelete;
 
+/** A write that was refused for what is true of one key; nothing was written. */
+class RefusedWrite extends Error {
+  /** As stored; absent where the store does not tell. */
+  key?: string;
+}
+
 /** The ETag was well formed and is not the current one (or a create found the key). */
-export class EtagMismatch extends Error {
+export class EtagMismatch extends RefusedWrite {
   constructor(cause?: unknown) {
     super(`possible etag mismatch. error from state store${causeText(cause)}`, { cause });
     this.name = "EtagMismatch";
@@ -59,20 +80,39 @@ export class EtagMismatch extends Error {
 }
 
 /** The ETag cannot be one of this store's. */
-export class EtagInvalid extends Error {
+export class EtagInvalid extends RefusedWrite {
   constructor(cause?: unknown) {
     super(`invalid etag value${causeText(cause)}`, { cause });
     this.name = "EtagInvalid";
   }
 }
 
-/** A failure whose status and details the store chose, as only plug-ins do. */
+/** A create found the key, in a store where that has no status of its own. */
+export class NotCreated extends RefusedWrite {
+  constructor(message: string) {
+    super(message);
+    this.name = "NotCreated";
+  }
+}
+
+/** The error of a write of this key: it knows the key from here on, if it is about one. */
+export function aboutKey(error: unknown, key: string): unknown {
+  if (error instanceof RefusedWrite) error.key ??= key;
+  return error;
+}
+
+/** The stored key that the error is about. */
+export function keyOfRefusal(error: unknown): string | undefined {
+  return error instanceof RefusedWrite ? error.key : undefined;
+}
+
+/** A failure whose status and details the store chose, as only plug-ins do. Its message is the cause in our words. */
 export class StoreError extends Error {
-  /** As clients get it over gRPC; its `httpMessage` is the cause in our words over HTTP. */
+  /** As it is passed on whole. */
   readonly api: ApiError | undefined;
 
   constructor(api?: ApiError) {
-    super(api?.httpMessage, { cause: api });
+    super(api && `api error: code = ${grpcCodeName(api.grpcCode)} desc = ${api.message}`, { cause: api });
     this.name = "StoreError";
     this.api = api;
   }
@@ -105,7 +145,61 @@ export type StateQuery = {
 };
 
 /** One row of an answer, with its stored key. */
-export type StateQueryRow = { readonly key: string; readonly value: Uint8Array; readonly etag: string };
+export type StateQueryRow = {
+  readonly key: string;
+  readonly value: Uint8Array;
+  readonly etag: string;
+  /** Why there is no value. */
+  readonly error?: string;
+};
+
+/** A query whose filter was checked and is otherwise as the client wrote it. */
+export type WrittenStateQuery = {
+  /** Operand by operator, of which there is one, or none for every record. */
+  readonly filter: Readonly<Record<string, unknown>>;
+  readonly sort: readonly { readonly key: string; readonly descending: boolean }[];
+  /** 0 = no limit. */
+  readonly limit: number;
+  /** What an earlier answer gave; empty for the first rows. */
+  readonly token: string;
+};
+
+export type WrittenQueryAnswer = {
+  readonly rows: readonly StateQueryRow[];
+  readonly token: string;
+  readonly metadata: Readonly<Record<string, string>>;
+};
+
+/** One page of stored keys. `next` asks for those after it; absent when there are none. */
+export type StateKeyPage = { readonly keys: readonly string[]; readonly next?: string };
+
+/** What a watch follows: one stored key, or all that begin with a text. */
+export type StateTarget = { readonly key: string } | { readonly prefix: string };
+
+/** What a watch tells. `cursor` is the place behind it: text without spaces that a later watch may begin at. */
+export type StateChange =
+  | {
+      readonly kind: "put";
+      readonly key: string;
+      /** An Error when the value cannot be read. */
+      readonly record: StateRecord | Error;
+      readonly cursor: string;
+    }
+  /** `expire`: the time to live ended. */
+  | { readonly kind: "delete" | "expire"; readonly key: string; readonly cursor: string }
+  /**
+   * `ready`: comes first; whatever is written from then on is told. `reset`: instead of it, or later, when changes
+   * before it may be missing. `idle`: nothing has changed up to here.
+   */
+  | { readonly kind: "ready" | "reset" | "idle"; readonly cursor: string };
+
+/** A cursor that the store has never given. */
+export class CursorInvalid extends Error {
+  constructor() {
+    super("it is none that this store has given");
+    this.name = "CursorInvalid";
+  }
+}
 
 /** All methods may run at once, may be retried by the caller after an error, and reject with a readable Error. */
 export type StateStore = {
@@ -122,6 +216,14 @@ export type StateStore = {
    * reason; then nothing was written. Any other rejection leaves the outcome open.
    */
   set(write: StateSet, signal: AbortSignal): Promise<void>;
+  /**
+   * Several writes in one call, for stores that have one. Resolves with false when this store turns out to have none:
+   * then nothing was written, and the block writes them one by one. Absent = it always does. Rejections as for `set`,
+   * but some may be written.
+   */
+  setMany?(writes: readonly StateSet[], signal: AbortSignal): Promise<boolean>;
+  /** As `setMany`, for deletes. */
+  deleteMany?(writes: readonly StateDelete[], signal: AbortSignal): Promise<boolean>;
   /** Deleting an absent key without ETag succeeds. Rejections as for `set`. */
   delete(write: StateDelete, signal: AbortSignal): Promise<void>;
   /**
@@ -139,6 +241,30 @@ export type StateStore = {
     metadata: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<readonly StateQueryRow[]>;
+  /**
+   * Keys that begin with a text, of records that have not expired, at most `limit`; fewer, even none, may come though
+   * more follow. `after` is the `next` of a page before. A key that is written while pages are read may come twice, and
+   * none that is there all the time is left out. Rejects with CursorInvalid. Present exactly when the store lists
+   * LIST_KEYS.
+   */
+  list?(
+    prefix: string,
+    options: { readonly limit: number; readonly after: string | undefined; readonly signal: AbortSignal },
+  ): Promise<StateKeyPage>;
+  /**
+   * Changes until the signal ends them, also through outages of the store. Of changes of one key that follow each other
+   * quickly only the last may be told. Rejects with CursorInvalid. Present exactly when the store lists WATCH.
+   */
+  watch?(
+    target: StateTarget,
+    options: { readonly after: string | undefined; readonly signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<StateChange>>;
+  /** In place of `query`, for stores that read queries themselves and page by tokens of their own. */
+  queryAsWritten?(
+    query: WrittenStateQuery,
+    metadata: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<WrittenQueryAnswer>;
   /** Called once, when no call runs any more. */
   close(): Promise<void>;
 };

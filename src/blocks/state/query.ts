@@ -1,7 +1,8 @@
 /** The language of state queries: JSON text to the filter, order and page that a store understands. */
 import { unmarshalJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
-import type { StateFilter, StateQuery } from "./port.ts";
+import { textOf } from "../../lib/thrown.ts";
+import type { StateFilter, StateQuery, WrittenStateQuery } from "./port.ts";
 
 const json = jsonFields((message) => new Error(message));
 
@@ -12,23 +13,43 @@ const maxFilters = 1_000;
 const comparisons = new Set(["EQ", "NEQ", "GT", "GTE", "LT", "LTE"]);
 const orderings = new Set(["GT", "GTE", "LT", "LTE"]);
 
-/** Throws an Error that says what cannot be read. */
+/** The query for a store that is told what to find. Throws an Error that says what cannot be read. */
 export function parseQuery(text: string): StateQuery {
+  return read(text, ({ filter, sort, limit, token }) => {
+    const parsed = parseFilter(filter, 0, { left: maxFilters });
+    return {
+      ...(parsed === undefined ? {} : { filter: parsed }),
+      sort: sort.map(({ key, descending }) => ({ path: pathOf(key), descending })),
+      limit,
+      offset: parseToken(token),
+    };
+  });
+}
+
+/** The query for a store that reads it itself; errors as for `parseQuery`, but any token will do. */
+export function readQuery(text: string): WrittenStateQuery {
+  return read(text, ({ filter, ...rest }) => {
+    parseFilter(filter, 0, { left: maxFilters });
+    return { filter: json.object(filter, '"filter"'), ...rest };
+  });
+}
+
+type Parts = Omit<WrittenStateQuery, "filter"> & { readonly filter: unknown };
+
+function read<T>(text: string, finish: (parts: Parts) => T): T {
   try {
     const { filter, sort, page } = json.fields(unmarshalJson(text), "the query");
     const { limit, token } = json.fields(page, '"page"');
-    const parsed = parseFilter(filter, 0, { left: maxFilters });
     const count = json.integer(limit, '"limit"');
     if (count < 0) throw new Error('"limit" must not be negative');
-    return {
-      ...(parsed === undefined ? {} : { filter: parsed }),
-      sort: json.array(sort, '"sort"').map(parseSort),
+    return finish({
+      filter,
+      sort: json.array(sort, '"sort"').map(readSort),
       limit: count,
-      offset: parseToken(json.text(token, '"token"')),
-    };
+      token: json.text(token, '"token"'),
+    });
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new Error(`failed to parse JSON query body: ${reason}`, { cause });
+    throw new Error(`failed to parse JSON query body: ${textOf(cause)}`, { cause });
   }
 }
 
@@ -38,11 +59,13 @@ function parseToken(token: string): number {
   throw new Error('"token" must be one that an earlier answer gave');
 }
 
-function parseSort(value: unknown, index: number): StateQuery["sort"][number] {
+function readSort(value: unknown, index: number): WrittenStateQuery["sort"][number] {
   const { key, order } = json.fields(value, `"sort" ${index}`);
   const direction = json.text(order, `"order" of "sort" ${index}`);
   if (!/^(asc|desc)?$/i.test(direction)) throw new Error(`"order" of "sort" ${index} must be ASC or DESC`);
-  return { path: pathOf(json.text(key, `"key" of "sort" ${index}`)), descending: /desc/i.test(direction) };
+  const name = json.text(key, `"key" of "sort" ${index}`);
+  pathOf(name);
+  return { key: name, descending: /desc/i.test(direction) };
 }
 
 function parseFilter(value: unknown, depth: number, budget: { left: number }): StateFilter | undefined {

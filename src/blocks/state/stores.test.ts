@@ -28,9 +28,3 @@ it("refuses a prefix that holds the separator", async () => {
   const message = "state store store: input key/keyPrefix 'a||b' can't contain '||'";
   await expect(testStateBlock({ properties: { keyPrefix: "a||b" } })).rejects.toThrow(message);
 });
-
-it("warns that the outbox has no effect", async () => {
-  const tested = await testStateBlock({ properties: { outboxPublishPubsub: "pubsub" } });
-  expect(tested.warnings).toHaveLength(1);
-  expect((await testStateBlock()).warnings).toEqual([]);
-});

@@ -9,6 +9,7 @@ import type { BlockHost } from "../block.ts";
 import { encryptedStore, encryptionKeys } from "./encryption.ts";
 import * as errors from "./errors.ts";
 import { holdsSeparator, keyPrefix } from "./key-prefix.ts";
+import type { OutboxOf } from "./outbox.ts";
 import type { StateStore } from "./port.ts";
 import { NamedStore, type Recorder } from "./state.ts";
 
@@ -21,7 +22,7 @@ export type StateStores = {
 };
 
 /** Binds every loaded state component. Throws a plain Error naming the component when its metadata cannot be served. */
-export function openStateStores(host: BlockHost): StateStores {
+export function openStateStores(host: BlockHost, outboxOf: OutboxOf): StateStores {
   const labels = ["component", "namespace", "operation", "success"];
   const recorder: Recorder = {
     clock: host.clock,
@@ -33,20 +34,15 @@ export function openStateStores(host: BlockHost): StateStores {
   const bound = new WeakMap<OpenComponent<StateStore>, NamedStore>();
   const bind = (component: OpenComponent<StateStore>): NamedStore => {
     const { name } = component.resource;
-    const policy = host.policies.component(name, "Statestore", "outbound");
-    const store = new NamedStore(name, portOf(component), prefixOf(component, host), recorder, policy);
+    const guard = host.policies.component(name, "Statestore", "outbound");
+    const parts = { recorder, guard, outbox: outboxOf(component) };
+    const store = new NamedStore(name, portOf(component), prefixOf(component, host), parts);
     bound.set(component, store);
     return store;
   };
-  for (const component of host.components.all<StateStore>("state")) {
-    bind(component);
-    warnOutbox(component, host);
-  }
+  for (const component of host.components.all<StateStore>("state")) bind(component);
   return {
-    check(component) {
-      bind(component);
-      warnOutbox(component, host);
-    },
+    check: (component) => void bind(component),
     store(name) {
       const component = host.components.get<StateStore>("state", name);
       if (component !== undefined) return bound.get(component) ?? bind(component);
@@ -75,12 +71,4 @@ function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string
     store: name,
     namespace: host.options.namespaceEnv,
   });
-}
-
-function warnOutbox(component: OpenComponent<StateStore>, host: BlockHost): void {
-  if (propertyOf(component.properties, "outboxPublishPubsub") === undefined) return;
-  const { name } = component.resource;
-  host.log.warn(
-    `state store ${name}: metadata outboxPublishPubsub has no effect yet: no outbox event is published`,
-  );
 }

@@ -15,6 +15,7 @@ import {
 } from "../../blocks/bindings/port.ts";
 import { parseQuantityBytes } from "../../lib/quantity.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { createReach } from "../connect/reach.ts";
 
 export const type = "bindings.http";
 export const versions = ["v1"];
@@ -64,6 +65,7 @@ const hardLimitBytes = 1024 ** 3;
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<Binding> {
   const { metadata, clock } = context;
   const base = readUrl(metadata.url);
+  const reach = createReach(`http server at ${new URL(base).host}`, context);
   const limit = parseQuantityBytes(metadata.maxResponseBodySize);
   const maxBytes = limit > 0 ? Math.min(limit, hardLimitBytes) : hardLimitBytes;
   const { Agent, request: send } = await import("undici");
@@ -78,20 +80,29 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
       metadata.responseTimeout ?? 2 ** 31 - 1,
     );
     try {
-      const answer = await send(urlOf(base, request.metadata["path"]), {
+      const answering = send(urlOf(base, request.metadata["path"]), {
         dispatcher: agent,
         method: method as "GET",
         headers: headersOf(request.metadata, method, metadata),
         body: withBody.has(method) ? Buffer.from(request.data) : null,
         signal: AbortSignal.any([signal, expiry.signal]),
       });
+      const answer = await reach.watch(answering);
       const data = await wholeBody(answer.body, maxBytes);
       return respond(answer, data, request.metadata, metadata.errorIfNot2XX);
     } finally {
       timer.cancel();
     }
   };
-  return { operations: Object.keys(verbs), invoke, close: () => agent.destroy() };
+  return {
+    operations: Object.keys(verbs),
+    invoke,
+    awaySinceMs: () => reach.awaySinceMs(),
+    close() {
+      reach.close();
+      return agent.destroy();
+    },
+  };
 }
 
 function readUrl(text: string): string {
@@ -104,7 +115,12 @@ function readUrl(text: string): string {
 
 function urlOf(base: string, path: string | undefined): string {
   if (path === undefined || path === "") return base;
-  return `${base.replace(/\/+$/, "")}/${path.replace(/^\/+/, "")}`;
+  const root = base.replace(/\/+$/, "");
+  const url = `${root}/${path.replace(/^\/+/, "")}`;
+  // As it will be sent: `..` is resolved, in all the ways to write it.
+  if (!new URL(url).pathname.startsWith(new URL(`${root}/`).pathname))
+    throw new Error('request metadata "path" leads out of the url of the binding');
+  return url;
 }
 
 type Headers = Record<string, string>;

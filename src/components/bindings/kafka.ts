@@ -40,6 +40,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
           async ({ data, metadata: sent }, signal) => void (await handler({ data, metadata: sent }, signal)),
         ),
     }),
+    awaySinceMs: () => kafka.awaySinceMs(),
     close: () => kafka.close(),
   };
 }

@@ -66,6 +66,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
         }
       });
     },
+    awaySinceMs: () => producer.awaySinceMs(),
     async close() {
       await Promise.all([producer.close(), consumer?.then((mqtt) => mqtt.close())]);
     },

@@ -7,6 +7,7 @@ import type {
 } from "../../blocks/bindings/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { connectPostgres, type Postgres, postgresFields } from "../connect/postgres.ts";
+import { createReach } from "../connect/reach.ts";
 
 export const type = "bindings.postgresql";
 export const aliases = ["bindings.postgres"];
@@ -21,10 +22,13 @@ export async function open({
   clock,
 }: ComponentContext<typeof metadataSchema>): Promise<Binding> {
   const postgres = await connectPostgres(metadata, log);
+  const probe = { name: "", text: "SELECT 1" };
+  const reach = createReach("postgresql", { clock, log }, () => postgres.run(probe));
   let open = true;
   const end = async (): Promise<void> => {
     if (!open) return;
     open = false;
+    reach.close();
     await postgres.close();
   };
   return {
@@ -37,9 +41,10 @@ export async function open({
       if (!open)
         throw new Error("the connection was closed by operation close; restart the sidecar to open it");
       const startMs = clock.nowMs();
-      const { data, metadata: told } = await run(postgres, request);
+      const { data, metadata: told } = await reach.watch(run(postgres, request));
       return { data, metadata: { ...told, ...timing(startMs, clock.nowMs()) } };
     },
+    awaySinceMs: () => reach.awaySinceMs(),
     close: end,
   };
 }

@@ -92,6 +92,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
         void (await handler({ data: message.content, metadata: headersOf(message) }, signal));
       return consume(rabbit, declare, limits, handle, context);
     },
+    awaySinceMs: () => rabbit.awaySinceMs(),
     async close() {
       await publisher.close();
       await rabbit.close();

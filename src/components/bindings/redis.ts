@@ -15,6 +15,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   return {
     operations: ["create", "delete", "get", "increment"],
     invoke: (request, signal) => invoke(redis, request, signal),
+    awaySinceMs: () => redis.awaySinceMs(),
     close: () => redis.close(),
   };
 }

@@ -5,6 +5,7 @@
 import type { Binding, BindingMetadata, BindingRequest } from "../../blocks/bindings/port.ts";
 import { goUnquote } from "../../lib/go-quote.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { createReach } from "../connect/reach.ts";
 
 export const type = "bindings.smtp";
 export const versions = ["v1"];
@@ -34,7 +35,11 @@ const socketTimeoutMs = 60_000;
 
 type Settings = ComponentContext<typeof metadataSchema>["metadata"];
 
-export async function open({ metadata }: ComponentContext<typeof metadataSchema>): Promise<Binding> {
+export async function open({
+  metadata,
+  clock,
+  log,
+}: ComponentContext<typeof metadataSchema>): Promise<Binding> {
   const { user, password } = metadata;
   if ((user === undefined) !== (password === undefined)) {
     throw new Error('metadata fields "user" and "password" go together: give both or none');
@@ -50,13 +55,19 @@ export async function open({ metadata }: ComponentContext<typeof metadataSchema>
     tls: { rejectUnauthorized: !metadata.skipTLSVerify },
     ...(user === undefined ? {} : { auth: { user, pass: password! } }),
   });
+  const server = `mail server at ${metadata.host}:${metadata.port}`;
+  const reach = createReach(server, { clock, log }, () => transport.verify());
   return {
     operations: ["create"],
     async invoke(request) {
-      await transport.sendMail(messageOf(request, metadata));
+      await reach.watch(transport.sendMail(messageOf(request, metadata)));
       return undefined;
     },
-    close: () => Promise.resolve(transport.close()),
+    awaySinceMs: () => reach.awaySinceMs(),
+    close() {
+      reach.close();
+      return Promise.resolve(transport.close());
+    },
   };
 }
 

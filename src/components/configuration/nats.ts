@@ -1,8 +1,8 @@
 /**
  * Configuration in a JetStream bucket, one per namespace and component name. An item is an entry whose version is its
- * revision, so `nats kv put` changes it; changes are found by looking at the revisions again and again.
+ * revision, so `nats kv put` changes it; a subscription is a watch of the bucket.
  */
-import type { Table, TableEntry } from "../../../mesh/index.ts";
+import type { Table, TableChange, TableEntry } from "../../../mesh/index.ts";
 import {
   type ConfigurationItem,
   type ConfigurationStore,
@@ -23,20 +23,18 @@ export const capabilities: readonly string[] = [];
 export const metadataSchema = {
   pollInterval: {
     kind: "duration",
-    description: "How often a subscription looks for changes, at least 100ms.",
+    description: "Accepted, without effect: changes are told at once.",
     default: "1s",
   },
 } as const satisfies MetadataSchema;
 
-const shortestPollMs = 100;
 /** Keys of a bucket that a request without keys reads. */
 const maxKeys = 10_000;
 
 export async function open(context: Context): Promise<ConfigurationStore> {
-  const { mesh, namespace, name, metadata } = context;
-  if (metadata.pollInterval < shortestPollMs)
-    throw new Error(`metadata field "pollInterval" must be at least ${shortestPollMs}ms`);
-  return new NatsConfiguration(await mesh.table({ kind: "configuration", name: [namespace, name] }), context);
+  const { mesh, namespace, name } = context;
+  const bucket = { kind: "configuration", name: [namespace, name], expiryMarks: true };
+  return new NatsConfiguration(await mesh.table(bucket), context);
 }
 
 class NatsConfiguration implements ConfigurationStore {
@@ -62,33 +60,70 @@ class NatsConfiguration implements ConfigurationStore {
     onChange: OnChange,
     signal: AbortSignal,
   ): Promise<ConfigurationSubscription> {
-    const { clock, log, metadata } = this.#context;
     const ending = new AbortController();
-    let known = await this.#entries(keys, signal);
-    const look = async (): Promise<void> => {
-      const found = await this.#entries(keys, ending.signal);
-      if (ending.signal.aborted) return;
-      const before = known;
-      known = found;
-      const changed = [...found].filter(([key, { revision }]) => before.get(key)?.revision !== revision);
-      for (const [key, entry] of changed.sort(([, a], [, b]) => a.revision - b.revision))
-        onChange(key, itemOf(entry));
-      for (const key of before.keys()) if (!found.has(key)) onChange(key, deletedItem);
-    };
-    const watching = (async () => {
-      while (!ending.signal.aborted) {
-        await clock.sleep(metadata.pollInterval, ending.signal).catch(() => {});
-        if (ending.signal.aborted) return;
-        // What changed meanwhile is found with the next look.
-        await look().catch((error: unknown) => log.debug(`configuration cannot be read: ${textOf(error)}`));
+    const onAbort = (): void => ending.abort(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    const target = keys.length === 1 ? { key: [keys[0]!] } : { prefix: [] };
+    const changes = await this.#table.watch(target, { signal: ending.signal });
+    try {
+      await changes.next();
+      const known = revisionsOf(await this.#entries(keys, ending.signal));
+      const telling = this.#tell(changes, keys, known, onChange, ending.signal);
+      return {
+        async stop() {
+          ending.abort(new Error("the subscription ended"));
+          await telling;
+        },
+      };
+    } catch (error) {
+      ending.abort(error);
+      await changes.return?.();
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /** Never rejects. `known`: revisions that subscribers know of. */
+  async #tell(
+    changes: AsyncIterable<TableChange>,
+    keys: readonly string[],
+    known: Map<string, number>,
+    onChange: OnChange,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const wanted = keys.length === 0 ? undefined : new Set(keys);
+    try {
+      for await (const change of changes) {
+        if (signal.aborted) return;
+        if (change.kind === "reset") {
+          await this.#tellDifference(keys, known, onChange, signal);
+          continue;
+        }
+        if (!("key" in change) || change.key.length !== 1) continue;
+        const key = change.key[0]!;
+        if (wanted?.has(key) === false) continue;
+        if (change.kind !== "put") known.delete(key);
+        else if (known.has(key) || known.size < maxKeys) known.set(key, change.entry.revision);
+        onChange(key, change.kind === "put" ? itemOf(change.entry) : deletedItem);
       }
-    })();
-    return {
-      async stop() {
-        ending.abort(new Error("the subscription ended"));
-        await watching;
-      },
-    };
+    } catch (error) {
+      if (!signal.aborted) this.#context.log.warn(`configuration is watched no longer: ${textOf(error)}`);
+    }
+  }
+
+  /** The watch may have missed changes, as when the bucket is another one. */
+  async #tellDifference(
+    keys: readonly string[],
+    known: Map<string, number>,
+    onChange: OnChange,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const found = await this.#entries(keys, signal);
+    for (const [key, entry] of found) if (known.get(key) !== entry.revision) onChange(key, itemOf(entry));
+    for (const key of known.keys()) if (!found.has(key)) onChange(key, deletedItem);
+    known.clear();
+    for (const [key, revision] of revisionsOf(found)) known.set(key, revision);
   }
 
   async close(): Promise<void> {
@@ -110,6 +145,10 @@ class NatsConfiguration implements ConfigurationStore {
     const keys = await this.#table.list([], maxKeys);
     return keys.filter((key) => key.length === 1).map(([name]) => name!);
   }
+}
+
+function revisionsOf(entries: ReadonlyMap<string, TableEntry>): Map<string, number> {
+  return new Map([...entries].map(([key, { revision }]) => [key, revision]));
 }
 
 function itemOf({ value, revision }: TableEntry): ConfigurationItem {

@@ -42,6 +42,99 @@ export function encodeRange(key: string, serializable: boolean, keysOnly = false
   return writer.finish();
 }
 
+/** RangeRequest for the names of keys, from one to before another. */
+export function encodeKeyRange(from: string, to: string, limit: number): Uint8Array {
+  const writer = new BinaryWriter();
+  writer.tag(1, WireType.LengthDelimited).bytes(Buffer.from(from));
+  writer.tag(2, WireType.LengthDelimited).bytes(Buffer.from(to));
+  writer.tag(3, WireType.Varint).int64(limit);
+  return writer.tag(8, WireType.Varint).bool(true).finish();
+}
+
+/** Names of the keys of a RangeResponse. */
+export function decodeKeys(bytes: Uint8Array): string[] {
+  const keys: string[] = [];
+  eachField(bytes, (field, reader) => {
+    if (field !== 2) return false;
+    keys.push(decodeKey(reader.bytes()));
+    return true;
+  });
+  return keys;
+}
+
+/** WatchRequest from a revision on (0 = from now), for one key, or from it to before another. */
+export function encodeWatch(from: string, to: string | undefined, startRevision: bigint): Uint8Array {
+  const writer = new BinaryWriter();
+  writer.tag(1, WireType.LengthDelimited).fork();
+  writer.tag(1, WireType.LengthDelimited).bytes(Buffer.from(from));
+  if (to !== undefined) writer.tag(2, WireType.LengthDelimited).bytes(Buffer.from(to));
+  if (startRevision > 0n) writer.tag(3, WireType.Varint).int64(startRevision);
+  writer.tag(4, WireType.Varint).bool(true);
+  return writer.join().finish();
+}
+
+export type EtcdEvent = { readonly deleted: boolean; readonly key: string; readonly record: EtcdRecord };
+
+/** A WatchResponse. `revision` is that of the server. */
+export type EtcdWatchAnswer = {
+  revision: bigint;
+  canceled: boolean;
+  /** The revisions up to here are gone. */
+  compacted: boolean;
+  reason: string;
+  readonly events: EtcdEvent[];
+};
+
+export function decodeWatch(bytes: Uint8Array): EtcdWatchAnswer {
+  const answer: EtcdWatchAnswer = { revision: 0n, canceled: false, compacted: false, reason: "", events: [] };
+  eachField(bytes, (field, reader) => {
+    if (field === 1) answer.revision = decodeRevision(reader.bytes());
+    else if (field === 4) answer.canceled = reader.bool();
+    else if (field === 5) answer.compacted = BigInt(reader.int64()) > 0n;
+    else if (field === 6) answer.reason = Buffer.from(reader.bytes()).toString();
+    else if (field === 11) answer.events.push(decodeEvent(reader.bytes()));
+    else return false;
+    return true;
+  });
+  return answer;
+}
+
+function decodeRevision(bytes: Uint8Array): bigint {
+  let revision = 0n;
+  eachField(bytes, (field, reader) => {
+    if (field !== 3) return false;
+    revision = BigInt(reader.int64());
+    return true;
+  });
+  return revision;
+}
+
+function decodeEvent(bytes: Uint8Array): EtcdEvent {
+  let deleted = false;
+  let key = "";
+  let record: EtcdRecord = { value: new Uint8Array(0), modRevision: "0" };
+  eachField(bytes, (field, reader) => {
+    if (field === 1) deleted = reader.int32() === 1;
+    else if (field === 2) {
+      const pair = reader.bytes();
+      record = decodeKeyValue(pair);
+      key = decodeKey(pair);
+    } else return false;
+    return true;
+  });
+  return { deleted, key, record };
+}
+
+function decodeKey(pair: Uint8Array): string {
+  let key = "";
+  eachField(pair, (field, reader) => {
+    if (field !== 1) return false;
+    key = Buffer.from(reader.bytes()).toString();
+    return true;
+  });
+  return key;
+}
+
 /** The record of a RangeResponse of one key. */
 export function decodeRange(bytes: Uint8Array): EtcdRecord | undefined {
   let record: EtcdRecord | undefined;

@@ -26,9 +26,16 @@ export type Etcd = {
     request: Uint8Array,
     signal: AbortSignal,
   ): Promise<Uint8Array>;
+  /**
+   * Messages of a stream, which begins with `request` and never ends by itself: it throws when the connection breaks or
+   * the member is silent.
+   */
+  stream(method: "Watch/Watch", request: Uint8Array, signal: AbortSignal): AsyncIterableIterator<Uint8Array>;
   close(): void;
 };
 
+/** A stream's connection is tried out so often, ms. */
+const pingMs = 5_000;
 const maxMessageBytes = 64 * 1024 * 1024;
 
 /** A gRPC status that is not OK. */
@@ -92,6 +99,40 @@ class EtcdConnection implements Etcd {
     }
   }
 
+  async *stream(
+    method: "Watch/Watch",
+    request: Uint8Array,
+    signal: AbortSignal,
+  ): AsyncIterableIterator<Uint8Array> {
+    const session = this.#connected();
+    const stream = openStream(session, `/etcdserverpb.${method}`);
+    const end = (): void => stream.close(constants.NGHTTP2_CANCEL);
+    let silent = false;
+    const pings = this.#init.clock.setInterval(() => {
+      if (silent) return this.#leave(session);
+      silent = true;
+      session.ping(() => (silent = false));
+    }, pingMs);
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted) end();
+    const frames = new FrameReader(maxMessageBytes);
+    try {
+      stream.write(encodeFrame(request));
+      for await (const chunk of stream) {
+        frames.push(chunk as Buffer);
+        for (let frame = frames.next(); frame !== undefined; frame = frames.next()) yield frame.bytes;
+      }
+      throw new Error("etcd ended the stream");
+    } catch (error) {
+      if (!signal.aborted) this.#leave(session);
+      throw this.#failures.get(session) ?? error;
+    } finally {
+      pings.cancel();
+      signal.removeEventListener("abort", end);
+      end();
+    }
+  }
+
   close(): void {
     this.#session?.destroy();
     this.#session = undefined;
@@ -132,6 +173,15 @@ class EtcdConnection implements Etcd {
   }
 }
 
+function openStream(session: ClientHttp2Session, path: string): ClientHttp2Stream {
+  return session.request({
+    [constants.HTTP2_HEADER_METHOD]: "POST",
+    [constants.HTTP2_HEADER_PATH]: path,
+    "content-type": "application/grpc",
+    te: "trailers",
+  });
+}
+
 /** One unary call. Rejects with BrokenConnection or EtcdError. */
 function exchange(session: ClientHttp2Session, path: string, request: Uint8Array): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
@@ -139,12 +189,7 @@ function exchange(session: ClientHttp2Session, path: string, request: Uint8Array
     const wasConnected = !session.connecting;
     let stream: ClientHttp2Stream;
     try {
-      stream = session.request({
-        [constants.HTTP2_HEADER_METHOD]: "POST",
-        [constants.HTTP2_HEADER_PATH]: path,
-        "content-type": "application/grpc",
-        te: "trailers",
-      });
+      stream = openStream(session, path);
     } catch (error) {
       return reject(new BrokenConnection(error as Error, false));
     }

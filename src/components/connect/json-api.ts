@@ -103,9 +103,9 @@ async function textOfBody(body: AsyncIterable<Uint8Array>): Promise<string> {
   return Buffer.concat(chunks, size).toString();
 }
 
-/** The server closed a kept connection at the moment when it was used. */
+/** The server closed a kept connection at the moment when it was used, or another request brought new certificates. */
 function isGone(error: unknown): boolean {
-  return codeOf(error) === "UND_ERR_SOCKET" || codeOf(error) === "ECONNRESET";
+  return ["UND_ERR_SOCKET", "UND_ERR_CLOSED", "ECONNRESET"].includes(codeOf(error));
 }
 
 function codeOf(error: unknown): string {

@@ -6,6 +6,7 @@ import type { BaseOptions, Consumer, Message } from "@platformatic/kafka";
 import type { ComponentContext } from "../component.ts";
 import { assignPartitions } from "./kafka-assign.ts";
 import { type KafkaSettings, kafkaOptions } from "./kafka-fields.ts";
+import { createReach, type Reach } from "./reach.ts";
 
 type Metadata = Readonly<Record<string, string>>;
 
@@ -25,6 +26,8 @@ export type Kafka = {
     retry: boolean,
     handler: KafkaHandler,
   ): Promise<KafkaReading>;
+  /** Unix ms; undefined while the last call reached a broker. */
+  awaySinceMs(): number | undefined;
   close(): Promise<void>;
 };
 
@@ -54,6 +57,9 @@ export async function connectKafka(settings: KafkaSettings, parts: Parts): Promi
     throw new Error(`cannot connect to ${settings.brokers}: ${textOf(cause)}`, { cause });
   }
   const excluded = excludedHeaders(settings.excludeHeaderMetaRegex);
+  const reach = createReach(`kafka at ${settings.brokers}`, parts, () =>
+    producer.metadata({ topics: [], forceUpdate: true }),
+  );
   return {
     async publish(topic, data, metadata) {
       if (data.length > settings.maxMessageBytes) {
@@ -67,14 +73,18 @@ export async function connectKafka(settings: KafkaSettings, parts: Parts): Promi
         headers: headersOf(metadata, excluded),
         ...placeOf(metadata),
       };
-      await producer.send({ messages: [message] });
+      await reach.watch(producer.send({ messages: [message] }));
     },
     async read(topics, group, retry, handler) {
-      const reader = new Reader({ topics, group, retry, handler, settings, options, parts });
+      const reader = new Reader({ topics, group, retry, handler, settings, options, parts, reach });
       await reader.start();
       return reader;
     },
-    close: () => producer.close(true),
+    awaySinceMs: () => reach.awaySinceMs(),
+    async close() {
+      reach.close();
+      await producer.close(true);
+    },
   };
 }
 
@@ -117,6 +127,7 @@ type Reading = {
   readonly settings: KafkaSettings;
   readonly options: BaseOptions;
   readonly parts: Parts;
+  readonly reach: Reach;
 };
 
 class Reader implements KafkaReading {
@@ -149,14 +160,17 @@ class Reader implements KafkaReading {
   }
 
   async #run(joined: PromiseWithResolvers<void>): Promise<void> {
+    const { reach } = this.#reading;
     const { clock, log } = this.#reading.parts;
     let first = true;
     while (!this.#ending.signal.aborted) {
       try {
-        await this.#consume(() => {
+        const consuming = this.#consume(() => {
           first = false;
+          reach.found();
           joined.resolve();
         });
+        await reach.watch(consuming);
       } catch (error) {
         if (first) return joined.reject(error);
         if (!this.#ending.signal.aborted) log.warn(`reading begins again: ${textOf(error)}`);

@@ -4,6 +4,7 @@
  */
 import type { IClientOptions, MqttClient, IPublishPacket } from "mqtt";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { createReach, type Reach } from "./reach.ts";
 
 /** Metadata fields of all MQTT components. */
 export const mqttFields = {
@@ -41,6 +42,8 @@ export type Mqtt = {
     options: { qos: 0 | 1; keep: boolean },
     handler: MqttHandler,
   ): Promise<MqttSubscription>;
+  /** Unix ms; undefined while connected. */
+  awaySinceMs(): number | undefined;
   close(): Promise<void>;
 };
 
@@ -77,10 +80,11 @@ export async function connectMqtt(settings: MqttSettings, clientId: string, part
     const why = cause instanceof Error ? cause.message || cause.name : String(cause);
     throw new Error(`cannot connect to ${url.host}: ${why}`, { cause });
   }
-  client.on("error", (error) => parts.log.warn(`connection to ${url.host}: ${error.message}`));
-  client.on("close", () => parts.log.debug(`connection to ${url.host} is closed`));
-  client.on("reconnect", () => parts.log.info(`connecting to ${url.host} again`));
-  return new Connection(client, parts);
+  const reach = createReach(`mqtt broker at ${url.host}`, parts);
+  client.on("error", (error) => parts.log.debug(`connection to ${url.host}: ${error.message}`));
+  client.on("close", () => reach.lost("the connection is closed"));
+  client.on("connect", () => reach.found());
+  return new Connection(client, parts, reach);
 }
 
 /** Schemes of other clients become those of this library. */
@@ -114,6 +118,7 @@ type Line = {
 class Connection implements Mqtt {
   readonly #client: MqttClient;
   readonly #parts: Parts;
+  readonly #reach: Reach;
   readonly #lines = new Set<Line>();
   #running = 0;
   /** Messages that came while nobody took them; the broker sends them again only to a new connection. */
@@ -123,8 +128,9 @@ class Connection implements Mqtt {
   /** Lets the next message in once there is room. */
   #resume: (() => void) | undefined;
 
-  constructor(client: MqttClient, parts: Parts) {
+  constructor(client: MqttClient, parts: Parts, reach: Reach) {
     this.#client = client;
+    this.#reach = reach;
     this.#parts = parts;
     // The library acknowledges when this reports success, and takes the next packet when it reports anything. An
     // error at once therefore means: go on reading, somebody else acknowledges.
@@ -177,7 +183,12 @@ class Connection implements Mqtt {
     return { stop: (graceMs) => this.#stop(line, graceMs, keep) };
   }
 
+  awaySinceMs(): number | undefined {
+    return this.#reach.awaySinceMs();
+  }
+
   close(): Promise<void> {
+    this.#reach.close();
     return this.#client.endAsync(true);
   }
 

@@ -5,6 +5,7 @@
 import { textOf } from "../../lib/thrown.ts";
 import type { ConfirmChannel, ConsumeMessage, Options, RecoveringChannelModel } from "amqplib";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { createReach } from "./reach.ts";
 
 /** Certificates of both kinds of components. */
 export const rabbitCertificates = {
@@ -35,6 +36,8 @@ export type LastingChannel = {
 export type Rabbit = {
   /** Resolves when the first channel is set up; rejects when that fails. */
   channel(setup: (channel: ConfirmChannel) => Promise<void>): Promise<LastingChannel>;
+  /** Unix ms; undefined while connected. */
+  awaySinceMs(): number | undefined;
   close(): Promise<void>;
 };
 
@@ -65,14 +68,17 @@ export async function connectRabbit(options: RabbitOptions, parts: Parts): Promi
     throw new Error(`cannot connect to ${url.host}: ${textOf(cause)}`, { cause });
   }
   const { log } = parts;
-  model.on("error", (error) => log.warn(`connection to ${url.host}: ${error.message}`));
-  model.on("disconnect", (error: Error | undefined) =>
-    log.warn(`connection to ${url.host} is lost: ${error?.message ?? "closed by the broker"}`),
-  );
-  model.on("connect", () => log.info(`connected to ${url.host}`));
+  const reach = createReach(`rabbitmq at ${url.host}`, parts);
+  model.on("error", (error) => log.debug(`connection to ${url.host}: ${error.message}`));
+  model.on("disconnect", (error: Error | undefined) => reach.lost(error?.message ?? "closed by the broker"));
+  model.on("connect", () => reach.found());
   return {
     channel: (setup) => openChannel(model, setup, options.reconnectMs, parts),
-    close: () => model.close(),
+    awaySinceMs: () => reach.awaySinceMs(),
+    close() {
+      reach.close();
+      return model.close();
+    },
   };
 }
 

@@ -5,8 +5,9 @@
 import type { RedisClusterOptions } from "redis";
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
-import type { MetadataValues } from "../component.ts";
+import { MetadataError, type MetadataValues } from "../component.ts";
 import { withDeadline } from "./deadline.ts";
+import { createReach } from "./reach.ts";
 import type { redisFields } from "./redis-fields.ts";
 
 export type RedisMetadata = MetadataValues<typeof redisFields>;
@@ -23,6 +24,8 @@ export type Redis = {
     signal?: AbortSignal,
   ): Promise<RedisReply>;
   readonly isCluster: boolean;
+  /** Unix ms; undefined while connected. Only of one server: clusters and sentinels have their own ways to go on. */
+  awaySinceMs(): number | undefined;
   /**
    * Calls back with the channel of each message, also after an outage; what is sent during one is lost. Resolves with
    * the way to end it. One more connection serves all of them. Rejects for a cluster, whose nodes tell other things.
@@ -52,6 +55,7 @@ type Client = {
   connect(): Promise<unknown>;
   destroy(): unknown;
   on(event: "error", listener: (error: Error) => void): unknown;
+  on(event: "ready", listener: () => void): unknown;
 };
 
 type OnMessage = (message: string, channel: string) => void;
@@ -78,19 +82,19 @@ const attemptsAtStart = 3;
 
 /** Connects. Rejects when it cannot, with the reason of the last attempt. */
 export async function connectRedis(init: RedisInit): Promise<Redis> {
-  const { metadata, clock, log, signal } = init;
+  const { metadata, clock, signal } = init;
   if (metadata.useEntraID) throw new Error('metadata field "useEntraID" is not supported; use redisPassword');
   const addresses = readAddresses(metadata);
   let started = false;
   const { client, send, openListener } = await makeClient(metadata, addresses, () => started);
   let lastError: Error | undefined;
-  client.on("error", (error) => {
-    // Once per outage would need a state of its own; the text says when it began.
-    if (started && error.message !== lastError?.message)
-      log.warn(`redis: ${error.message}; connecting again`);
-    lastError = error;
-  });
   const where = addresses.map(({ host, port }) => `${host}:${port}`).join(",");
+  const reach = createReach(`redis at ${where}`, init);
+  client.on("error", (error) => {
+    lastError = error;
+    if (started) reach.lost(error.message);
+  });
+  client.on("ready", () => reach.found());
   try {
     await withDeadline(client.connect(), `connecting to redis at ${where}`, 60_000, clock, signal);
     await withDeadline(send("", true, ["PING"]), "PING", metadata.readTimeout, clock, signal);
@@ -104,10 +108,12 @@ export async function connectRedis(init: RedisInit): Promise<Redis> {
   return {
     listen: (kind, name, onMessage, onReturn) => ears.listen(kind, name, onMessage, onReturn),
     isCluster: metadata.redisType === "cluster",
+    awaySinceMs: () => reach.awaySinceMs(),
     command: (key, kind, args, callSignal) =>
       repeated(init, kind, () => send(key, kind === "read", args), callSignal),
     async close() {
       ears.close();
+      reach.close();
       destroy(client);
     },
   };
@@ -303,8 +309,14 @@ function readAddresses({ redisHost, redisPort, redisType, failover }: RedisMetad
 }
 
 function readAddress(text: string, redisPort: number | undefined): Address {
-  const match = /^(\[[^\]]+\]|[^:]+)(?::(\d+))?$/.exec(text);
-  if (match === null) throw new Error(`metadata field "redisHost": '${text}' is neither host nor host:port`);
+  const match = /^(\[[^\]]+\]|[^:{}\s]+)(?::(\d+))?$/.exec(text);
+  if (match === null) {
+    const hint = /[{}]/.test(text) ? "; a template is written {namespace}, {appID}, {podName} or {uuid}" : "";
+    throw new MetadataError(
+      "redisHost",
+      `metadata field "redisHost": '${text}' is neither host nor host:port${hint}`,
+    );
+  }
   const own = match[2] === undefined ? undefined : Number(match[2]);
   if (own !== undefined && redisPort !== undefined && own !== redisPort)
     throw new Error(

@@ -2,6 +2,7 @@
 import { PubSub } from "../../../proto/gen/dapr/proto/components/v1/pubsub_pb.ts";
 import type {
   MessageHandler,
+  PublishBatch,
   PubSub as Port,
   SubscribeRequest,
   Subscription,
@@ -25,12 +26,38 @@ export async function openPubSub({ plugin, context }: OpenPlugin): Promise<Port>
       const request = { pubsubName: context.name, topic, data, metadata: asked, contentType };
       await plugin.call(method.publish, request, signal);
     },
+    ...(features.includes("BULK_PUBSUB") && {
+      publishMany: (batch: PublishBatch, signal: AbortSignal) =>
+        publishMany(plugin, context.name, batch, signal),
+    }),
     subscribe: async (request, handler) => pull(plugin, request, handler),
     async close() {
       plugin.close();
     },
   };
   return port;
+}
+
+async function publishMany(
+  plugin: Plugin,
+  pubsubName: string,
+  { topic, entries, metadata }: PublishBatch,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, Error>> {
+  const wireEntries = entries.map(({ entryId, message, contentType }) => ({
+    entryId,
+    event: message.data,
+    contentType: message.contentType ?? contentType,
+    metadata: message.metadata,
+  }));
+  const request = { entries: wireEntries, pubsubName, topic, metadata };
+  const { failedEntries } = await plugin.call(PubSub.method.bulkPublish, request, signal);
+  return new Map(
+    failedEntries.map(({ entryId, error }) => [
+      entryId,
+      new Error(error === "" ? "the plug-in did not take it" : error),
+    ]),
+  );
 }
 
 /** The first message names the topic; each later one says what became of an event. */

@@ -1,10 +1,16 @@
 /** What a plug-in's failure of a state call means: ETag errors and errors with a status of their own. */
-import { fromBinary } from "@bufbuild/protobuf";
-import { anyUnpack } from "@bufbuild/protobuf/wkt";
-import { ApiError, GrpcCode } from "../../api/errors.ts";
+import { type DescMessage, fromBinary, toJson } from "@bufbuild/protobuf";
+import { type Any, anyUnpack } from "@bufbuild/protobuf/wkt";
+import { ApiError, type ErrorDetail, GrpcCode } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { EtagInvalid, EtagMismatch, StoreError } from "../../blocks/state/port.ts";
-import { BadRequestSchema, ErrorInfoSchema } from "../../../proto/gen/google/rpc/error_details_pb.ts";
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  HelpSchema,
+  ResourceInfoSchema,
+  RetryInfoSchema,
+} from "../../../proto/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../../proto/gen/google/rpc/status_pb.ts";
 
 /** The failure in the words of the port; anything else as it was. */
@@ -26,7 +32,7 @@ export function stateError(error: unknown): unknown {
       httpStatus: status,
       grpcCode: error.code as GrpcCode,
       message: error.message,
-      httpMessage: `api error: code = ${codeName(error.code)} desc = ${error.message}`,
+      details: details.map(detailOf).filter((one) => one !== undefined),
       grpcStatus: error.details,
       cause: error,
     });
@@ -35,6 +41,24 @@ export function stateError(error: unknown): unknown {
   return error;
 }
 
-function codeName(code: number): string {
-  return Object.entries(GrpcCode).find(([, value]) => value === code)?.[0] ?? String(code);
+const knownDetails = {
+  ErrorInfo: ErrorInfoSchema,
+  ResourceInfo: ResourceInfoSchema,
+  BadRequest: BadRequestSchema,
+  Help: HelpSchema,
+  RetryInfo: RetryInfoSchema,
+} satisfies Record<ErrorDetail["type"], DescMessage>;
+
+/** As errors over HTTP show it; undefined for a kind that they never have. */
+function detailOf(any: Any): ErrorDetail | undefined {
+  for (const [type, schema] of Object.entries(knownDetails)) {
+    const message = anyUnpack(any, schema as DescMessage);
+    if (message === undefined) continue;
+    const fields = toJson(schema as DescMessage, message, {
+      useProtoFieldName: true,
+      alwaysEmitImplicit: true,
+    });
+    return { type: type as ErrorDetail["type"], fields: fields as Record<string, unknown> };
+  }
+  return undefined;
 }

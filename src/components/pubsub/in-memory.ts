@@ -45,7 +45,7 @@ class InMemoryPubSub implements PubSub {
   }
 
   subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
-    const subscriber = new Subscriber(request.topic, handler, this.#clock, this.#log);
+    const subscriber = new Subscriber(request, handler, this.#clock, this.#log);
     this.#subscribers.add(subscriber);
     const stop = (graceMs: number): Promise<void> => {
       this.#subscribers.delete(subscriber);
@@ -71,11 +71,13 @@ class Subscriber {
   readonly #log: Log;
   readonly #waiting = new Set<Turn>();
   readonly #abort = new AbortController();
-  #running: Promise<void> | undefined;
+  readonly #atOnce: number;
+  readonly #running = new Set<Promise<void>>();
   #stopped = false;
 
-  constructor(topic: string, handler: MessageHandler, clock: Clock, log: Log) {
+  constructor({ topic, atOnce = 1 }: SubscribeRequest, handler: MessageHandler, clock: Clock, log: Log) {
     this.#topic = topic;
+    this.#atOnce = atOnce;
     this.#handler = handler;
     this.#clock = clock;
     this.#log = log;
@@ -109,7 +111,7 @@ class Subscriber {
       };
       signal.addEventListener("abort", onAbort, { once: true });
       this.#waiting.add(turn);
-      if (this.#running === undefined) this.#running = this.#drain();
+      this.#next();
     });
   }
 
@@ -118,7 +120,7 @@ class Subscriber {
     for (const turn of this.#waiting) turn.begin();
     this.#waiting.clear();
     const limit = this.#limit(graceMs);
-    await Promise.race([this.#running, limit.passed]);
+    await Promise.race([Promise.all(this.#running), limit.passed]);
     limit.cancel();
     this.#abort.abort(new Error("the subscription was stopped"));
   }
@@ -130,17 +132,25 @@ class Subscriber {
     return { passed: promise, cancel: () => timer.cancel() };
   }
 
-  async #drain(): Promise<void> {
+  #next(): void {
     for (const turn of this.#waiting) {
+      if (this.#running.size >= this.#atOnce) return;
       this.#waiting.delete(turn);
       turn.begin();
-      try {
-        await this.#handler(turn.message, this.#abort.signal);
-      } catch (error) {
-        const text = error instanceof Error ? error.message : String(error);
-        this.#log.error(`event of topic ${turn.message.topic} failed and is gone: ${text}`);
-      }
+      const run = this.#handle(turn.message).finally(() => {
+        this.#running.delete(run);
+        this.#next();
+      });
+      this.#running.add(run);
     }
-    this.#running = undefined;
+  }
+
+  async #handle(message: BrokerMessage): Promise<void> {
+    try {
+      await this.#handler(message, this.#abort.signal);
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      this.#log.error(`event of topic ${message.topic} failed and is gone: ${text}`);
+    }
   }
 }

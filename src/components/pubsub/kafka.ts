@@ -18,11 +18,12 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   const retry = metadata.consumeRetryEnabled ?? true;
   return {
     publish: ({ topic, data, metadata: sent }) => kafka.publish(topic, data, sent),
-    subscribe({ topic }: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
-      return kafka.read([topic], group, retry, (message, signal) =>
+    subscribe({ topic, group: asked }: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
+      return kafka.read([topic], asked ?? group, retry, (message, signal) =>
         handler({ ...message, contentType: undefined }, signal),
       );
     },
+    awaySinceMs: () => kafka.awaySinceMs(),
     close: () => kafka.close(),
   };
 }

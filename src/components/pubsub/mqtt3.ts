@@ -64,6 +64,10 @@ class MqttPubSub implements PubSub {
     );
   }
 
+  awaySinceMs(): number | undefined {
+    return this.#mqtt.awaySinceMs();
+  }
+
   close(): Promise<void> {
     return this.#mqtt.close();
   }

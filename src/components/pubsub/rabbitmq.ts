@@ -160,7 +160,8 @@ class RabbitPubSub implements PubSub {
     await publishConfirmed(this.#publisher, target, data, properties, clock, signal);
   }
 
-  async subscribe({ topic, metadata }: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
+  async subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
+    const { topic, metadata } = request;
     const settings = this.#context.metadata;
     const toMetadata = settings.publishMessagePropertiesToMetadata ? propertiesOf : () => ({});
     const options = {
@@ -169,14 +170,17 @@ class RabbitPubSub implements PubSub {
       requeue: settings.requeueInFailure,
       prefetch: settings.prefetchCount,
     };
-    const declare = (channel: ConfirmChannel): Promise<string> =>
-      this.#declareQueue(channel, topic, metadata);
+    const declare = (channel: ConfirmChannel): Promise<string> => this.#declareQueue(channel, request);
     const handle = (message: ConsumeMessage, signal: AbortSignal): Promise<void> =>
       handler(
         { topic, data: message.content, metadata: toMetadata(message), contentType: undefined },
         signal,
       );
     return consume(this.#rabbit, declare, options, handle, this.#context);
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#rabbit.awaySinceMs();
   }
 
   async close(): Promise<void> {
@@ -198,11 +202,10 @@ class RabbitPubSub implements PubSub {
   /** Exchange, queue and bindings of one subscription; resolves with the queue's name. */
   async #declareQueue(
     channel: ConfirmChannel,
-    topic: string,
-    subscription: Readonly<Record<string, string>>,
+    { topic, metadata: subscription, group = this.#group }: SubscribeRequest,
   ): Promise<string> {
     const settings = this.#context.metadata;
-    const queue = subscription["queueName"] || `${this.#group}-${topic}`;
+    const queue = subscription["queueName"] || `${group}-${topic}`;
     await channel.assertExchange(topic, settings.exchangeKind, { durable: true, autoDelete: false });
     const lifetime = { durable: settings.durable, autoDelete: settings.deletedWhenUnused };
     const more: Record<string, unknown> = queueArguments(settings, subscription);

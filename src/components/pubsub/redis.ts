@@ -78,10 +78,11 @@ class RedisPubSub implements PubSub {
     await this.#redis.command(topic, "write", ["XADD", topic, ...this.#trimming(), "*", ...fields], signal);
   }
 
-  async subscribe({ topic, batch }: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
+  async subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
+    const { topic, batch, atOnce = 1, group = this.#group } = request;
     // Reads wait at the server, so each subscription has a connection of its own.
     const redis = await connectRedis(this.#context);
-    const reader = new Reader(this.#context, redis, topic, this.#group, batch, handler);
+    const reader = new Reader(this.#context, redis, topic, group, Math.max(batch, atOnce), handler);
     try {
       await reader.start();
     } catch (error) {
@@ -89,6 +90,10 @@ class RedisPubSub implements PubSub {
       throw error;
     }
     return reader;
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#redis.awaySinceMs();
   }
 
   close(): Promise<void> {

@@ -5,13 +5,12 @@
  * No Vault can be installed where this is tested: its documented HTTP API stands in for it, in
  * test/kit/servers/vault.py.
  */
-import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
 import type { Secret, SecretStore } from "../../blocks/secrets/port.ts";
 import { eachAtMost } from "../../lib/each-at-most.ts";
 import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import { MetadataError, type ComponentContext, type MetadataSchema } from "../component.ts";
 import { type JsonAnswer, type JsonApi, openJsonApi, type TlsChoice } from "../connect/json-api.ts";
+import { tlsOf, tokenSource } from "./vault-credentials.ts";
 
 export const type = "secretstores.hashicorp.vault";
 export const versions = ["v1"];
@@ -52,7 +51,6 @@ const maxParallel = 16;
 /** Folders inside each other, and names of one bulk call. */
 const maxDepth = 100;
 const maxNames = 100_000;
-const maxTokenBytes = 64 * 1024;
 
 const remedies = {
   unreachable: "see whether Vault runs there, or correct vaultAddr",
@@ -189,69 +187,6 @@ function versionOf({ version_id: version = "0" }: Readonly<Record<string, string
 
 function encodePath(path: string): string {
   return path.split("/").map(encodeURIComponent).join("/");
-}
-
-/** The token as it is now. Throws at once when there is not exactly one place for it. */
-function tokenSource({ vaultToken = "", vaultTokenMountPath = "" }: Settings): () => Promise<string> {
-  if ((vaultToken === "") === (vaultTokenMountPath === "")) {
-    const given = vaultToken === "" ? "neither is given" : "both are given";
-    const message = `exactly one of "vaultToken" and "vaultTokenMountPath" must be set, but ${given}`;
-    throw new MetadataError("vaultToken", message);
-  }
-  if (vaultToken !== "") {
-    const token = checkToken(vaultToken, "vaultToken", "it");
-    return () => Promise.resolve(token);
-  }
-  return async () => {
-    const text = await readText("vaultTokenMountPath", vaultTokenMountPath);
-    return checkToken(text.slice(0, maxTokenBytes).trim(), "vaultTokenMountPath", vaultTokenMountPath);
-  };
-}
-
-function checkToken(token: string, field: string, place: string): string {
-  if (/^[!-~]+$/.test(token)) return token;
-  throw new MetadataError(field, `metadata field "${field}": ${place} holds no token of Vault`);
-}
-
-async function tlsOf(metadata: Settings): Promise<TlsChoice> {
-  const ca = await authorities(metadata);
-  return {
-    ...(ca !== undefined && { ca }),
-    ...(metadata.tlsServerName !== undefined && { servername: metadata.tlsServerName }),
-    ...(metadata.skipVerify && { rejectUnauthorized: false }),
-  };
-}
-
-async function authorities({ caPem, caPath, caCert }: Settings): Promise<string | undefined> {
-  if (caPem !== undefined) return checkPem(caPem, "caPem", "it");
-  if (caPath !== undefined) {
-    const entries = await readdir(caPath, { withFileTypes: true }).catch((cause: unknown) => {
-      throw unreadable("caPath", caPath, cause);
-    });
-    const [first] = entries
-      .filter((entry) => !entry.isDirectory())
-      .map(({ name }) => name)
-      .toSorted();
-    const path = join(caPath, first ?? "");
-    return checkPem(first === undefined ? "" : await readText("caPath", path), "caPath", path);
-  }
-  return caCert === undefined ? undefined : checkPem(await readText("caCert", caCert), "caCert", caCert);
-}
-
-function checkPem(text: string, field: string, place: string): string {
-  if (text.includes("-----BEGIN CERTIFICATE-----")) return text;
-  throw new MetadataError(field, `metadata field "${field}": ${place} holds no certificate in PEM form`);
-}
-
-function readText(field: string, path: string): Promise<string> {
-  return readFile(path, "utf8").catch((cause: unknown) => {
-    throw unreadable(field, path, cause);
-  });
-}
-
-function unreadable(field: string, path: string, cause: unknown): MetadataError {
-  const text = `metadata field "${field}": ${path} cannot be read: ${(cause as Error).message}`;
-  return new MetadataError(field, text, cause);
 }
 
 function refusal(answer: JsonAnswer, capability: "read" | "list", path: string): Error {

@@ -5,13 +5,15 @@
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { Clock } from "../../../mesh/index.ts";
 import {
-  EtagInvalid,
   EtagMismatch,
+  type StateChange,
   type StateDelete,
+  type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
   type StateStore,
+  type StateTarget,
   type StateWrite,
 } from "../../blocks/state/port.ts";
 import { withoutMarkupEscapes } from "../../lib/go-json.ts";
@@ -21,22 +23,26 @@ import {
   type EtcdCompare,
   type EtcdOperation,
   type EtcdRecord,
+  decodeKeys,
   decodeLeaseGrant,
   decodeRange,
   decodeTxn,
   eachField,
+  encodeKeyRange,
   encodeLeaseGrant,
   encodeLeaseRevoke,
   encodeRange,
   encodeTxn,
 } from "../connect/etcd-wire.ts";
-import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
+import { revisionOf, watchEtcd } from "./etcd/changes.ts";
+import { changedMeanwhile, existsAlready, noNumber } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import { checkedTtl } from "./sql/ttl.ts";
 
 export const type = "state.etcd";
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS", "WATCH"];
 
 export const metadataSchema = {
   endpoints: { kind: "string", description: "host:port of the members, by comma.", required: true },
@@ -73,7 +79,13 @@ export function open(context: ComponentContext<typeof metadataSchema>): Promise<
     clock,
   });
   return Promise.resolve(
-    new EtcdStore(etcd, version === "v2" ? v2(clock) : v1, `${metadata.keyPrefixPath}/`, metadata.maxTxnOps),
+    new EtcdStore(
+      etcd,
+      version === "v2" ? v2(clock) : v1,
+      `${metadata.keyPrefixPath}/`,
+      metadata.maxTxnOps,
+      clock,
+    ),
   );
 }
 
@@ -140,8 +152,10 @@ class EtcdStore implements StateStore {
   readonly #etcd: Etcd;
   readonly #form: Form;
   readonly #prefix: string;
+  readonly #clock: Clock;
 
-  constructor(etcd: Etcd, form: Form, prefix: string, maxTxnOps: number) {
+  constructor(etcd: Etcd, form: Form, prefix: string, maxTxnOps: number, clock: Clock) {
+    this.#clock = clock;
     this.#etcd = etcd;
     this.#form = form;
     this.#prefix = prefix;
@@ -187,6 +201,29 @@ class EtcdStore implements StateStore {
     await this.#write(oncePerKey(writes), signal);
   }
 
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    const range = keyRange(prefix, after);
+    // The next key after a key is the key and a zero byte.
+    const from = this.#prefix + (range.after === undefined ? range.from : `${range.after}\0`);
+    const request = encodeKeyRange(from, this.#prefix + range.to, limit + 1);
+    const keys = decodeKeys(await this.#etcd.call("KV/Range", "read", request, signal));
+    return pageOf(
+      keys.map((key) => key.slice(this.#prefix.length)),
+      limit,
+    );
+  }
+
+  watch(
+    target: StateTarget,
+    { after, signal }: { after: string | undefined; signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<StateChange>> {
+    const keyOf = (key: string): string => key.slice(this.#prefix.length);
+    const single = "key" in target;
+    const from = this.#prefix + (single ? target.key : target.prefix);
+    const range = { from, to: single ? undefined : this.#prefix + keyRange(target.prefix).to, keyOf };
+    return watchEtcd(this.#etcd, range, revisionOf(after), this.#form.decode, this.#clock, signal);
+  }
+
   async close(): Promise<void> {
     this.#etcd.close();
   }
@@ -214,8 +251,7 @@ class EtcdStore implements StateStore {
 
   #compare({ key, etag, createOnly }: StateWrite): EtcdCompare {
     if (createOnly || etag === undefined) return { key: this.#prefix + key, target: "version", equals: "0" };
-    if (!/^[+-]?\d{1,19}$/.test(etag) || BigInt(etag) >= 2n ** 63n)
-      throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+    if (!/^[+-]?\d{1,19}$/.test(etag) || BigInt(etag) >= 2n ** 63n) throw noNumber(key, etag);
     // An absent key has revision 0, which is no ETag.
     if (BigInt(etag) <= 0n) throw changedMeanwhile(key);
     return { key: this.#prefix + key, target: "mod", equals: String(BigInt(etag)) };

@@ -5,17 +5,31 @@ import { randomUUID } from "node:crypto";
 import type { Clock } from "../../../mesh/index.ts";
 import {
   EtagMismatch,
+  aboutKey,
+  type StateChange,
   type StateDelete,
+  type StateKeyPage,
   type StateRecord,
   type StateSet,
   type StateStore,
+  type StateTarget,
   type StateWrite,
 } from "../../blocks/state/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { ChangeLog } from "./memory/change-log.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 
 export const type = "state.in-memory";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "DELETE_WITH_PREFIX", "KEYS_LIKE"];
+export const capabilities = [
+  "ETAG",
+  "TRANSACTIONAL",
+  "TTL",
+  "DELETE_WITH_PREFIX",
+  "KEYS_LIKE",
+  "LIST_KEYS",
+  "WATCH",
+];
 
 export const metadataSchema = {
   maxEntries: {
@@ -40,6 +54,8 @@ class InMemoryStore implements StateStore {
   /** Keys of records with a time to live. */
   readonly #expiring = new Set<string>();
   readonly #sweep;
+  /** From the first watch on. */
+  #changes: ChangeLog | undefined;
 
   constructor(clock: Clock, maxEntries: number) {
     this.#clock = clock;
@@ -72,6 +88,24 @@ class InMemoryStore implements StateStore {
     for (const write of writes) this.#apply(write);
   }
 
+  async list(prefix: string, options: ListOptions): Promise<StateKeyPage> {
+    const { limit } = options;
+    const { after = "" } = keyRange(prefix, options.after);
+    const keys: string[] = [];
+    for (const key of this.#records.keys())
+      if (key.startsWith(prefix) && key > after && this.#find(key) !== undefined) keys.push(key);
+    return pageOf(keys.sort().slice(0, limit + 1), limit);
+  }
+
+  async watch(
+    target: StateTarget,
+    { after, signal }: { after: string | undefined; signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<StateChange>> {
+    this.#changes ??= new ChangeLog();
+    const store = { find: (key: string) => this.#find(key), tick: () => this.#dropExpired() };
+    return this.#changes.watch(target, after, signal, this.#clock, store);
+  }
+
   async close(): Promise<void> {
     this.#sweep.cancel();
     this.#records.clear();
@@ -81,14 +115,15 @@ class InMemoryStore implements StateStore {
   #find(key: string): StateRecord | undefined {
     const record = this.#records.get(key);
     if (record?.expiresAtMs === undefined || record.expiresAtMs > this.#clock.nowMs()) return record;
-    this.#remove(key);
+    this.#remove(key, "expire");
     return undefined;
   }
 
   #check(write: StateWrite): void {
     if (write.etag === undefined && !write.createOnly) return;
     const record = this.#find(write.key);
-    if (write.createOnly ? record !== undefined : record?.etag !== write.etag) throw new EtagMismatch();
+    if (write.createOnly ? record !== undefined : record?.etag !== write.etag)
+      throw aboutKey(new EtagMismatch(), write.key);
   }
 
   #checkRoom(writes: readonly StateWrite[]): void {
@@ -104,7 +139,7 @@ class InMemoryStore implements StateStore {
   }
 
   #apply(write: StateWrite): void {
-    if (write.kind === "delete") return this.#remove(write.key);
+    if (write.kind === "delete") return this.#remove(write.key, "delete");
     const { key, ttlSeconds } = write;
     // A copy: the caller's bytes may be a view into a buffer that is used again.
     const record = { value: new Uint8Array(write.value), etag: randomUUID() };
@@ -115,10 +150,11 @@ class InMemoryStore implements StateStore {
       this.#records.set(key, record);
       this.#expiring.delete(key);
     }
+    this.#changes?.add(key, "put");
   }
 
-  #remove(key: string): void {
-    this.#records.delete(key);
+  #remove(key: string, why: "delete" | "expire"): void {
+    if (this.#records.delete(key)) this.#changes?.add(key, why);
     this.#expiring.delete(key);
   }
 

@@ -12,7 +12,7 @@ import type {
 } from "../../blocks/state/port.ts";
 import { withoutMarkupEscapes } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
-import { connectNats } from "../connect/nats.ts";
+import { connectNats, natsLoginFields } from "../connect/nats.ts";
 
 export const type = "state.jetstream";
 export const versions = ["v1"];
@@ -22,8 +22,7 @@ export const metadataSchema = {
   natsURL: { kind: "string", description: "URL of the server, several by comma.", required: true },
   bucket: { kind: "string", description: "Name of the bucket, which must exist.", required: true },
   name: { kind: "string", description: "Name of the client.", default: "dapr.io - statestore.jetstream" },
-  jwt: { kind: "string", description: "User JWT.", secret: true },
-  seedKey: { kind: "string", description: "Its seed.", secret: true },
+  ...natsLoginFields,
 } as const satisfies MetadataSchema;
 
 const timeoutMs = 5_000;
@@ -38,7 +37,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   const { natsURL: url, bucket, name, jwt, seedKey } = context.metadata;
   if (!/^[\w-]+$/.test(bucket))
     throw new Error(`metadata field "bucket": '${bucket}' is no name of a bucket`);
-  const connection = await connectNats({ url, name, jwt, seedKey, timeoutMs, log: context.log });
+  const { client: connection } = await connectNats({ ...context, url, name, jwt, seedKey, timeoutMs });
   try {
     const { headers } = await import("@nats-io/transport-node");
     const removal = headers();

@@ -11,6 +11,7 @@ import type { Clock } from "../../../mesh/index.ts";
 import type {
   StateDelete,
   StateFilter,
+  StateKeyPage,
   StateQuery,
   StateQueryRow,
   StateReadOptions,
@@ -24,11 +25,12 @@ import type { ComponentContext, MetadataSchema, MetadataValues } from "../compon
 import { withDeadline } from "../connect/deadline.ts";
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import { checkedTtl } from "./sql/ttl.ts";
 
 export const type = "state.mongodb";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "QUERY_API", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "QUERY_API", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   connectionString: {
@@ -230,7 +232,7 @@ class MongoStore implements StateStore {
     _metadata: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<StateQueryRow[]> {
-    const alive = { $or: [{ _ttl: null }, { _ttl: { $gt: new Date(this.#clock.nowMs()) } }] };
+    const alive = this.#alive();
     const conditions = filter === undefined ? [alive] : [alive, condition(filter)];
     const cursor = this.#collection
       .find({ $and: conditions } as Filter<StoredDocument>)
@@ -244,8 +246,28 @@ class MongoStore implements StateStore {
     });
   }
 
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    const range = keyRange(prefix, after);
+    const ids = {
+      $gte: range.from,
+      $lt: range.to,
+      ...(range.after === undefined ? {} : { $gt: range.after }),
+    };
+    const filter = { _id: ids, ...this.#alive() } as Filter<StoredDocument>;
+    const cursor = this.#collection.find(filter, { projection: { _id: 1 } }).sort({ _id: 1 });
+    const found = await this.#bounded(cursor.limit(limit + 1).toArray(), signal);
+    return pageOf(
+      found.map(({ _id }) => _id),
+      limit,
+    );
+  }
+
   close(): Promise<void> {
     return this.#client.close();
+  }
+
+  #alive(): Document {
+    return { $or: [{ _ttl: null }, { _ttl: { $gt: new Date(this.#clock.nowMs()) } }] };
   }
 
   #bounded<T>(work: Promise<T>, signal: AbortSignal, times = 1): Promise<T> {

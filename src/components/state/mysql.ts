@@ -5,6 +5,7 @@
 import { randomUUID } from "node:crypto";
 import type {
   StateDelete,
+  StateKeyPage,
   StateReadOptions,
   StateRecord,
   StateSet,
@@ -16,11 +17,12 @@ import { type MySql, type MySqlRun, type MySqlValue, duplicateEntry, openMySql }
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import { ttlOf } from "./sql/ttl.ts";
 
 export const type = "state.mysql";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   connectionString: {
@@ -197,6 +199,20 @@ class MySqlStore implements StateStore {
     }
   }
 
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    signal.throwIfAborted();
+    const like = `${prefix.replace(/[!%_]/g, "!$&")}%`;
+    const values = [like, keyRange(prefix, after).after ?? "", limit + 1];
+    const { rows } = await this.#mysql.run(this.#statements.list, values);
+    const { keys, next } = pageOf(
+      rows.map((row) => row["id"] as string),
+      limit,
+    );
+    // A table with the server's usual collation also finds keys in another case.
+    const own = keys.filter((key) => key.startsWith(prefix));
+    return next === undefined ? { keys: own } : { keys: own, next };
+  }
+
   async close(): Promise<void> {
     this.#cleanup?.cancel();
     await this.#mysql.close();
@@ -258,6 +274,7 @@ function statementsOf(table: string) {
   return {
     get: `${select} WHERE id = ? AND ${alive}`,
     getMany: `${select} WHERE id IN (?) AND ${alive}`,
+    list: `SELECT id FROM ${table} WHERE id LIKE ? ESCAPE '!' AND id > ? AND ${alive} ORDER BY id LIMIT ?`,
     create: insert,
     put: `${insert} ON DUPLICATE KEY UPDATE ${columns.map((name) => `${name} = VALUES(${name})`).join(", ")}`,
     createOverExpired: `${update} AND expiredate <= CURRENT_TIMESTAMP`,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type Mesh, MeshError, type Table, type TableWrite } from "../../../mesh/index.ts";
+import { type LargeTable, type Mesh, MeshError, type TableWrite, systemClock } from "../../../mesh/index.ts";
 import {
   EtagInvalid,
   EtagMismatch,
@@ -30,17 +30,17 @@ async function noting(error?: Error): Promise<{ store: StateStore; calls: unknow
     delete: note("delete", undefined),
     batch: note("batch", undefined),
     list: note("list", []),
-  } as unknown as Table;
+  } as unknown as LargeTable;
   const mesh = {
-    maxPayloadBytes: () => 1000,
-    table: async (options: unknown) => (calls.push(["table", options]), table),
+    largeTable: (options: unknown) => (calls.push(["table", options]), table),
   } as unknown as Mesh;
   type Context = Parameters<typeof open>[0];
   const store = await open({
     mesh,
     namespace: "ns",
     name: "orders",
-    metadata: { storage: "file" },
+    metadata: { storage: "file", maxValueSize: 1000 },
+    clock: systemClock,
   } as Context);
   return { store, calls };
 }
@@ -57,7 +57,8 @@ function deletion(key: string, more: Partial<StateDelete> = {}): StateDelete {
 describe("keys and options of state.nats", () => {
   it("keeps one bucket for namespace and component name", async () => {
     const { calls } = await noting();
-    expect(calls).toEqual([["table", { kind: "state", name: ["ns", "orders"], storage: "file" }]]);
+    const bucket = { kind: "state", name: ["ns", "orders"], storage: "file", expiryMarks: true };
+    expect(calls).toEqual([["table", { ...bucket, maxValueBytes: 1000 }]]);
   });
 
   it.each([
@@ -173,8 +174,8 @@ describe("failures of state.nats", () => {
   it("names size, limit and remedy of a value that is too large", async () => {
     const { store } = await noting(new MeshError("too-large", "payload of 2010 bytes"));
     const text =
-      "the value of key 'b' takes 2000 bytes and does not fit into the NATS server's max_payload of 1000 bytes, " +
-      "headers included; raise max_payload in the server's configuration or store a smaller value";
+      "the value of key 'b' takes 2000 bytes, more than the 1000 that metadata maxValueSize allows; " +
+      "raise it or store a smaller value";
     const large = saving("app||b", { value: Buffer.alloc(2000) });
     await expect(store.set(large, signal)).rejects.toThrow(text);
     await expect(store.transact!([saving("app||a"), large, deletion("app||c")], {}, signal)).rejects.toThrow(

@@ -5,29 +5,35 @@
  */
 import {
   type Expect,
-  type Mesh,
+  type LargeTable,
   MeshError,
-  type Table,
+  type TableChange,
+  type TableCursor,
   type TableEntry,
   type TableKey,
   type TableReadOptions,
   type TableWrite,
 } from "../../../mesh/index.ts";
 import {
-  EtagInvalid,
-  EtagMismatch,
+  CursorInvalid,
+  type EtagMismatch,
+  type StateChange,
   type StateDelete,
+  type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
   type StateStore,
+  type StateTarget,
   type StateWrite,
 } from "../../blocks/state/port.ts";
+import { textOf } from "../../lib/thrown.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { changedMeanwhile, existsAlready, noNumber } from "./sql/mismatch.ts";
 
 export const type = "state.nats";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "LIST_KEYS", "WATCH"];
 
 export const metadataSchema = {
   storage: {
@@ -38,38 +44,61 @@ export const metadataSchema = {
     default: "file",
     oneOf: ["file", "memory"],
   },
+  maxValueSize: {
+    kind: "integer",
+    description:
+      "Largest value, bytes. One above NATS' max_payload is kept in parts, in a bucket of its own.",
+    default: "134217728",
+    min: 1,
+    max: 1_073_741_824,
+  },
 } as const satisfies MetadataSchema;
+
+type Context = ComponentContext<typeof metadataSchema>;
 
 /** Writes of one atomic batch in JetStream. */
 const maxTransactionWrites = 1_000;
+/** How often parts of large values that nobody needs are looked for, ms. */
+const sweepMs = 600_000;
 /** Longest time to live, as in the SQL stores. */
 const maxTtlSeconds = 2 ** 31 - 1;
 
 /** Waits for NATS and creates the bucket when it is not there. */
-export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
+export async function open(context: Context): Promise<StateStore> {
   const { mesh, namespace, name, metadata } = context;
   const storage = metadata.storage === "memory" ? "memory" : "file";
-  const table = await mesh.table({ kind: "state", name: [namespace, name], storage });
-  return new NatsStore(table, mesh);
+  const maxValueBytes = metadata.maxValueSize;
+  const bucket = { kind: "state", name: [namespace, name], storage, expiryMarks: true } as const;
+  return new NatsStore(mesh.largeTable({ ...bucket, maxValueBytes }), maxValueBytes, context);
 }
 
 class NatsStore implements StateStore {
   readonly maxTransactionWrites = maxTransactionWrites;
-  readonly #table: Table;
-  readonly #mesh: Mesh;
+  readonly #table: LargeTable;
+  readonly #maxValueBytes: number;
+  readonly #closing = new AbortController();
+  readonly #sweeps;
 
-  constructor(table: Table, mesh: Mesh) {
+  constructor(table: LargeTable, maxValueBytes: number, { clock, log }: Context) {
     this.#table = table;
-    this.#mesh = mesh;
+    this.#maxValueBytes = maxValueBytes;
+    const sweep = (): void => {
+      void table.sweep(this.#closing.signal).then(
+        (removed) => removed > 0 && log.info(`${table.bucket}: parts of ${removed} old values removed`),
+        (error: unknown) => log.debug(`${table.bucket}: parts of old values not removed: ${textOf(error)}`),
+      );
+    };
+    this.#sweeps = clock.setInterval(sweep, sweepMs);
   }
 
   async get(key: string, options: StateReadOptions): Promise<StateRecord | undefined> {
-    return toRecord(await this.#table.get(tableKey(key), readOptions(options)));
+    const entry = await this.#table.get(tableKey(key), readOptions(options));
+    return entry === undefined ? undefined : toRecord(entry);
   }
 
   async getMany(keys: readonly string[], options: StateReadOptions): Promise<(StateRecord | undefined)[]> {
     const entries = await this.#table.getMany(keys.map(tableKey), readOptions(options));
-    return entries.map(toRecord);
+    return entries.map((entry) => (entry === undefined ? undefined : toRecord(entry)));
   }
 
   async set(write: StateSet, signal: AbortSignal): Promise<void> {
@@ -107,7 +136,32 @@ class NatsStore implements StateStore {
     }
   }
 
+  async list(
+    prefix: string,
+    { limit, after, signal }: { limit: number; after: string | undefined; signal: AbortSignal },
+  ): Promise<StateKeyPage> {
+    if (after !== undefined && !/^\d{1,15}$/.test(after)) throw new CursorInvalid();
+    const wants = (key: TableKey): boolean => storedKey(key)?.startsWith(prefix) ?? false;
+    const from = after === undefined ? {} : { after: Number(after) };
+    const page = await this.#table.page(tablePrefix(prefix), { limit, wants, signal, ...from });
+    const keys = page.keys.map((key) => storedKey(key)!);
+    return page.next === undefined ? { keys } : { keys, next: String(page.next) };
+  }
+
+  async watch(
+    target: StateTarget,
+    { after, signal }: { after: string | undefined; signal: AbortSignal },
+  ): Promise<AsyncIterableIterator<StateChange>> {
+    const place = after === undefined ? undefined : readCursor(after);
+    const prefix = "prefix" in target ? target.prefix : "";
+    const tableTarget =
+      "key" in target ? { key: tableKey(target.key) } : { prefix: tablePrefix(target.prefix) };
+    return ownChanges(await this.#table.watch(tableTarget, { after: place, signal }), prefix);
+  }
+
   async close(): Promise<void> {
+    this.#sweeps.cancel();
+    this.#closing.abort(new Error("the store is closed"));
     // The connection is the mesh's, and the bucket stays.
   }
 
@@ -122,9 +176,8 @@ class NatsStore implements StateStore {
     const sizes = writes.map((write) => (write.kind === "put" ? write.value.length : 0));
     const largest = sizes.indexOf(Math.max(...sizes));
     return new Error(
-      `the value of key '${userKey(writes[largest]!.key)}' takes ${sizes[largest]} bytes and does not fit into ` +
-        `the NATS server's max_payload of ${this.#mesh.maxPayloadBytes()} bytes, headers included; ` +
-        "raise max_payload in the server's configuration or store a smaller value",
+      `the value of key '${userKey(writes[largest]!.key)}' takes ${sizes[largest]} bytes, more than the ` +
+        `${this.#maxValueBytes} that metadata maxValueSize allows; raise it or store a smaller value`,
       { cause: error },
     );
   }
@@ -167,6 +220,40 @@ function tableKey(key: string): TableKey {
   return at < 0 ? [key] : [key.slice(0, at), key.slice(at + 2)];
 }
 
+/** The reverse; undefined for a key that `tableKey` does not make. */
+function storedKey(key: TableKey): string | undefined {
+  return key.length > 2 || key[0]!.includes("||") ? undefined : key.join("||");
+}
+
+/** The whole parts of a prefix of stored keys. */
+function tablePrefix(prefix: string): TableKey {
+  const at = prefix.indexOf("||");
+  return at < 0 ? [] : [prefix.slice(0, at)];
+}
+
+async function* ownChanges(
+  changes: AsyncIterable<TableChange>,
+  prefix: string,
+): AsyncIterableIterator<StateChange> {
+  for await (const change of changes) {
+    const cursor = `${change.cursor.revision}-${change.cursor.timeMs}`;
+    if (!("key" in change)) {
+      yield { kind: change.kind, cursor };
+      continue;
+    }
+    const key = storedKey(change.key);
+    if (key?.startsWith(prefix) !== true) yield { kind: "idle", cursor };
+    else if (change.kind !== "put") yield { kind: change.kind, key, cursor };
+    else yield { kind: "put", key, record: change.error ?? toRecord(change.entry), cursor };
+  }
+}
+
+function readCursor(text: string): TableCursor {
+  const match = /^(\d{1,15})-(\d{1,15})$/.exec(text);
+  if (match === null) throw new CursorInvalid();
+  return { revision: Number(match[1]), timeMs: Number(match[2]) };
+}
+
 function userKey(key: TableKey): string {
   return key.at(-1)!.slice(0, 100);
 }
@@ -175,9 +262,7 @@ function readOptions({ consistency, signal }: StateReadOptions): TableReadOption
   return consistency === "strong" ? { strong: true, signal } : { signal };
 }
 
-function toRecord(entry: TableEntry | undefined): StateRecord | undefined {
-  if (entry === undefined) return undefined;
-  const { value, revision, expiresAtMs } = entry;
+function toRecord({ value, revision, expiresAtMs }: TableEntry): StateRecord {
   const record = { value, etag: String(revision) };
   return expiresAtMs === undefined ? record : { ...record, expiresAtMs };
 }
@@ -186,8 +271,7 @@ function toRecord(entry: TableEntry | undefined): StateRecord | undefined {
 function expectOf(write: StateWrite): Expect | undefined {
   const { etag, createOnly } = write;
   if (etag === undefined) return createOnly ? "absent" : undefined;
-  if (!/^\d+$/.test(etag))
-    throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+  if (!/^\d+$/.test(etag)) throw noNumber(write.key, etag);
   const revision = Number(etag);
   // No revision is written like this, so it cannot be the current one; 0 would even mean "absent" to JetStream.
   if (revision === 0 || String(revision) !== etag || !Number.isSafeInteger(revision)) {
@@ -197,8 +281,8 @@ function expectOf(write: StateWrite): Expect | undefined {
 }
 
 function mismatch(key: TableKey, expect: Expect | undefined): EtagMismatch {
-  const what = expect === "absent" ? "exists" : "was changed or deleted since that ETag was read";
-  return new EtagMismatch(`key '${userKey(key)}' ${what}`);
+  const stored = key.join("||");
+  return expect === "absent" ? existsAlready(stored) : changedMeanwhile(stored);
 }
 
 function ttlOf({ ttlSeconds }: StateSet): number | undefined {

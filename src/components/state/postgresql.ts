@@ -3,7 +3,10 @@
  * Dapr's components, so data can change hands in both directions.
  */
 import {
+  NotCreated,
+  aboutKey,
   type StateDelete,
+  type StateKeyPage,
   type StateQuery,
   type StateQueryRow,
   type StateReadOptions,
@@ -16,6 +19,7 @@ import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { type Postgres, type Run, connectPostgres, postgresFields } from "../connect/postgres.ts";
 import { changedMeanwhile } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import type { PostgresLayout } from "./sql/postgres-layout.ts";
 import { queryStatement } from "./sql/postgres-query.ts";
 import { postgresV1 } from "./sql/postgres-v1.ts";
@@ -25,7 +29,7 @@ import { ttlOf } from "./sql/ttl.ts";
 export const type = "state.postgresql";
 export const aliases = ["state.postgres"];
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   ...postgresFields,
@@ -143,8 +147,22 @@ class PostgresStore implements StateStore {
     // In one order everywhere, so that no two transactions wait for each other.
     const once = oncePerKey(writes).sort((a, b) => (a.key < b.key ? -1 : 1));
     await this.#postgres.transaction(async (run) => {
-      for (const write of once) await this.#write(write, run, signal);
+      for (const write of once)
+        await this.#write(write, run, signal).catch((error: unknown) =>
+          Promise.reject(aboutKey(error, write.key)),
+        );
     });
+  }
+
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    signal.throwIfAborted();
+    const range = keyRange(prefix, after);
+    const values = [range.from, range.to, range.after ?? "", limit + 1];
+    const { rows } = await this.#postgres.run(this.#layout.statements.list, values);
+    return pageOf(
+      rows.map((row) => row["key"] as string),
+      limit,
+    );
   }
 
   async close(): Promise<void> {
@@ -175,7 +193,7 @@ class PostgresStore implements StateStore {
       if ((await run(statements.replace, [...values, etagParameter(etag)])).count === 0)
         throw changedMeanwhile(key);
     } else if (write.createOnly) {
-      if ((await run(statements.create, values)).count === 0) throw new Error("no item was updated");
+      if ((await run(statements.create, values)).count === 0) throw new NotCreated("no item was updated");
     } else await run(statements.put, values);
   }
 

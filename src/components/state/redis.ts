@@ -5,8 +5,9 @@
 import { createHash } from "node:crypto";
 import { withoutMarkupEscapes } from "../../lib/go-json.ts";
 import {
-  EtagInvalid,
+  CursorInvalid,
   type StateDelete,
+  type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
@@ -16,25 +17,36 @@ import {
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { type Redis, type RedisReply, connectRedis } from "../connect/redis.ts";
 import { redisFields } from "../connect/redis-fields.ts";
-import { changedMeanwhile } from "./sql/mismatch.ts";
+import { changedMeanwhile, noNumber } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import type { ListOptions } from "./sql/page-of.ts";
 
 export const type = "state.redis";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   ...redisFields,
   ttlInSeconds: { kind: "integer", description: "Time to live of records that are saved without one." },
-  queryIndexes: { kind: "string", description: "Accepted; queries need RediSearch and are not supported." },
+  queryIndexes: {
+    kind: "string",
+    description: "Taken without effect: queries, which need RediSearch and RedisJSON, are not supported.",
+  },
 } as const satisfies MetadataSchema;
 
 /** Longest wait for replicas of a write with strong consistency, ms. */
 const replicaWaitMs = 1_000;
+/** Calls of SCAN for one page, and the fewest keys that one looks at. */
+const maxScans = 200;
+const fewKeys = 10;
 
 /** Rejects when Redis cannot be reached. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
   const { metadata, clock, log, signal } = context;
+  if (metadata.queryIndexes !== undefined)
+    log.warn(
+      "queryIndexes has no effect: this store answers no queries; state.mongodb and state.postgresql v1 do",
+    );
   const redis = await connectRedis({ metadata, clock, log, signal });
   try {
     return new RedisStore(redis, metadata.ttlInSeconds, await countReplicas(redis, signal));
@@ -127,6 +139,27 @@ class RedisStore implements StateStore {
     if (refused > 0) throw changedMeanwhile(once[refused - 1]!.key);
   }
 
+  /** By SCAN, which goes through all keys of the server. */
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    if (this.#redis.isCluster) throw new Error("keys of a Redis cluster cannot be listed");
+    const place = readPlace(after);
+    const found = new Set(place.left.filter((key) => key.startsWith(prefix)));
+    const pattern = `${prefix.replace(/[\\*?[\]]/g, "\\$&")}*`;
+    let { cursor } = place;
+    for (let scans = 0; cursor !== undefined && found.size < limit && scans < maxScans; scans++) {
+      const count = String(Math.max(fewKeys, limit - found.size));
+      const args = ["SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "hash"];
+      const [next, keys] = (await this.#redis.command("", "read", args, signal)) as [Buffer, Buffer[]];
+      for (const key of keys) found.add(key.toString());
+      cursor = next.toString() === "0" ? undefined : next.toString();
+    }
+    const keys = [...found];
+    const left = keys.splice(limit);
+    return cursor === undefined && left.length === 0
+      ? { keys }
+      : { keys, next: JSON.stringify([cursor ?? "", ...left]) };
+  }
+
   close(): Promise<void> {
     return this.#redis.close();
   }
@@ -150,7 +183,7 @@ class RedisStore implements StateStore {
 
   #argumentsOf(write: StateWrite, call: "set" | "delete" | "transaction"): (string | Buffer)[] {
     if (write.kind === "delete") {
-      const expected = call === "delete" ? (write.etag ?? "0") : versionOf(write.etag);
+      const expected = call === "delete" ? (write.etag ?? "0") : versionOf(write);
       return ["delete", expected, "0", "", ""];
     }
     const ttlSeconds = write.ttlSeconds ?? this.#ttlSeconds;
@@ -159,13 +192,28 @@ class RedisStore implements StateStore {
     // The library may send later, so it gets bytes that nobody changes.
     const value = write.json ? withoutMarkupEscapes(bytes) : Buffer.from(bytes);
     const mark = write.createOnly && call === "set" ? "1" : "0";
-    return ["set", versionOf(write.etag), mark, ttl, value];
+    return ["set", versionOf(write), mark, ttl, value];
   }
 
   async #wait({ key, strong }: StateWrite, signal: AbortSignal): Promise<void> {
     if (strong !== true || this.#replicas === 0) return;
     await this.#redis.command(key, "write", ["WAIT", String(this.#replicas), String(replicaWaitMs)], signal);
   }
+}
+
+/** Where SCAN goes on (undefined: it is through), and what it gave beyond a page. */
+function readPlace(after: string | undefined): { cursor: string | undefined; left: string[] } {
+  if (after === undefined) return { cursor: "0", left: [] };
+  let parts: unknown;
+  try {
+    parts = JSON.parse(after);
+  } catch {
+    throw new CursorInvalid();
+  }
+  if (!Array.isArray(parts) || !parts.every((part) => typeof part === "string")) throw new CursorInvalid();
+  const [cursor = "", ...left] = parts;
+  if (!/^\d{0,20}$/.test(cursor)) throw new CursorInvalid();
+  return { cursor: cursor === "" ? undefined : cursor, left };
 }
 
 function recordOf(fields: readonly Buffer[]): StateRecord | undefined {
@@ -183,10 +231,9 @@ function recordOf(fields: readonly Buffer[]): StateRecord | undefined {
 }
 
 /** The ETag as the script compares it. Throws EtagInvalid for what is no integer. */
-function versionOf(etag: string | undefined): string {
+function versionOf({ key, etag }: StateWrite): string {
   if (etag === undefined) return "0";
-  if (!/^[+-]?\d{1,18}$/.test(etag))
-    throw new EtagInvalid(`'${etag}' is not a number; send the ETag exactly as it was read`);
+  if (!/^[+-]?\d{1,18}$/.test(etag)) throw noNumber(key, etag);
   return String(Number(etag));
 }
 

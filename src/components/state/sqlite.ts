@@ -8,23 +8,26 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { Clock } from "../../../mesh/index.ts";
 import {
   type StateDelete,
+  type StateKeyPage,
   type StateReadOptions,
   type StateRecord,
   type StateSet,
   type StateStore,
   type StateWrite,
 } from "../../blocks/state/port.ts";
-import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { textOf } from "../../lib/thrown.ts";
+import { type ComponentContext, MetadataError, type MetadataSchema } from "../component.ts";
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
+import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import { readConnectionString } from "./sql/sqlite-connection.ts";
 import { ttlOf } from "./sql/ttl.ts";
 
 export const type = "state.sqlite";
 export const aliases = ["state.sqlite3"];
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
 
 export const metadataSchema = {
   connectionString: {
@@ -78,7 +81,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     metadata: tableName("metadataTableName", metadata.metadataTableName),
   };
   const { DatabaseSync } = await import("node:sqlite");
-  const database = new DatabaseSync(connection.location, { timeout: 0, readOnly: connection.readOnly });
+  const database = openDatabase(DatabaseSync, connection);
   const busyMs = Math.min(metadata.busyTimeout, metadata.timeout);
   const locked = new WhileLocked(clock, busyMs);
   try {
@@ -92,6 +95,20 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   } catch (error) {
     database.close();
     throw error;
+  }
+}
+
+/** SQLite's own words say neither which field nor which file. */
+function openDatabase(
+  Database: typeof DatabaseSync,
+  { location, readOnly }: ReturnType<typeof readConnectionString>,
+): DatabaseSync {
+  try {
+    return new Database(location, { timeout: 0, readOnly });
+  } catch (error) {
+    const fix = readOnly ? "correct the path" : "create its folder, or correct the path";
+    const text = `metadata field "connectionString": ${location}: ${textOf(error)}; ${fix}`;
+    throw new MetadataError("connectionString", text, error);
   }
 }
 
@@ -219,6 +236,19 @@ class SqliteStore implements StateStore {
       for (const write of once) this.#write(write);
     };
     await this.#locked.run(() => inTransaction(this.#database, all), signal);
+  }
+
+  async list(prefix: string, { limit, after, signal }: ListOptions): Promise<StateKeyPage> {
+    const range = keyRange(prefix, after);
+    const now = timeText(this.#clock.nowMs());
+    const text = `SELECT key FROM ${this.#tables.state} WHERE key >= ? AND key < ? AND key > ?
+      AND (expiration_time IS NULL OR expiration_time > ?) ORDER BY key LIMIT ?`;
+    const values = [range.from, range.to, range.after ?? "", now, limit + 1];
+    const rows = await this.#locked.run(() => this.#database.prepare(text).all(...values), signal);
+    return pageOf(
+      rows.map((row) => row["key"] as string),
+      limit,
+    );
   }
 
   async close(): Promise<void> {

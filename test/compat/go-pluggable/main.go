@@ -5,10 +5,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"reflect"
+	"slices"
+	"sort"
 	"strconv"
 	"sync"
 	"time"
@@ -32,8 +36,9 @@ var (
 )
 
 type record struct {
-	data []byte
-	etag int
+	data  []byte
+	etag  int
+	about map[string]string
 }
 
 type event struct {
@@ -92,6 +97,7 @@ type stateStore struct {
 	pb.UnimplementedStateStoreServer
 	pb.UnimplementedTransactionalStateStoreServer
 	pb.UnimplementedTransactionalStoreMultiMaxSizeServer
+	pb.UnimplementedQueriableStateStoreServer
 }
 
 func (stateStore) Init(ctx context.Context, r *pb.InitRequest) (*pb.InitResponse, error) {
@@ -137,17 +143,134 @@ func check(key string, etag *pb.Etag, options *pb.StateOptions) error {
 func (stateStore) Set(_ context.Context, r *pb.SetRequest) (*pb.SetResponse, error) {
 	mu.Lock()
 	defer mu.Unlock()
-	if bytes.Equal(r.Value, []byte(`"quota"`)) {
-		detail := &errdetails.ErrorInfo{Reason: "QUOTA", Domain: "plugin",
-			Metadata: map[string]string{"kit_error": "true", "http_code": "507", "tag": "ERR_QUOTA"}}
-		st, _ := status.New(codes.ResourceExhausted, "no room").WithDetails(detail)
-		return nil, st.Err()
-	}
-	if err := check(r.Key, r.Etag, r.Options); err != nil {
+	if err := checkSet(r); err != nil {
 		return nil, err
 	}
-	records[r.Key] = record{r.Value, records[r.Key].etag + 1}
+	write(r)
 	return &pb.SetResponse{}, nil
+}
+
+// ownError is an error whose HTTP status and code the plug-in chose.
+func ownError(code codes.Code, text, http, tag string) error {
+	detail := &errdetails.ErrorInfo{Reason: "OWN", Domain: "plugin",
+		Metadata: map[string]string{"kit_error": "true", "http_code": http, "tag": tag}}
+	st, _ := status.New(code, text).WithDetails(detail)
+	return st.Err()
+}
+
+func checkSet(r *pb.SetRequest) error {
+	if bytes.Equal(r.Value, []byte(`"quota"`)) {
+		return ownError(codes.ResourceExhausted, "no room", "507", "ERR_QUOTA")
+	}
+	return check(r.Key, r.Etag, r.Options)
+}
+
+// write keeps what the request said beside the value, which reads give back as metadata.
+func write(r *pb.SetRequest) {
+	about := map[string]string{"concurrency": r.Options.GetConcurrency().String(),
+		"consistency": r.Options.GetConsistency().String(), "contentType": r.ContentType}
+	records[r.Key] = record{r.Value, records[r.Key].etag + 1, about}
+}
+
+// single is how a plug-in without calls for many keys answers.
+func single(ctx context.Context) error {
+	name, err := instance(ctx)
+	if err != nil {
+		return err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if inited[name]["single"] != "" {
+		return status.Error(codes.Unimplemented, "no call for many keys")
+	}
+	return nil
+}
+
+func (stateStore) BulkSet(ctx context.Context, r *pb.BulkSetRequest) (*pb.BulkSetResponse, error) {
+	if err := single(ctx); err != nil {
+		return nil, err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, one := range r.Items {
+		if err := checkSet(one); err != nil {
+			return nil, err
+		}
+	}
+	for _, one := range r.Items {
+		write(one)
+	}
+	fmt.Println("set together:", len(r.Items))
+	return &pb.BulkSetResponse{}, nil
+}
+
+func (stateStore) BulkDelete(ctx context.Context, r *pb.BulkDeleteRequest) (*pb.BulkDeleteResponse, error) {
+	if err := single(ctx); err != nil {
+		return nil, err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, one := range r.Items {
+		if err := check(one.Key, one.Etag, one.Options); err != nil {
+			return nil, err
+		}
+	}
+	for _, one := range r.Items {
+		delete(records, one.Key)
+	}
+	fmt.Println("deleted together:", len(r.Items))
+	return &pb.BulkDeleteResponse{}, nil
+}
+
+// Query knows one filter: EQ on one member. The token is the key after which to go on.
+func (stateStore) Query(_ context.Context, r *pb.QueryRequest) (*pb.QueryResponse, error) {
+	mu.Lock()
+	defer mu.Unlock()
+	wanted := map[string]any{}
+	for operator, operand := range r.Query.Filter {
+		if operator != "EQ" {
+			return nil, ownError(codes.OutOfRange, operator+" is too much", "416", "ERR_ONLY_EQ")
+		}
+		if err := json.Unmarshal(operand.Value, &wanted); err != nil {
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+	}
+	keys := []string{}
+	for key := range records {
+		keys = append(keys, key)
+	}
+	sort.Strings(keys)
+	if len(r.Query.Sort) > 0 && r.Query.Sort[0].Order == pb.Sorting_DESC {
+		slices.Reverse(keys)
+	}
+	answer := &pb.QueryResponse{Metadata: map[string]string{"asked": r.Metadata["as"]}}
+	after := r.Query.Pagination.GetToken()
+	for _, key := range keys {
+		if after != "" {
+			if key == after {
+				after = ""
+			}
+			continue
+		}
+		held := map[string]any{}
+		item := &pb.QueryItem{Key: key, Data: records[key].data, Etag: &pb.Etag{Value: strconv.Itoa(records[key].etag)}}
+		if json.Unmarshal(records[key].data, &held) != nil {
+			item = &pb.QueryItem{Key: key, Error: "no document"}
+		}
+		matches := true
+		for name, value := range wanted {
+			matches = matches && reflect.DeepEqual(held[name], value)
+		}
+		if !matches {
+			continue
+		}
+		answer.Items = append(answer.Items, item)
+		if limit := r.Query.Pagination.GetLimit(); limit > 0 && int64(len(answer.Items)) == limit {
+			answer.Token = key
+			break
+		}
+	}
+	return answer, nil
 }
 
 func (stateStore) Delete(_ context.Context, r *pb.DeleteRequest) (*pb.DeleteResponse, error) {
@@ -163,19 +286,30 @@ func (stateStore) Delete(_ context.Context, r *pb.DeleteRequest) (*pb.DeleteResp
 func (stateStore) Get(_ context.Context, r *pb.GetRequest) (*pb.GetResponse, error) {
 	mu.Lock()
 	defer mu.Unlock()
+	if r.Key == "boom" {
+		return nil, ownError(codes.DataLoss, "broken", "410", "ERR_BROKEN")
+	}
 	held, found := records[r.Key]
 	if !found {
 		return &pb.GetResponse{}, nil
 	}
-	return &pb.GetResponse{Data: held.data, Etag: &pb.Etag{Value: strconv.Itoa(held.etag)}}, nil
+	etag := &pb.Etag{Value: strconv.Itoa(held.etag)}
+	return &pb.GetResponse{Data: held.data, Etag: etag, Metadata: held.about}, nil
 }
 
-func (stateStore) BulkGet(_ context.Context, r *pb.BulkGetRequest) (*pb.BulkGetResponse, error) {
+func (stateStore) BulkGet(ctx context.Context, r *pb.BulkGetRequest) (*pb.BulkGetResponse, error) {
+	if err := single(ctx); err != nil {
+		return nil, err
+	}
+	fmt.Println("get together, at once:", r.Options.GetParallelism())
 	mu.Lock()
 	defer mu.Unlock()
 	answer := &pb.BulkGetResponse{}
 	for i := len(r.Items) - 1; i >= 0; i-- {
 		key := r.Items[i].Key
+		if key == "boom" {
+			return nil, ownError(codes.DataLoss, "broken", "410", "ERR_BROKEN")
+		}
 		held, found := records[key]
 		if found {
 			answer.Items = append(answer.Items,
@@ -191,7 +325,7 @@ func (stateStore) Transact(_ context.Context, r *pb.TransactionalStateRequest) (
 	for _, one := range r.Operations {
 		var err error
 		if set := one.GetSet(); set != nil {
-			err = check(set.Key, set.Etag, set.Options)
+			err = checkSet(set)
 		} else {
 			err = check(one.GetDelete().Key, one.GetDelete().Etag, one.GetDelete().Options)
 		}
@@ -201,7 +335,7 @@ func (stateStore) Transact(_ context.Context, r *pb.TransactionalStateRequest) (
 	}
 	for _, one := range r.Operations {
 		if set := one.GetSet(); set != nil {
-			records[set.Key] = record{set.Value, records[set.Key].etag + 1}
+			write(set)
 		} else {
 			delete(records, one.GetDelete().Key)
 		}
@@ -209,7 +343,9 @@ func (stateStore) Transact(_ context.Context, r *pb.TransactionalStateRequest) (
 	return &pb.TransactionalStateResponse{}, nil
 }
 
-type secretStore struct{ pb.UnimplementedSecretStoreServer }
+type secretStore struct {
+	pb.UnimplementedSecretStoreServer
+}
 
 func (secretStore) Init(ctx context.Context, r *pb.SecretStoreInitRequest) (*pb.SecretStoreInitResponse, error) {
 	return &pb.SecretStoreInitResponse{}, initialise(ctx, r.GetMetadata().GetProperties())
@@ -243,8 +379,32 @@ func (pubSub) Init(ctx context.Context, r *pb.PubSubInitRequest) (*pb.PubSubInit
 	return &pb.PubSubInitResponse{}, initialise(ctx, r.GetMetadata().GetProperties())
 }
 
-func (pubSub) Features(context.Context, *pb.FeaturesRequest) (*pb.FeaturesResponse, error) {
+func (pubSub) Features(ctx context.Context, _ *pb.FeaturesRequest) (*pb.FeaturesResponse, error) {
+	name, err := instance(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if inited[name]["bulk"] != "" {
+		return &pb.FeaturesResponse{Features: []string{"BULK_PUBSUB"}}, nil
+	}
 	return &pb.FeaturesResponse{}, nil
+}
+
+// BulkPublish takes all entries but those with the metadata `refuse`, and none while there is one with `fail`.
+func (pubSub) BulkPublish(_ context.Context, r *pb.BulkPublishRequest) (*pb.BulkPublishResponse, error) {
+	answer := &pb.BulkPublishResponse{}
+	for _, one := range r.Entries {
+		fmt.Println("entry", r.Topic, one.EntryId, one.ContentType, len(r.Entries), r.Metadata["all"])
+		if why := one.Metadata["fail"]; why != "" {
+			return nil, status.Error(codes.Unavailable, why)
+		}
+		if why, found := one.Metadata["refuse"]; found {
+			answer.FailedEntries = append(answer.FailedEntries, &pb.BulkPublishResponseFailedEntry{EntryId: one.EntryId, Error: why})
+		}
+	}
+	return answer, nil
 }
 
 func (pubSub) Publish(_ context.Context, r *pb.PublishRequest) (*pb.PublishResponse, error) {
@@ -290,7 +450,9 @@ func (pubSub) PullMessages(stream pb.PubSub_PullMessagesServer) error {
 	}
 }
 
-type input struct{ pb.UnimplementedInputBindingServer }
+type input struct {
+	pb.UnimplementedInputBindingServer
+}
 
 func (input) Init(ctx context.Context, r *pb.InputBindingInitRequest) (*pb.InputBindingInitResponse, error) {
 	return &pb.InputBindingInitResponse{}, initialise(ctx, r.GetMetadata().GetProperties())
@@ -325,7 +487,9 @@ func (input) Read(stream pb.InputBinding_ReadServer) error {
 	}
 }
 
-type output struct{ pb.UnimplementedOutputBindingServer }
+type output struct {
+	pb.UnimplementedOutputBindingServer
+}
 
 func (output) Init(ctx context.Context, r *pb.OutputBindingInitRequest) (*pb.OutputBindingInitResponse, error) {
 	return &pb.OutputBindingInitResponse{}, initialise(ctx, r.GetMetadata().GetProperties())
@@ -354,6 +518,7 @@ func main() {
 	pb.RegisterStateStoreServer(server, stateStore{})
 	pb.RegisterTransactionalStateStoreServer(server, stateStore{})
 	pb.RegisterTransactionalStoreMultiMaxSizeServer(server, stateStore{})
+	pb.RegisterQueriableStateStoreServer(server, stateStore{})
 	pb.RegisterSecretStoreServer(server, secretStore{})
 	pb.RegisterPubSubServer(server, pubSub{})
 	pb.RegisterInputBindingServer(server, input{})

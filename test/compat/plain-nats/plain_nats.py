@@ -5,19 +5,26 @@ A program with only nats-py and msgpack that takes part in a Weft mesh:
   plain_nats.py call <url> <form> <app> <path> [body]   calls an app; form: rpc (frames) or call (plain NATS)
   plain_nats.py serve <url> <form> <app>                is an app until it is ended; says "serving" first
   plain_nats.py publish <url> <component> <topic> <mode> <id> <data>   mode: structured, binary or plain
+  plain_nats.py keyed <url> <component> <topic> <key> <data>...        publishes events with one key
+  plain_nats.py later <url> <component> <topic> <id> <seconds> <data>...   publishes for later, the last one counts
   plain_nats.py receive <url> <component> <topic> <group> <count>      takes events out of a durable group
   plain_nats.py state <url> <component> <key part>...                  reads a state key
   plain_nats.py save <url> <component> <revision> <value> <key part>...   writes one, guarded by its revision
+  plain_nats.py large <url> <component> <key part>...                  reads a state key whose value lies in parts
+  plain_nats.py keys <url> <component> <key part>...                   lists the keys below a prefix
+  plain_nats.py watch <url> <component> <count> <key part>...          tells changes below a prefix; says "watching" first
   plain_nats.py presence <url>                          lists who is alive
 
 Each prints one JSON object a line.
 """
 
 import asyncio
+import hashlib
 import json
 import pathlib
 import re
 import sys
+from datetime import datetime, timedelta, timezone
 
 import nats
 import protocol as weft
@@ -67,6 +74,10 @@ def vectors(folder, readme):
         count += 1
     for it in subjects["topics"]:
         check(it["subject"], weft.topic_subject(it["base"], it["topic"]))
+        count += 1
+    for it in subjects["keyed"]:
+        check(it["subject"], weft.keyed_subject(it["base"], it["key"], it["topic"]))
+        check(it["stored"].split(".")[2], str(weft.partition(it["key"])))
         count += 1
     for it in subjects["filters"]:
         check(it["subject"], weft.topic_filter(it["base"], it["topic"]))
@@ -227,6 +238,29 @@ async def publish(client, component, topic, mode, event_id, data):
     tell(stream=stored.stream, duplicate=bool(stored.duplicate))
 
 
+async def keyed(client, component, topic, key, *payloads):
+    """Publishes with a key; tells under which subject NATS stored each."""
+    base = f"weft.default.topic.{weft.token(component)}"
+    for payload in payloads:
+        stored = await client.jetstream().publish(weft.keyed_subject(base, key, topic), payload.encode())
+        message = await client.jetstream().get_msg(stored.stream, stored.seq)
+        tell(subject=message.subject)
+
+
+async def later(client, component, topic, event_id, seconds, *payloads):
+    """Publishes events of one id for later: each replaces the one before it."""
+    base = f"weft.default.topic.{weft.token(component)}"
+    for payload in payloads:
+        due = datetime.now(timezone.utc) + timedelta(seconds=float(seconds))
+        headers = {
+            "Nats-Schedule": "@at " + due.isoformat(),
+            "Nats-Schedule-Target": weft.topic_subject(base, topic),
+            "Nats-TTL": "never",
+        }
+        await client.jetstream().publish(weft.timed_subject(base, event_id, topic), payload.encode(), headers=headers)
+    tell(due=due.timestamp() * 1000)
+
+
 async def receive(client, component, topic, group, count):
     base = f"weft.default.topic.{weft.token(component)}"
     stream = weft.name("weft", "topics", "default", component)
@@ -264,6 +298,42 @@ async def save(client, component, revision, value, *parts):
         tell(conflict=True)
 
 
+async def large(client, component, *parts):
+    js = client.jetstream()
+    name = weft.name("weft", "state", "default", component)
+    message = await js.get_last_msg("KV_" + name, f"$KV.{name}.{weft.key(*parts)}", direct=True)
+    set_id, count, size = message.headers["Weft-Parts"].split(" ")
+    bucket = await js.key_value(weft.name("weft", "state-parts", "default", component))
+    found = [(await bucket.get(weft.key("p", set_id, str(n)))).value for n in range(1, int(count) + 1)]
+    value = b"".join(found)
+    check(int(size), len(value))
+    tell(size=len(value), sha256=hashlib.sha256(value).hexdigest(), payload=shown(message.data or b""))
+
+
+async def keys(client, component, *parts):
+    bucket = await client.jetstream().key_value(weft.name("weft", "state", "default", component))
+    below = weft.key(*parts) + "."
+    found = [it for it in await bucket.keys() if it.startswith(below)]
+    tell(keys=[[weft.text_of(part) for part in it.split(".")] for it in found])
+
+
+async def watch(client, component, count, *parts):
+    bucket = await client.jetstream().key_value(weft.name("weft", "state", "default", component))
+    watcher = await bucket.watch(weft.key(*parts) + ".>", include_history=False)
+    told = watching = 0
+    while told < int(count):
+        entry = await watcher.updates(timeout=60)
+        if entry is None:
+            # What was there before has been told.
+            watching = 1
+            tell(watching=True)
+        elif watching:
+            told += 1
+            parts = [weft.text_of(part) for part in entry.key.split(".")]
+            tell(key=parts, operation=entry.operation, value=shown(entry.value or b""))
+    await watcher.stop()
+
+
 async def presence(client):
     bucket = await client.jetstream().key_value(weft.name("weft", "presence"))
     for entry_key in await bucket.keys():
@@ -273,7 +343,7 @@ async def presence(client):
 
 
 async def main(command, url, *arguments):
-    commands = (call, serve, publish, receive, state, save, presence)
+    commands = (call, serve, publish, keyed, later, receive, state, save, large, keys, watch, presence)
     client = await nats.connect(url)
     try:
         await {it.__name__: it for it in commands}[command](client, *arguments)

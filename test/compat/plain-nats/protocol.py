@@ -63,6 +63,26 @@ def topic_subject(base, topic):
     return base + "." + ".".join(token(part) for part in topic.split("."))
 
 
+def keyed_subject(base, key, topic):
+    """Where an event with a key is published: the third token of `base`, `topic`, is `keyed` there."""
+    root, namespace, _, component = base.split(".")
+    return topic_subject(".".join([root, namespace, "keyed", component, token(key)]), topic)
+
+
+def timed_subject(base, event_id, topic):
+    """Where an event waits until it is due."""
+    root, namespace, _, component = base.split(".")
+    return topic_subject(".".join([root, namespace, "timed", "=", component, token(event_id)]), topic)
+
+
+def partition(key, count=16):
+    """Which partition NATS chooses for a key: FNV-1a over its token."""
+    found = 0x811C9DC5
+    for byte in token(key).encode():
+        found = (found ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return found % count
+
+
 def topic_filter(base, topic):
     """As topic_subject; parts that are `*`, and a last part `>`, stay wildcards."""
     parts = topic.split(".")

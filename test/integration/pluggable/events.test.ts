@@ -44,6 +44,7 @@ beforeAll(async () => {
       env: { DAPR_COMPONENTS_SOCKETS_FOLDER: folder.path },
       resources: {
         "bus.yaml": component("bus", "pubsub.gadget"),
+        "batch.yaml": component("batch", "pubsub.gadget", { bulk: "yes" }),
         "door.yaml": component("door", "bindings.gadget"),
       },
     }),
@@ -78,6 +79,40 @@ test("an input binding hands events to the app and gets its answer", async () =>
   const event = app.requestsTo("/door").find(({ method }) => method === "POST");
   expect(event!.body.toString()).toBe(`"hi"`);
   expect(event!.headers["from"]).toBe("plugin");
+});
+
+test("many events go in one call where the plug-in has one, and each gets its own answer", async () => {
+  const entry = (entryId: string, metadata = {}) => ({
+    entryId,
+    event: { n: 1 },
+    contentType: "application/json",
+    metadata,
+  });
+  const send = (entries: unknown[], parameters = "") =>
+    sidecar.post(`/v1.0/publish/bulk/batch/many${parameters}`, entries);
+  expect((await send([entry("a"), entry("b")], "?metadata.all=yes")).status).toBe(204);
+  await eventually(() => expect(plugin.logs()).toContain("entry many a application/cloudevents+json 2 yes"));
+  const part = await send([entry("c"), entry("d", { refuse: "full" }), entry("e", { refuse: "" })]);
+  expect([part.status, part.json()]).toEqual([
+    500,
+    {
+      errorCode: "ERR_PUBSUB_PUBLISH_MESSAGE",
+      failedEntries: [
+        { entryId: "d", error: "full" },
+        { entryId: "e", error: "the plug-in did not take it" },
+      ],
+    },
+  ]);
+  const none = await send([entry("f"), entry("g", { fail: "away" })]);
+  expect(none.json<{ failedEntries: unknown }>().failedEntries).toEqual([
+    { entryId: "f", error: "away" },
+    { entryId: "g", error: "away" },
+  ]);
+  const raw = [{ entryId: "r", event: "text", contentType: "text/plain", metadata: {} }];
+  expect((await send(raw, "?metadata.rawPayload=true")).status).toBe(204);
+  await eventually(() => expect(plugin.logs()).toContain("entry many r text/plain 1 "));
+  const { components } = (await sidecar.get("/v1.0/metadata")).json<{ components: { name: string }[] }>();
+  expect(components.find(({ name }) => name === "batch")).toMatchObject({ capabilities: ["BULK_PUBSUB"] });
 });
 
 test("streams are opened again when the plug-in was killed and started again", async () => {

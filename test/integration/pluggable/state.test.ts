@@ -8,10 +8,16 @@ import {
   type Sidecar,
   type TempDir,
   eventually,
+  grpcClient,
   startNats,
   startSidecar,
   tempDir,
 } from "../../kit/index.ts";
+import {
+  StateOptions_StateConcurrency as Concurrency,
+  StateOptions_StateConsistency as Consistency,
+} from "../../../proto/gen/dapr/proto/common/v1/common_pb.ts";
+import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { component } from "../secrets/resources.ts";
 import { startPlugin } from "./plugin.ts";
 
@@ -35,6 +41,7 @@ beforeAll(async () => {
       env: { DAPR_COMPONENTS_SOCKETS_FOLDER: folder.path },
       resources: {
         "store.yaml": component("store", "state.gadget", { keyPrefix: "none" }),
+        "plain.yaml": component("plain", "state.gadget", { keyPrefix: "none", single: "yes" }),
         "vault.yaml": component("vault", "secretstores.gadget", { user: "ann" }),
       },
     }),
@@ -83,6 +90,32 @@ test("refuses null, and passes an error of the plug-in's own on", async () => {
   });
 });
 
+test("an own error sets the status of reads, not of transactions, and is whole over gRPC", async () => {
+  const told = "api error: code = DataLoss desc = broken";
+  const answers = [
+    await sidecar.get(`${path}/boom`),
+    await sidecar.post(`${path}/bulk`, { keys: ["boom"] }),
+    await sidecar.post(`${path}/transaction`, {
+      operations: [{ operation: "upsert", request: { key: "q", value: "quota" } }],
+    }),
+  ];
+  expect(answers.map((answer) => [answer.status, answer.json()])).toEqual([
+    [410, { errorCode: "ERR_STATE_GET", message: `fail to get boom from state store store: ${told}` }],
+    [410, { errorCode: "ERR_STATE_BULK_GET", message: told }],
+    [
+      500,
+      {
+        errorCode: "ERR_STATE_TRANSACTION",
+        message:
+          "error while executing state transaction: api error: code = ResourceExhausted desc = no room",
+      },
+    ],
+  ]);
+  using grpc = grpcClient(sidecar.grpcPort);
+  const read = grpc.unary(Dapr.method.getState, { storeName: "store", key: "boom" });
+  await expect(read).rejects.toMatchObject({ code: 15, details: "broken" });
+});
+
 test("writes transactions whole or not at all, up to the plug-in's size", async () => {
   const upsert = (key: string, etag?: string) => ({
     operation: "upsert",
@@ -98,6 +131,130 @@ test("writes transactions whole or not at all, up to the plug-in's size", async 
   const four = await transact(["1", "2", "3", "4"].map((key) => upsert(key)));
   expect(four.status).toBe(400);
   expect(four.text).toContain("more than what the state store supports: 3");
+});
+
+test("passes on what a write asks for, and gives back what the plug-in tells of a record", async () => {
+  const asked = { concurrency: "last-write", consistency: "eventual" };
+  await save([{ key: "o", value: 1, contentType: "text/x", options: asked }]);
+  const { headers } = await sidecar.get(`${path}/o`);
+  expect(headers).toMatchObject({
+    "metadata.contenttype": "text/x",
+    "metadata.concurrency": "CONCURRENCY_LAST_WRITE",
+    "metadata.consistency": "CONSISTENCY_EVENTUAL",
+  });
+  using grpc = grpcClient(sidecar.grpcPort);
+  const { method } = Dapr;
+  const options = {
+    concurrency: Concurrency.CONCURRENCY_FIRST_WRITE,
+    consistency: Consistency.CONSISTENCY_STRONG,
+  };
+  const state = { key: "o", value: Buffer.from("2"), etag: { value: "1" }, options };
+  await grpc.unary(method.saveState, { storeName: "store", states: [state] });
+  const read = await grpc.unary(method.getState, { storeName: "store", key: "o" });
+  expect({ ...read.metadata }).toEqual({
+    contentType: "",
+    concurrency: "CONCURRENCY_FIRST_WRITE",
+    consistency: "CONSISTENCY_STRONG",
+  });
+});
+
+test("reads, writes and deletes many keys in one call, all or nothing as the plug-in does it", async () => {
+  const items = (values: Record<string, unknown>) =>
+    Object.entries(values).map(([key, value]) => ({ key, value }));
+  expect((await save(items({ m1: 1, m2: 2, m3: 3 }))).status).toBe(204);
+  await eventually(() => expect(plugin.logs()).toContain("set together: 3"));
+  const stale = await save([...items({ m1: 9 }), { key: "m2", value: 9, etag: "7" }]);
+  expect([stale.status, stale.json()]).toEqual([
+    409,
+    {
+      errorCode: "ERR_STATE_SAVE",
+      message:
+        "failed saving state in state store store: possible etag mismatch. error from state store: another etag",
+    },
+  ]);
+  expect((await save(items({ m1: 9, m2: "quota" }))).status).toBe(507);
+  const bulk = await sidecar.post(`${path}/bulk`, { keys: ["m1", "m2"], parallelism: 5 });
+  expect(bulk.json()).toEqual([
+    { key: "m1", data: 1, etag: "1" },
+    { key: "m2", data: 2, etag: "1" },
+  ]);
+  await eventually(() => expect(plugin.logs()).toContain("get together, at once: 5"));
+  using grpc = grpcClient(sidecar.grpcPort);
+  const states = ["m1", "m2", "m3"].map((key) => ({ key }));
+  await grpc.unary(Dapr.method.deleteBulkState, { storeName: "store", states });
+  await eventually(() => expect(plugin.logs()).toContain("deleted together: 3"));
+  expect((await sidecar.get(`${path}/m2`)).status).toBe(204);
+});
+
+test("a plug-in without calls for many keys gets them one by one", async () => {
+  const plain = "/v1.0/state/plain";
+  const together = plugin.logs().split("together").length;
+  for (const value of [1, 2]) {
+    const body = ["p1", "p2"].map((key) => ({ key, value }));
+    expect((await sidecar.post(plain, body)).status).toBe(204);
+    const bulk = await sidecar.post(`${plain}/bulk`, { keys: ["p1", "p2", "p3"], parallelism: 1 });
+    expect(bulk.json()).toMatchObject([{ data: value }, { data: value }, { key: "p3" }]);
+  }
+  using grpc = grpcClient(sidecar.grpcPort);
+  const states = ["p1", "p2"].map((key) => ({ key }));
+  await grpc.unary(Dapr.method.deleteBulkState, { storeName: "plain", states });
+  expect((await sidecar.get(`${plain}/p1`)).status).toBe(204);
+  expect(plugin.logs().split("together").length).toBe(together);
+});
+
+test("queries are the plug-in's: its rows, tokens, metadata and errors", async () => {
+  const documents = ["q1", "q2", "q3"].map((key) => ({ key, value: { city: "Bern" } }));
+  await save([...documents, { key: "q4", value: { city: "Rom" } }]);
+  const ask = (query: unknown, parameters = "") =>
+    sidecar.post(`/v1.0-alpha1/state/store/query${parameters}`, query);
+  const filter = { EQ: { city: "Bern" } };
+  const row = (key: string) => ({ key, data: { city: "Bern" }, etag: "1" });
+  const first = await ask({ filter, page: { limit: 2 } }, "?metadata.as=me");
+  expect(first.json()).toEqual({
+    results: [row("q1"), row("q2")],
+    token: "q2",
+    metadata: { asked: "me" },
+  });
+  const second = await ask({ filter, page: { limit: 2, token: "q2" } });
+  expect(second.json()).toMatchObject({ results: [row("q3")] });
+  const reversed = await ask({ filter, sort: [{ key: "city", order: "DESC" }] });
+  expect(reversed.json<{ results: { key: string }[] }>().results.map(({ key }) => key)).toEqual([
+    "q3",
+    "q2",
+    "q1",
+  ]);
+  using grpc = grpcClient(sidecar.grpcPort);
+  await grpc.unary(Dapr.method.saveState, {
+    storeName: "store",
+    states: [{ key: "zz", value: Buffer.from("{no") }],
+  });
+  const all = await ask({ sort: [{ key: "x", order: "DESC" }], page: { limit: 1 } });
+  expect(all.json()).toMatchObject({
+    results: [{ key: "zz", data: null, error: "no document" }],
+    token: "zz",
+  });
+  const refused = await ask({ filter: { IN: { city: ["Bern"] } } });
+  expect([refused.status, refused.json()]).toEqual([
+    416,
+    {
+      errorCode: "ERR_ONLY_EQ",
+      message: "IN is too much",
+      details: [
+        {
+          "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+          domain: "plugin",
+          metadata: { http_code: "416", kit_error: "true", tag: "ERR_ONLY_EQ" },
+          reason: "OWN",
+        },
+      ],
+    },
+  ]);
+  const overGrpc = grpc.unary(Dapr.method.queryStateAlpha1, {
+    storeName: "store",
+    query: '{"filter":{"IN":{"city":["Bern"]}}}',
+  });
+  await expect(overGrpc).rejects.toMatchObject({ code: 11, details: "IN is too much" });
+  expect((await ask({ filter: { GT: { city: "a" } } })).text).toContain("GT compares numbers only");
 });
 
 test("gives secrets, with the component's metadata and the request's", async () => {

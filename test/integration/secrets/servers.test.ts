@@ -135,13 +135,15 @@ test("Kubernetes mode: references without a store go to the cluster, in the comp
   expect(sidecar.logs()).not.toContain("first-token");
 }, 60_000);
 
-test("outside a cluster Kubernetes mode tells that its store cannot be opened, and goes on", async () => {
+test("the store that Kubernetes mode brings along is told when it cannot be opened, and can be left out", async () => {
   const flags = ["--mode", "kubernetes"];
-  await using sidecar = await startSidecar({ appId: "shop", nats, resources: {}, flags });
+  const start = (more: readonly string[], env: Record<string, string>) =>
+    startSidecar({ appId: "shop", nats, resources: {}, flags: [...flags, ...more], env });
+  await using sidecar = await start([], cluster.podEnv);
   expect(sidecar.logs()).toMatch(
-    /Ignoring error processing component: .*the sidecar does not run in a Kubernetes cluster/,
+    /Ignoring error processing component: .*let the pod mount the token of its service account/,
   );
-  const off = [...flags, "--disable-builtin-k8s-secret-store"];
-  await using without = await startSidecar({ appId: "shop", nats, resources: {}, flags: off });
-  expect(without.logs()).not.toContain("Kubernetes cluster");
+  await using without = await start(["--disable-builtin-k8s-secret-store"], cluster.podEnv);
+  await using outside = await start([], {});
+  expect(without.logs() + outside.logs()).not.toContain("secretstores.kubernetes");
 }, 60_000);

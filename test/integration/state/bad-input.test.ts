@@ -9,7 +9,7 @@ let sidecar: Sidecar;
 
 beforeAll(async () => {
   nats = await startNats({ maxPayload: 100_000 });
-  const resources = { "store.yaml": stateComponent("store", "state.nats") };
+  const resources = { "store.yaml": stateComponent("store", "state.nats", { maxValueSize: "150000" }) };
   sidecar = await startSidecar({ appId: "shop", nats, resources, flags: ["--max-body-size=1Mi"] });
 });
 
@@ -55,13 +55,13 @@ test("a key of 300 odd bytes works", async () => {
   expect((await sidecar.get(`${path}/${encodeURIComponent(key)}`)).status).toBe(204);
 });
 
-test("a value above NATS' max_payload is refused with size, limit and remedy", async () => {
+test("a value above the store's limit is refused with size, limit and remedy", async () => {
   const large = "x".repeat(200_000);
   const answer = await sidecar.post(path, [{ key: "large", value: large }]);
   expect(answer.status).toBe(500);
   expect(answer.json()).toMatchObject({ errorCode: "ERR_STATE_SAVE" });
-  expect(answer.text).toContain("the value of key 'large' takes 200002 bytes and does not fit");
-  expect(answer.text).toContain("max_payload of 100000 bytes");
+  expect(answer.text).toContain("the value of key 'large' takes 200002 bytes, more than the 150000");
+  expect(answer.text).toContain("metadata maxValueSize");
   const operations = [
     { operation: "upsert", request: { key: "small", value: 1 } },
     { operation: "upsert", request: { key: "large", value: large } },

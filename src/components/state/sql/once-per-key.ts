@@ -1,5 +1,6 @@
 /** The writes of a transaction with each key once, so that a store may check and write them in any order. */
-import { EtagMismatch, type StateWrite } from "../../../blocks/state/port.ts";
+import type { StateWrite } from "../../../blocks/state/port.ts";
+import { mismatch } from "./mismatch.ts";
 
 /**
  * All checks of a key hold for the state before the transaction and its last write is what is stored. Throws
@@ -19,5 +20,5 @@ function merged(earlier: StateWrite, later: StateWrite): StateWrite {
   const { etag, createOnly } = earlier;
   if (later.etag === undefined && !later.createOnly) return { ...later, etag, createOnly };
   if (later.etag === etag && later.createOnly === createOnly) return later;
-  throw new EtagMismatch(`two ETags of key '${later.key.slice(0, 100)}' in one transaction differ`);
+  throw mismatch(later.key, `two ETags of key '${later.key.slice(0, 100)}' in one transaction differ`);
 }

@@ -9,12 +9,22 @@ export type PostgresLayout = {
   /** Creates what is missing, inside a transaction. */
   migrate(run: Run): Promise<void>;
   /**
-   * Parameters: get, delete `key`; getMany `keys`; put, create `key, ...columns, ttl`; replace the same and `etag`;
+   * Parameters: get, delete `key`; getMany `keys`; list `from, to, after,
+   * limit`; put, create `key, ...columns, ttl`; replace the same and `etag`;
    * deleteGuarded `key, etag`; turn `interval in ms`, which touches a row when it is time to clean.
    */
   readonly statements: Readonly<
     Record<
-      "get" | "getMany" | "put" | "create" | "replace" | "delete" | "deleteGuarded" | "turn" | "clean",
+      | "get"
+      | "getMany"
+      | "list"
+      | "put"
+      | "create"
+      | "replace"
+      | "delete"
+      | "deleteGuarded"
+      | "turn"
+      | "clean",
       Statement
     >
   >;
@@ -28,6 +38,13 @@ export type PostgresLayout = {
 /** The name without its schema, for indexes, which live in the schema of their table. */
 export function bareName(table: string): string {
   return table.slice(table.indexOf(".") + 1);
+}
+
+/** Keys of records that are alive, in the order of their bytes, whatever the database's own order is. */
+export function listStatement(name: string, table: string, alive: string): Statement {
+  const key = `key COLLATE "C"`;
+  const range = `${key} >= $1 AND ${key} < $2 AND ${key} > $3`;
+  return { name, text: `SELECT key FROM ${table} WHERE ${range} AND ${alive} ORDER BY ${key} LIMIT $4` };
 }
 
 /** A table of the store's own notes: `key text`, `value text`. */

@@ -2,7 +2,13 @@
 import { EtagInvalid } from "../../../blocks/state/port.ts";
 import type { Run } from "../../connect/postgres.ts";
 import { tableName } from "./names.ts";
-import { type PostgresLayout, bareName, createNotes, turnStatement } from "./postgres-layout.ts";
+import {
+  type PostgresLayout,
+  bareName,
+  createNotes,
+  listStatement,
+  turnStatement,
+} from "./postgres-layout.ts";
 
 const latestLevel = 3;
 
@@ -23,12 +29,13 @@ export function postgresV1(tableField: string, notesField: string): PostgresLayo
     text,
   });
   return {
-    capabilities: ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "QUERY_API"],
+    capabilities: ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS", "QUERY_API"],
     table,
     migrate: (run) => migrate(run, table, notes),
     statements: {
       get: statement("get", `${select} WHERE key = $1 AND ${alive}`),
       getMany: statement("many", `${select} WHERE key = ANY($1) AND ${alive}`),
+      list: listStatement(`weft-v1-list-${table}`, table, alive),
       put: statement("put", upsert),
       create: statement("create", `${upsert} WHERE old.expiredate < CURRENT_TIMESTAMP`),
       replace: statement(

@@ -2,7 +2,13 @@
 import { EtagMismatch } from "../../../blocks/state/port.ts";
 import type { Run } from "../../connect/postgres.ts";
 import { tableName } from "./names.ts";
-import { type PostgresLayout, bareName, createNotes, turnStatement } from "./postgres-layout.ts";
+import {
+  type PostgresLayout,
+  bareName,
+  createNotes,
+  listStatement,
+  turnStatement,
+} from "./postgres-layout.ts";
 
 const latestLevel = 2;
 const uuid = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
@@ -24,12 +30,13 @@ export function postgresV2(prefix: string, notesField: string): PostgresLayout {
     text,
   });
   return {
-    capabilities: ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"],
+    capabilities: ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"],
     table,
     migrate: (run) => migrate(run, table, notes, `migrations-state-v2-${prefix}`),
     statements: {
       get: statement("get", `${select} WHERE key = $1 AND ${alive}`),
       getMany: statement("many", `${select} WHERE key = ANY($1) AND ${alive}`),
+      list: listStatement(`weft-v2-list-${table}`, table, alive),
       put: statement("put", upsert),
       create: statement("create", `${upsert} WHERE old.expires_at < CURRENT_TIMESTAMP`),
       replace: statement(

@@ -1,0 +1,238 @@
+/**
+ * Groups: the durable consumers of one group and topic, made or adopted, and the pullers that work on them. An ordered
+ * group has a consumer for each partition of the events with a key, which hands out one event at a time; its own
+ * consumer then takes the events without a key only. Normative: README.md, "Topics".
+ */
+import type { Msg } from "@nats-io/transport-node";
+import { MeshError } from "./errors.ts";
+import { type AttemptOptions, isJsError, JetStreamError, JsCode, type JetStream } from "./jetstream.ts";
+import { type WaitOptions, storageError } from "./jetstream.ts";
+import { Puller } from "./pull.ts";
+import { encodeToken, joinName, partitionsOf, topicFilter, type TopicTrees } from "./subjects.ts";
+import { readTopicMessage } from "./topic-message.ts";
+import type { StreamConfig, Topology } from "./topology.ts";
+import type { TopicHandler, TopicSubscribeOptions, TopicSubscription } from "./types.ts";
+
+const nanosPerMs = 1_000_000;
+/**
+ * Events of a group that may wait for their redelivery. At the limit the group stands still, and events that fail again
+ * and again must not reach it; what is under way is bounded by the pulls.
+ */
+const maxPendingEvents = 100_000;
+const consumerTimeoutMs = 10_000;
+/** Metadata of an ordered group's own consumer: for how many partitions it has others. */
+const partitionsMark = "weft-partitions";
+
+/** Header of an event that one group is to get: its token. Members of others acknowledge it unhandled. */
+export const onlyForHeader = "Weft-Only-For";
+
+/** The stream in which groups are made. */
+export type GroupPlace = {
+  readonly js: JetStream;
+  readonly topology: Topology;
+  readonly trees: TopicTrees;
+  readonly config: StreamConfig;
+  readonly onMissing: (options: WaitOptions) => Promise<unknown>;
+};
+
+type ConsumerConfig = Readonly<Record<string, unknown>>;
+type ConsumerInfo = {
+  readonly config: ConsumerConfig & {
+    readonly ack_wait: number;
+    readonly metadata?: Readonly<Record<string, string>>;
+  };
+  readonly ack_floor: { readonly stream_seq: number };
+};
+
+/** Partitions of the stream, once it is known. Throws MeshError `storage` when it has none. */
+export function partitionsIn({ topology, trees, config: { name } }: GroupPlace): number {
+  const partitions = partitionsOf(trees, topology.configOf(name)?.["subject_transform"]);
+  if (partitions > 0) return partitions;
+  const fix = "give it the subjects and the subject_transform of mesh/README.md, section 5";
+  throw new MeshError("storage", `stream ${name} takes no events with a key: ${fix}`);
+}
+
+/** Creates the group, or adopts the one that is there with as many of these settings as it can take, and pulls it. */
+export async function openGroup(
+  place: GroupPlace,
+  options: TopicSubscribeOptions,
+  handler: TopicHandler,
+): Promise<TopicSubscription> {
+  const { js, trees } = place;
+  const group = new Group(place, options);
+  const own = await group.open();
+  const slots = own.partitions > 0 ? new Slots(options.concurrency) : undefined;
+  const member = encodeToken(options.group);
+  const handle = async (message: Msg, signal: AbortSignal): Promise<void> => {
+    const event = readTopicMessage(trees.plain, message);
+    if ((event.header(onlyForHeader) ?? member) !== member) return;
+    if (slots === undefined) return handler(event, signal);
+    await slots.take();
+    try {
+      signal.throwIfAborted();
+      await handler(event, signal);
+    } finally {
+      slots.give();
+    }
+  };
+  const inbox = `${js.connection.settings.inbox}.pull.${js.nextId()}`;
+  const pullers: Puller[] = [];
+  const pull = (
+    name: string,
+    create: () => Promise<number>,
+    ackWaitMs: number,
+    concurrency: number,
+  ): void => {
+    const target = { stream: place.config.name, consumer: name, create };
+    const puller = new Puller(js, `${inbox}.${pullers.length}`, target, { ...options, concurrency }, handle);
+    pullers.push(puller);
+    puller.start(ackWaitMs);
+  };
+  for (let n = 0; n < own.partitions; n++)
+    pull(group.partitionName(n), () => group.createPartition(n, startOf(options)), options.ackWaitMs, 1);
+  pull(group.name, () => group.create(), own.ackWaitMs, options.concurrency);
+  if (pullers.length === 1) return pullers[0]!;
+  return { stop: async (graceMs) => void (await Promise.all(pullers.map((puller) => puller.stop(graceMs)))) };
+}
+
+class Group {
+  readonly name: string;
+  readonly #place: GroupPlace;
+  readonly #options: TopicSubscribeOptions;
+  #partitions = 0;
+
+  constructor(place: GroupPlace, options: TopicSubscribeOptions) {
+    this.#place = place;
+    this.#options = options;
+    this.name = joinName([options.group, options.topic]);
+  }
+
+  /** All consumers. A group that has once been ordered stays so, because its events wait in the partitions. */
+  async open(): Promise<{ partitions: number; ackWaitMs: number }> {
+    const { topology, config } = this.#place;
+    const { ordered = false, topic, group } = this.#options;
+    await topology.ensure(config, this.#attempt());
+    const found = await this.#info(this.name);
+    const marked = Number(found?.config.metadata?.[partitionsMark] ?? 0);
+    if (!ordered && marked > 0) {
+      const { log } = this.#place.js.connection.settings;
+      log("info", `group ${group} of ${topic} stays ordered, as it was; delete its consumers to change that`);
+    }
+    this.#partitions = ordered ? Math.max(partitionsIn(this.#place), marked) : marked;
+    // Until now the group's own consumer has had the events with a key.
+    const start = found === undefined ? startOf(this.#options) : from(found.ack_floor.stream_seq + 1);
+    const numbers = Array.from({ length: this.#partitions }, (_, n) => n);
+    await Promise.all(numbers.map((n) => this.createPartition(n, start)));
+    return { partitions: this.#partitions, ackWaitMs: await this.create() };
+  }
+
+  partitionName(n: number): string {
+    return joinName([this.#options.group, this.#options.topic, String(n)]);
+  }
+
+  /** Resolves with the ack deadline, ms. */
+  async create(): Promise<number> {
+    const { trees } = this.#place;
+    const { topic } = this.#options;
+    return this.#establish(this.name, startOf(this.#options), (metadata) => {
+      const partitions = this.#partitions || Number(metadata?.[partitionsMark] ?? 0);
+      if (partitions === 0)
+        return { filter_subjects: [topicFilter(trees.any, topic)], max_ack_pending: maxPendingEvents };
+      return {
+        filter_subjects: [topicFilter(trees.plain, topic)],
+        max_ack_pending: maxPendingEvents,
+        metadata: { ...metadata, [partitionsMark]: String(partitions) },
+      };
+    });
+  }
+
+  /** `start`: for the case that it is not there. Resolves with the ack deadline, ms. */
+  createPartition(n: number, start: ConsumerConfig): Promise<number> {
+    const filter = topicFilter(this.#place.trees.partition(n), this.#options.topic);
+    // The next event comes when this one is acknowledged or given up, also while it waits for another delivery.
+    const settings = { filter_subjects: [filter], max_ack_pending: 1 };
+    return this.#establish(this.partitionName(n), start, () => settings);
+  }
+
+  /** Creates the consumer, or changes the one that is there where it can be changed. */
+  async #establish(
+    name: string,
+    start: ConsumerConfig,
+    settingsOf: (metadata: ConsumerInfo["config"]["metadata"]) => ConsumerConfig,
+  ): Promise<number> {
+    const { topology, config } = this.#place;
+    const { ackWaitMs, maxDeliver, topic } = this.#options;
+    const fixed = { durable_name: name, name, ack_policy: "explicit", replay_policy: "instant", ...start };
+    const common = { ack_wait: ackWaitMs * nanosPerMs, max_deliver: maxDeliver };
+    await topology.ensure(config, this.#attempt());
+    for (let lost = false; ; lost = true) {
+      const found = await this.#info(name);
+      const settings = { ...common, ...settingsOf(found?.config.metadata) };
+      try {
+        await this.#api(`CONSUMER.CREATE.${config.name}.${name}`, {
+          ...(found?.config ?? fixed),
+          ...settings,
+        });
+        return ackWaitMs;
+      } catch (error) {
+        if (!(error instanceof JetStreamError)) throw error;
+        // Another program made it in its own way: its members decide.
+        if (found !== undefined) return found.config.ack_wait / nanosPerMs;
+        // Another member may have made it since, with a start of its own.
+        if (lost) throw storageError(error, `group for topic ${topic}: `);
+      }
+    }
+  }
+
+  async #info(name: string): Promise<ConsumerInfo | undefined> {
+    const subject = `CONSUMER.INFO.${this.#place.config.name}.${name}`;
+    try {
+      return await this.#place.js.api<ConsumerInfo>(subject, undefined, this.#attempt());
+    } catch (error) {
+      if (isJsError(error, JsCode.consumerNotFound)) return undefined;
+      throw storageError(error, `group for topic ${this.#options.topic}: `);
+    }
+  }
+
+  #api(subject: string, config: ConsumerConfig): Promise<unknown> {
+    return this.#place.js.api(subject, { stream_name: this.#place.config.name, config }, this.#attempt());
+  }
+
+  #attempt(): AttemptOptions {
+    const { js, onMissing } = this.#place;
+    return { endMs: js.endIn(consumerTimeoutMs), repeatMs: Number.POSITIVE_INFINITY, onMissing };
+  }
+}
+
+/** Where a consumer that is created now starts. */
+function startOf({ deliver }: TopicSubscribeOptions): ConsumerConfig {
+  return { deliver_policy: deliver };
+}
+
+function from(sequence: number): ConsumerConfig {
+  return { deliver_policy: "by_start_sequence", opt_start_seq: sequence };
+}
+
+/** Lets so many handlers run at once; the others wait in turn. As many wait at most as the group has partitions. */
+class Slots {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(count: number) {
+    this.#free = count;
+  }
+
+  take(): Promise<void> {
+    if (this.#free > 0) {
+      this.#free--;
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  give(): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free++;
+    else next();
+  }
+}
