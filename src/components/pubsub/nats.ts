@@ -12,7 +12,7 @@
  * know nothing of CloudEvents (see `fromPlainMessage`).
  */
 import { createHash, randomUUID } from "node:crypto";
-import type { Clock, TopicMessage, TopicPublishOptions, TopicStream } from "../../../mesh/index.ts";
+import type { Mesh, TopicMessage, TopicPublishOptions, TopicStream } from "../../../mesh/index.ts";
 import { RequestRefused } from "../../blocks/pubsub/port.ts";
 import type {
   BrokerMessage,
@@ -27,6 +27,7 @@ import type {
 import { parseDurationOrSeconds } from "../../lib/duration.ts";
 import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { meshAwaySinceMs } from "../connect/nats.ts";
 import { isForPublishOnly, type PublishWishes, readPublishWishes } from "./nats/publish-metadata.ts";
 import { readSubscriptionWishes } from "./nats/subscription-metadata.ts";
 
@@ -150,7 +151,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     metadata,
     metadata.consumerID?.trim() || appId,
     readBackOff(metadata.backOff),
-    clock,
+    { mesh, clock },
   );
 }
 
@@ -160,6 +161,7 @@ class NatsPubSub implements PubSub {
   readonly #group: string;
   readonly #backoffMs: readonly number[];
 
+  readonly #mesh: Mesh;
   readonly #nowMs: () => number;
 
   constructor(
@@ -167,8 +169,9 @@ class NatsPubSub implements PubSub {
     settings: Settings,
     group: string,
     backoffMs: readonly number[],
-    clock: Clock,
+    { mesh, clock }: Pick<ComponentContext, "mesh" | "clock">,
   ) {
+    this.#mesh = mesh;
     this.#nowMs = () => clock.nowMs();
     this.#stream = stream;
     this.#settings = settings;
@@ -224,6 +227,10 @@ class NatsPubSub implements PubSub {
       ordered: wishes.ordered ?? this.#settings.ordered,
     };
     return this.#stream.subscribe(options, (message, signal) => handler(read(message), signal));
+  }
+
+  awaySinceMs(): number | undefined {
+    return meshAwaySinceMs(this.#mesh);
   }
 
   /** The stream belongs to the mesh; nothing is held here. */
