@@ -20,6 +20,9 @@ export class BodyQueue implements BodyStream {
   readonly #events: BodyQueueEvents;
   #pieces: Uint8Array[] = [];
   #bufferedBytes = 0;
+  /** Of what was put back, which is at the front: its taking has been told. */
+  #toldBytes = 0;
+  #toldPieces = 0;
   #ended = false;
   #trailers: readonly string[] = [];
   #failure: Error | undefined;
@@ -101,6 +104,8 @@ export class BodyQueue implements BodyStream {
     if (bytes.length === 0 || this.#failure !== undefined) return;
     this.#pieces.unshift(bytes);
     this.#bufferedBytes += bytes.length;
+    this.#toldBytes += bytes.length;
+    this.#toldPieces++;
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Uint8Array, undefined> {
@@ -128,7 +133,12 @@ export class BodyQueue implements BodyStream {
 
   #taken(bytes: number, pieces: number): void {
     this.#bufferedBytes -= bytes;
-    this.#events.onTaken?.(bytes, pieces);
+    if (this.#toldPieces === 0) return this.#events.onTaken?.(bytes, pieces);
+    const toldBytes = Math.min(bytes, this.#toldBytes);
+    const toldPieces = Math.min(pieces, this.#toldPieces);
+    this.#toldBytes -= toldBytes;
+    this.#toldPieces -= toldPieces;
+    if (bytes > toldBytes) this.#events.onTaken?.(bytes - toldBytes, pieces - toldPieces);
   }
 
   #wakeReader(): void {

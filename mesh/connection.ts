@@ -344,8 +344,10 @@ export class MeshConnection {
     if (connected) for (const end of [...this.#waiting]) end();
   }
 
+  /** Addresses are not for clients: they are in the log, and in the cause. */
   #away(): MeshError {
-    return new MeshError("disconnected", `NATS is away (${this.#lastProblem || "not connected yet"})`);
+    const cause = new Error(this.#lastProblem || "not connected yet");
+    return new MeshError("disconnected", "NATS is away", { cause });
   }
 
   #problem(text: string): void {

@@ -8,7 +8,7 @@ import { MeshError } from "./errors.ts";
 import { type AttemptOptions, isJsError, JetStreamError, JsCode, type JetStream } from "./jetstream.ts";
 import { type WaitOptions, storageError } from "./jetstream.ts";
 import { Puller } from "./pull.ts";
-import { joinName, partitionsOf, topicFilter, type TopicTrees } from "./subjects.ts";
+import { encodeToken, joinName, partitionsOf, topicFilter, type TopicTrees } from "./subjects.ts";
 import { readTopicMessage } from "./topic-message.ts";
 import type { StreamConfig, Topology } from "./topology.ts";
 import type { TopicHandler, TopicSubscribeOptions, TopicSubscription } from "./types.ts";
@@ -22,6 +22,9 @@ const maxPendingEvents = 100_000;
 const consumerTimeoutMs = 10_000;
 /** Metadata of an ordered group's own consumer: for how many partitions it has others. */
 const partitionsMark = "weft-partitions";
+
+/** Header of an event that one group is to get: its token. Members of others acknowledge it unhandled. */
+export const onlyForHeader = "Weft-Only-For";
 
 /** The stream in which groups are made. */
 export type GroupPlace = {
@@ -59,12 +62,15 @@ export async function openGroup(
   const group = new Group(place, options);
   const own = await group.open();
   const slots = own.partitions > 0 ? new Slots(options.concurrency) : undefined;
+  const member = encodeToken(options.group);
   const handle = async (message: Msg, signal: AbortSignal): Promise<void> => {
-    if (slots === undefined) return handler(readTopicMessage(trees.plain, message), signal);
+    const event = readTopicMessage(trees.plain, message);
+    if ((event.header(onlyForHeader) ?? member) !== member) return;
+    if (slots === undefined) return handler(event, signal);
     await slots.take();
     try {
       signal.throwIfAborted();
-      await handler(readTopicMessage(trees.plain, message), signal);
+      await handler(event, signal);
     } finally {
       slots.give();
     }

@@ -14,8 +14,9 @@ import { Presence } from "./presence.ts";
 import { findNats, type FindOptions, hasCredentials } from "./server/index.ts";
 import { Server } from "./serve.ts";
 import { WindowBudget } from "./stream.ts";
-import { joinName, topicBase } from "./subjects.ts";
+import { joinName, topicBase, topicTrees } from "./subjects.ts";
 import { JetStreamTable } from "./table.ts";
+import { JetStreamTopicRecords } from "./topic-records.ts";
 import { JetStreamTopics } from "./topics.ts";
 import { Topology } from "./topology.ts";
 import type {
@@ -32,6 +33,7 @@ import type {
   ServeHandler,
   Table,
   TableOptions,
+  TopicRecords,
   TopicStream,
   TopicStreamOptions,
   Unready,
@@ -221,6 +223,12 @@ class NatsMesh implements JoinedMesh {
       this.#topics.set(stream, topics);
     }
     return topics;
+  }
+
+  topicRecords(name: readonly string[]): TopicRecords {
+    const { root } = this.identity;
+    const stream = joinName([root, "topics", ...name]);
+    return new JetStreamTopicRecords(this.#js, stream, topicTrees(topicBase(root, name)));
   }
 
   counts(): MeshCounts {

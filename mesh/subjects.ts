@@ -241,6 +241,8 @@ export type TopicTrees = {
   readonly keyed: string;
   /** `<root>.<ns>.*.<component>`: events with and without a key, as they are stored. */
   readonly any: string;
+  /** `<root>.<ns>.timed.=.<component>`: events that are not due yet, as `<id>.<topic>` below it. */
+  readonly timed: string;
   /** `<root>.<ns>.<n>.<component>`: events with a key as they are stored. */
   partition(n: number): string;
 };
@@ -248,7 +250,14 @@ export type TopicTrees = {
 export function topicTrees(base: string): TopicTrees {
   const [root, namespace, , ...component] = base.split(".");
   const tree = (name: string): string => [root, namespace, name, ...component].join(".");
-  return { plain: base, keyed: tree("keyed"), any: tree("*"), partition: (n) => tree(String(n)) };
+  return {
+    plain: base,
+    keyed: tree("keyed"),
+    any: tree("*"),
+    // `=` is no component: the filter for all events of a topic must not find these.
+    timed: tree("timed.="),
+    partition: (n) => tree(String(n)),
+  };
 }
 
 /** What NATS does to the subject of an event with a key; the number of partitions stands nowhere else. */
@@ -268,6 +277,11 @@ export function partitionsOf(trees: TopicTrees, transform: unknown): number {
 /** Where an event with a key is published. */
 export function keyedSubject(trees: TopicTrees, key: string, topic: string): string {
   return topicSubject(`${trees.keyed}.${encodeToken(key)}`, topic);
+}
+
+/** Where an event waits; `id` tells it from others of the topic. */
+export function timedSubject(trees: TopicTrees, id: string, topic: string): string {
+  return topicSubject(`${trees.timed}.${encodeToken(id)}`, topic);
 }
 
 /** Subject of a topic: dots of the topic separate tokens, so NATS wildcards work. */

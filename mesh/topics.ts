@@ -2,10 +2,11 @@
  * Topics of one pub/sub component on one stream: acknowledged publishes and durable groups. A group pulls only as
  * many events as it has free handlers, so that a killed participant holds few. Normative: README.md, "Topics".
  */
-import { type GroupPlace, openGroup, partitionsIn } from "./groups.ts";
+import { MeshError } from "./errors.ts";
+import { type GroupPlace, onlyForHeader, openGroup, partitionsIn } from "./groups.ts";
 import { encodeHeaders } from "./headers.ts";
 import { type AttemptOptions, attemptMsFor, type JetStream, storageError } from "./jetstream.ts";
-import { keyedSubject, topicSubject, topicTrees } from "./subjects.ts";
+import { encodeToken, keyedSubject, timedSubject, topicSubject, topicTrees } from "./subjects.ts";
 import { topicsConfig, type Topology } from "./topology.ts";
 import type {
   TopicHandler,
@@ -16,8 +17,9 @@ import type {
   TopicSubscription,
 } from "./types.ts";
 
-/** A publish with an id may be sent again for this long, ms: less than the stream remembers ids (topology.ts). */
-const repeatMs = 100_000;
+/** Part of the time for which the stream remembers ids, in which a publish with an id may be sent again. */
+const repeatPart = 5 / 6;
+const nanosPerMs = 1_000_000;
 const noHeaders: readonly string[] = [];
 
 export class JetStreamTopics implements TopicStream {
@@ -41,19 +43,27 @@ export class JetStreamTopics implements TopicStream {
     options: TopicPublishOptions,
   ): Promise<{ sequence: number; duplicate: boolean }> {
     const { trees, config, onMissing } = this.#place;
-    const { id, key, headers = noHeaders, timeoutMs, signal } = options;
-    const subject = key === undefined ? topicSubject(trees.plain, topic) : keyedSubject(trees, key, topic);
+    const { id, key, onlyFor, timeoutMs, signal } = options;
+    const place = key === undefined ? topicSubject(trees.plain, topic) : keyedSubject(trees, key, topic);
+    const { schedule } = options;
+    const subject = schedule === undefined ? place : timedSubject(trees, schedule.id, topic);
+    const given = options.headers ?? noHeaders;
+    const wide = onlyFor === undefined ? given : [onlyForHeader, encodeToken(onlyFor), ...given];
+    const headers = schedule === undefined ? wide : [...scheduleHeaders(schedule.atMs, place), ...wide];
     const pairs = id === undefined ? headers : ["Nats-Msg-Id", id, ...headers];
     const encoded = pairs.length === 0 ? undefined : encodeHeaders(pairs);
+    const endMs = this.#js.endIn(timeoutMs);
+    const known = this.#topology.replicasOf(this.stream);
+    const replicas = known ?? (await this.#topology.ensure(config, { endMs, signal }));
     const attempt: AttemptOptions = {
-      endMs: this.#js.endIn(timeoutMs),
+      endMs,
       signal,
-      repeatMs: id === undefined ? 0 : repeatMs,
-      attemptMs: attemptMsFor(this.#topology.replicasOf(this.stream)),
+      repeatMs: id === undefined ? 0 : this.#repeatMs(),
+      attemptMs: attemptMsFor(replicas),
       onMissing,
     };
-    if (this.#topology.replicasOf(this.stream) === undefined) await this.#topology.ensure(config, attempt);
     if (key !== undefined) partitionsIn(this.#place);
+    if (schedule !== undefined) this.#needSchedules();
     try {
       const ack = await this.#js.publish(subject, data, encoded, attempt);
       return { sequence: ack.seq, duplicate: ack.duplicate === true };
@@ -62,7 +72,53 @@ export class JetStreamTopics implements TopicStream {
     }
   }
 
+  #repeatMs(): number {
+    const windowNanos = Number(this.#topology.configOf(this.stream)?.["duplicate_window"] ?? 0);
+    return (windowNanos / nanosPerMs) * repeatPart;
+  }
+
+  async cancelScheduled(
+    topic: string,
+    id: string,
+    { timeoutMs, signal }: Pick<TopicPublishOptions, "timeoutMs" | "signal">,
+  ): Promise<void> {
+    const { trees, config, onMissing } = this.#place;
+    const repeatable = Number.POSITIVE_INFINITY;
+    const attempt = { endMs: this.#js.endIn(timeoutMs), signal, repeatMs: repeatable, onMissing };
+    await this.#topology.ensure(config, attempt);
+    this.#needSchedules();
+    // What takes the place of the schedule is no schedule, and goes by itself.
+    const headers = encodeHeaders(["Nats-Rollup", "sub", "Nats-TTL", "1s"]);
+    try {
+      await this.#js.publish(timedSubject(trees, id, topic), new Uint8Array(0), headers, attempt);
+    } catch (error) {
+      throw storageError(error, `topic ${topic}: `);
+    }
+  }
+
+  /** Throws MeshError `storage` for a stream that has no schedules, or drops events that wait. */
+  #needSchedules(): void {
+    const found = this.#topology.configOf(this.stream) ?? {};
+    const drops = ["max_bytes", "max_msgs"].find((limit) => Number(found[limit] ?? -1) > 0);
+    const problem =
+      found["allow_msg_schedules"] !== true
+        ? "switch on its allow_msg_schedules"
+        : drops !== undefined
+          ? `it has ${drops} and would drop them when it is full`
+          : found["retention"] === "interest"
+            ? "give it the retention limits"
+            : undefined;
+    if (problem !== undefined)
+      throw new MeshError("storage", `events cannot wait in the stream ${this.stream}: ${problem}`);
+  }
+
   subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription> {
     return openGroup(this.#place, options, handler);
   }
+}
+
+/** The age limit of the stream does not count for an event that waits; it begins when the event is due. */
+function scheduleHeaders(atMs: number, place: string): readonly string[] {
+  const at = new Date(atMs).toISOString();
+  return ["Nats-Schedule", `@at ${at}`, "Nats-Schedule-Target", place, "Nats-TTL", "never"];
 }

@@ -58,11 +58,13 @@ export function bucketConfig(bucket: string, { storage, expiryMarks = false }: B
 export function topicsConfig(
   name: string,
   trees: TopicTrees,
-  { maxAgeMs, maxBytes, partitions = 16 }: Omit<TopicStreamOptions, "name">,
+  { maxAgeMs, maxBytes, partitions = 16, duplicateWindowMs = 120_000 }: Omit<TopicStreamOptions, "name">,
 ): StreamConfig {
+  // NATS takes no longer window than it keeps messages.
+  const windowMs = maxAgeMs > 0 ? Math.min(maxAgeMs, duplicateWindowMs) : duplicateWindowMs;
   return {
     name,
-    subjects: [`${trees.plain}.>`, `${trees.keyed}.*.>`],
+    subjects: [`${trees.plain}.>`, `${trees.keyed}.*.>`, `${trees.timed}.*.>`],
     subject_transform: partitionTransform(trees, partitions),
     storage: "file",
     retention: "limits",
@@ -70,9 +72,11 @@ export function topicsConfig(
     max_age: maxAgeMs * nanosPerMs,
     max_bytes: maxBytes,
     max_consumers: maxConsumers,
-    duplicate_window: 120_000 * nanosPerMs,
+    duplicate_window: windowMs * nanosPerMs,
     allow_direct: true,
     allow_msg_ttl: true,
+    allow_rollup_hdrs: true,
+    allow_msg_schedules: true,
   };
 }
 
@@ -261,6 +265,8 @@ function additionsTo(found: FoundConfig, wanted: StreamConfig): FoundConfig | un
   const more = (wanted["subjects"] as readonly string[]).filter((subject) => !subjects.includes(subject));
   const additions: Record<string, unknown> = {};
   if (more.length > 0) additions["subjects"] = [...subjects, ...more];
+  for (const flag of ["allow_rollup_hdrs", "allow_msg_schedules"])
+    if (found[flag] !== true) additions[flag] = true;
   if (found["subject_transform"] === undefined) additions["subject_transform"] = wanted["subject_transform"];
   return Object.keys(additions).length === 0 ? undefined : additions;
 }

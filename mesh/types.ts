@@ -282,12 +282,18 @@ export type TopicStreamOptions = {
   readonly maxBytes: number;
   /** Into how many parts events with a key are divided, when the stream is created; 16. */
   readonly partitions?: number;
+  /** For how long ids of publishes are remembered, when the stream is created, ms; 120,000. */
+  readonly duplicateWindowMs?: number;
 };
 
 export type TopicPublishOptions = {
   readonly id?: string | undefined;
   /** Events with the same key keep their order in ordered subscriptions. */
   readonly key?: string | undefined;
+  /** Delivered then, by the clock of NATS. A waiting event of the same topic and `id` is replaced. */
+  readonly schedule?: { readonly id: string; readonly atMs: number };
+  /** The only group that gets it. */
+  readonly onlyFor?: string | undefined;
   readonly headers?: readonly string[];
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
@@ -297,7 +303,7 @@ export type TopicPublishOptions = {
 export type TopicStream = {
   readonly stream: string;
   /**
-   * Durable in the stream when it resolves. A repeated `id` within two minutes is stored once. Retried until
+   * Durable in the stream when it resolves. A repeated `id` within the stream's window is stored once. Retried until
    * `timeoutMs`; without an `id` only what was certainly not stored, else it rejects with `timeout` or `interrupted`.
    */
   publish(
@@ -305,8 +311,36 @@ export type TopicStream = {
     data: Uint8Array,
     options: TopicPublishOptions,
   ): Promise<{ sequence: number; duplicate: boolean }>;
+  /** What waits under this id is never delivered. Resolves also when nothing waits. */
+  cancelScheduled(
+    topic: string,
+    id: string,
+    options: Pick<TopicPublishOptions, "timeoutMs" | "signal">,
+  ): Promise<void>;
   /** Creates the durable group when it is not there, before it resolves. */
   subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription>;
+};
+
+/** An event as tools see it. Headers of NATS itself are left out. */
+export type StoredEvent = {
+  readonly topic: string;
+  readonly sequence: number;
+  /** RFC 3339: when it was stored. */
+  readonly time: string;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly data: Uint8Array;
+};
+
+/** The stored events of one pub/sub component, for tools (topic-records.ts). Errors as in Table. */
+export type TopicRecords = {
+  readonly stream: string;
+  /** Undefined when there is no such stream; it is not created. */
+  state(): Promise<{ lastSequence: number } | undefined>;
+  /** Events of a topic (wildcards as in subscriptions) behind a sequence, oldest first; none = there are no more. */
+  read(topic: string, options: { after: number; limit: number }): Promise<StoredEvent[]>;
+  /** False when it is not there (any more). */
+  remove(sequence: number): Promise<boolean>;
+  hasGroup(group: string, topic: string): Promise<boolean>;
 };
 
 /** A live sidecar as its presence entry shows it. */
@@ -359,6 +393,8 @@ export type Mesh = {
   /** The parts lie in the bucket of the kind `<kind>-parts`. A value above `maxValueBytes` is `too-large`. */
   largeTable(options: TableOptions & { readonly maxValueBytes: number }): LargeTable;
   topics(options: TopicStreamOptions): Promise<TopicStream>;
+  /** `name` as in TopicStreamOptions. */
+  topicRecords(name: readonly string[]): TopicRecords;
   /** Withdraws presence and closes. Drain served calls and subscriptions first. */
   close(): Promise<void>;
 };

@@ -3,69 +3,72 @@
  */
 import type { Clock } from "../mesh/index.ts";
 import type { GrpcProxy } from "./api/grpc.ts";
-import { compileApiLists, pageNotFound, type ApiLists } from "./api/api-lists.ts";
+import { compileApiLists, pageNotFound } from "./api/api-lists.ts";
 import { type Health, healthRoutes } from "./api/health.ts";
 import { type Metadata, metadataMethods, metadataRoutes } from "./api/metadata.ts";
 import { shutdownMethods, shutdownRoutes } from "./api/shutdown.ts";
 import type { Block } from "./blocks/block.ts";
-import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
+import type { ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
-import { createGrpcServer, type GrpcServer } from "./ingress/grpc.ts";
+import { createGrpcServer, type GrpcServer, type GrpcSteps } from "./ingress/grpc.ts";
 import { grpcTracing } from "./ingress/grpc-tracing.ts";
-import {
-  createHttpServer,
-  createPublicServer,
-  type HttpServer,
-  type HttpServerOptions,
-} from "./ingress/http.ts";
+import { createHttpServer, type HttpServer, publicSteps } from "./ingress/http.ts";
 import { middlewareStep } from "./ingress/http-middleware.ts";
+import type { HttpSteps } from "./ingress/http-steps.ts";
 import { tracingStep } from "./ingress/http-tracing.ts";
 import { listenOnAny, type ListenTarget } from "./ingress/listen.ts";
 import type { Pipelines } from "./pipelines.ts";
 import type { Log } from "./telemetry/log.ts";
 import type { Metrics } from "./telemetry/metrics.ts";
-import type { Tracer } from "./telemetry/tracing/tracer.ts";
+import type { Tracing } from "./telemetry/tracing/tracer.ts";
 
 /** A taken API port is tried for this long before the start fails, ms (Dapr's). */
 const portPatienceMs = 10_000;
 
 export type ApisInit = {
   readonly options: SidecarOptions;
+  /** At the start. */
   readonly configuration: ConfigurationResource;
   readonly pipelines: Pick<Pipelines, "http">;
-  readonly apiLogging: ApiLoggingSettings;
   readonly onShutdownRequest: (force: boolean) => void;
   readonly health: Health;
   readonly metadata: Metadata;
   readonly blocks: readonly Block[];
   /** Takes every HTTP request that no route takes (service invocation). */
-  readonly fallback: HttpServerOptions["fallback"];
+  readonly fallback: HttpSteps["fallback"];
   /** Takes every gRPC call of a service that the sidecar does not have. */
   readonly proxy: GrpcProxy;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
-  /** Undefined when tracing is off. */
-  readonly tracer: Tracer | undefined;
+  readonly tracing: Tracing;
 };
 
 export type Apis = {
   readonly httpPort: number;
   readonly grpcPort: number;
+  /** For calls from here on: API lists, API log, and what pipelines, tracing and metrics are now. */
+  set(configuration: ConfigurationResource): void;
   /** Stops accepting, waits for calls in flight up to `graceMs`, then ends them. */
   close(graceMs: number): Promise<void>;
 };
 
 /** Opens gRPC, then HTTP; each is told to `health`. Rejects with the port in the message when one cannot be had. */
 export async function openApis(init: ApisInit): Promise<Apis> {
-  const lists = compileApiLists(init.configuration.api);
-  const grpc = makeGrpc(init, lists);
-  const { http, publicHttp } = makeHttp(init, lists);
+  const first = stepsOf(init, init.configuration);
+  const grpc = makeGrpc(init, first.grpc);
+  const { http, publicHttp } = makeHttp(init, first);
+  const set = (configuration: ConfigurationResource): void => {
+    const steps = stepsOf(init, configuration);
+    grpc.set(steps.grpc);
+    http.set(steps.http);
+    publicHttp.set(steps.publicHttp);
+  };
   const close = async (graceMs: number): Promise<void> => {
     await Promise.all([http, grpc, publicHttp].map((server) => server.close(graceMs)));
   };
   try {
-    return { ...(await listenAll(init, grpc, http, publicHttp)), close };
+    return { ...(await listenAll(init, grpc, http, publicHttp)), set, close };
   } catch (error) {
     await close(0);
     throw error;
@@ -87,10 +90,48 @@ async function listenAll(
   return { httpPort, grpcPort };
 }
 
-function makeGrpc(init: ApisInit, { grpcGuard }: ApiLists): GrpcServer {
-  const { options, apiLogging, metadata, onShutdownRequest, blocks, proxy, clock, log, metrics, tracer } =
-    init;
+type Steps = { readonly grpc: GrpcSteps; readonly http: HttpSteps; readonly publicHttp: HttpSteps };
+
+/** The ways of calls under a Configuration. */
+function stepsOf(init: ApisInit, configuration: ConfigurationResource): Steps {
+  const { options, health, metadata, blocks, clock, log, metrics, pipelines, tracing } = init;
+  const { api } = options;
+  const lists = compileApiLists(configuration.api);
+  const { grpcGuard } = lists;
+  const apiLogging = { ...configuration.apiLogging, enabled: isLogging(options, configuration) };
+  const shared = { clock, log, metrics };
+  const { tracer } = tracing;
+  const small = [...healthRoutes(health, options.appId), ...metadataRoutes(metadata)];
+  const all = [...small, ...shutdownRoutes(init.onShutdownRequest), ...blocks.flatMap((block) => block.http)];
+  return {
+    grpc: {
+      apiLogging: apiLogging.enabled,
+      tracing: tracer && grpcTracing(tracer),
+      guard: grpcGuard && ((call) => grpcGuard(call.path)),
+    },
+    http: {
+      ...shared,
+      routes: lists.routes(all),
+      fallback: lists.invocation ? init.fallback : () => pageNotFound,
+      apiToken: api.apiToken,
+      allowedOrigins: api.allowedOrigins,
+      apiLogging,
+      tracing: tracer && tracingStep(tracer),
+      middleware: pipelines.http && middlewareStep(pipelines.http),
+    },
+    publicHttp: publicSteps(shared, lists.routes(small)),
+  };
+}
+
+/** The flag beside the Configuration decides. */
+function isLogging({ api }: SidecarOptions, { apiLogging }: ConfigurationResource): boolean {
+  return api.apiLogging ?? apiLogging.enabled;
+}
+
+function makeGrpc(init: ApisInit, steps: GrpcSteps): GrpcServer {
+  const { options, metadata, onShutdownRequest, blocks, proxy, clock, log, metrics } = init;
   return createGrpcServer({
+    ...steps,
     methods: async () => {
       const methods = [
         ...(await metadataMethods(metadata)),
@@ -102,40 +143,19 @@ function makeGrpc(init: ApisInit, { grpcGuard }: ApiLists): GrpcServer {
     },
     maxMessageBytes: options.api.maxBodyBytes,
     apiToken: options.api.apiToken,
-    apiLogging: apiLogging.enabled,
-    tracing: tracer === undefined ? undefined : grpcTracing(tracer),
     proxy,
-    ...(grpcGuard === undefined ? {} : { guard: (call) => grpcGuard(call.path) }),
     clock,
     log,
     metrics,
   });
 }
 
-function makeHttp(
-  init: ApisInit,
-  lists: ApiLists,
-): { readonly http: HttpServer; readonly publicHttp: HttpServer } {
-  const { options, health, metadata, blocks, clock, log, metrics, pipelines } = init;
-  const { api } = options;
-  const small = [...healthRoutes(health, options.appId), ...metadataRoutes(metadata)];
-  const shared = { clock, log, metrics, readBufferBytes: api.readBufferBytes, h2c: api.h2c };
-  const http = createHttpServer({
-    ...shared,
-    routes: lists.routes([
-      ...small,
-      ...shutdownRoutes(init.onShutdownRequest),
-      ...blocks.flatMap((block) => block.http),
-    ]),
-    fallback: lists.invocation ? init.fallback : () => pageNotFound,
-    maxBodyBytes: api.maxBodyBytes,
-    apiToken: api.apiToken,
-    allowedOrigins: api.allowedOrigins,
-    apiLogging: init.apiLogging,
-    ...(init.tracer === undefined ? {} : { tracing: tracingStep(init.tracer) }),
-    ...(pipelines.http === undefined ? {} : { middleware: middlewareStep(pipelines.http) }),
-  });
-  return { http, publicHttp: createPublicServer({ ...shared, routes: lists.routes(small) }) };
+function makeHttp({ options }: ApisInit, steps: Steps): Record<"http" | "publicHttp", HttpServer> {
+  const { maxBodyBytes, readBufferBytes, h2c } = options.api;
+  return {
+    http: createHttpServer({ ...steps.http, maxBodyBytes, readBufferBytes, h2c }),
+    publicHttp: createHttpServer({ ...steps.publicHttp, maxBodyBytes: Infinity, readBufferBytes, h2c }),
+  };
 }
 
 /** Rejects at once when the port is taken. */

@@ -7,31 +7,27 @@ import { joinMesh, type Clock, type JoinedMesh, type Mesh } from "../mesh/index.
 import type { Health } from "./api/health.ts";
 import type { AppChannel } from "./app/channel.ts";
 import { openApp } from "./app/open.ts";
-import type { BlockHost } from "./blocks/block.ts";
 import { type ComponentEntry, componentEntries } from "./components/index.gen.ts";
-import { openComponents } from "./components/open.ts";
-import { resolveHttpEndpoints } from "./config/http-endpoints.ts";
-import { formatProblem } from "./config/resources.ts";
+import { openComponents, type RunningComponents, type WantedComponents } from "./components/open.ts";
+import { HttpEndpoints } from "./config/http-endpoints.ts";
+import { type ConfigurationResource, enabledFeatures } from "./config/kinds/configuration.ts";
+import type { LoadedResources } from "./config/resources.ts";
 import { systemRandom } from "./lib/random.ts";
-import { openObservation } from "./observation.ts";
-import { makePipelines, type Pipelines } from "./pipelines.ts";
-import { noPolicies, type Policies } from "./resiliency/policies.ts";
+import { type Observation, openObservation } from "./observation.ts";
+import { Pipelines } from "./pipelines.ts";
+import { RunningPolicies } from "./resiliency/running.ts";
 import type { SidecarInit } from "./runtime.ts";
 import type { Log } from "./telemetry/log.ts";
-import type { Metrics } from "./telemetry/metrics.ts";
-import type { Tracer } from "./telemetry/tracing/tracer.ts";
 import { version } from "./version.ts";
 
-export type Foundation = {
+/** What has a `set` or `apply` follows changed files (changes.ts). */
+export type Foundation = Observation & {
   readonly mesh: Mesh;
-  readonly metrics: Metrics;
-  /** Undefined when tracing is off. */
-  readonly tracer: Tracer | undefined;
   readonly app: AppChannel;
-  readonly components: Awaited<ReturnType<typeof openComponents>>;
-  readonly httpEndpoints: BlockHost["httpEndpoints"];
+  readonly components: RunningComponents;
+  readonly endpoints: HttpEndpoints;
   readonly pipelines: Pipelines;
-  readonly policies: Policies;
+  readonly policies: RunningPolicies;
 };
 
 /** Opens everything that blocks stand on, in this order; each is closed by `opened`, the last first. */
@@ -41,7 +37,7 @@ export async function openFoundation(
   health: Health,
   opened: AsyncDisposableStack,
 ): Promise<Foundation> {
-  const { options, log, env } = init;
+  const { options, log, env, configuration, resources } = init;
 
   // 1. NATS: connects in the background; everything below works as soon as it is there.
   const mesh = join(init, clock);
@@ -49,31 +45,39 @@ export async function openFoundation(
   mesh.onStatus((status) => health.set("nats", status.connected));
 
   // 2. What blocks stand on: metrics, the app, components.
-  const { metrics, tracer } = await openObservation(
-    { ...init, counts: () => ({ mesh: mesh.counts() }) },
+  const observed = { ...init, counts: () => ({ mesh: mesh.counts() }) };
+  const { metrics, tracing } = await openObservation(observed, clock, opened);
+  const policies = new RunningPolicies({
     clock,
-    opened,
-  );
-  const policies = await openPolicies(init, clock, metrics);
-  const pipelines = makePipelines({ ...init, components: () => components });
-  const app = openApp(options, clock, log, metrics, pipelines.app);
+    random: systemRandom,
+    log: log.scope("dapr.runtime.resiliency"),
+    metrics,
+  });
+  await policies.set(resources.resiliencies);
+  const pipelines = new Pipelines({ ...init, components: () => components });
+  pipelines.set(configuration);
+  const app = openApp(options, clock, log, metrics, pipelines);
   opened.defer(() => app.close());
-  const resources = init.resources.components;
-  const { deniedComponents: deny, wasmStrictSandbox: strictWasm } = init.configuration;
-  const reloadable = init.features.includes("HotReload");
-  const own = { options, resources, deny, strictWasm, reloadable };
+  const wanted = wantedComponents(configuration, resources);
+  const reloadable = enabledFeatures(configuration).includes("HotReload");
   const entries = await withPlugins(env, clock, log);
-  const components = await openComponents({ ...own, mesh, clock, log, metrics, env, entries });
+  const own = { options, wanted, reloadable, entries };
+  const components = await openComponents({ ...own, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
   pipelines.warnSkipped();
   health.set("components", true);
-  const { endpoints: httpEndpoints, problems } = await resolveHttpEndpoints(init.resources.httpEndpoints, {
-    env,
-    namespace: options.namespace,
-    ...components.secrets,
-  });
-  for (const problem of problems) log.warn(formatProblem(problem));
-  return { mesh, metrics, tracer, app, components, httpEndpoints, pipelines, policies };
+  const surroundings = { env, namespace: options.namespace, ...components.secrets };
+  const endpoints = new HttpEndpoints(surroundings, (text) => log.warn(text));
+  await endpoints.set(resources.httpEndpoints);
+  return { mesh, metrics, tracing, app, components, endpoints, pipelines, policies };
+}
+
+/** The components that files and Configuration ask for. */
+export function wantedComponents(
+  { deniedComponents, wasmStrictSandbox }: ConfigurationResource,
+  { components }: LoadedResources,
+): WantedComponents {
+  return { resources: components, deny: deniedComponents, strictWasm: wasmStrictSandbox };
 }
 
 /** Component types, those of plug-ins among them. The code for these is loaded only where their folder is. */
@@ -87,15 +91,6 @@ async function withPlugins(
   const { findPlugins } = await import("./components/pluggable/find.ts");
   // Behind ours: whoever may write to the folder shall not get what is meant for a type of this build.
   return [...componentEntries, ...(await findPlugins(folder, clock, log.scope("dapr.runtime")))];
-}
-
-/** Loaded only where there is a Resiliency resource. */
-async function openPolicies(init: SidecarInit, clock: Clock, metrics: Metrics): Promise<Policies> {
-  const resources = init.resources.resiliencies;
-  if (resources.length === 0) return noPolicies;
-  const { compilePolicies } = await import("./resiliency/compile.ts");
-  const log = init.log.scope("dapr.runtime.resiliency");
-  return compilePolicies({ resources, clock, random: systemRandom, log, metrics });
 }
 
 function join(init: SidecarInit, clock: Clock): JoinedMesh {

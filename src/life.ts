@@ -6,9 +6,8 @@ import type { Clock } from "../mesh/index.ts";
 import { enabledFeatures } from "./config/kinds/configuration.ts";
 import { loadConfiguration } from "./config/load-configuration.ts";
 import { configurationEnv, type SidecarOptions } from "./config/options.ts";
-import { notEnforced } from "./config/not-enforced.ts";
-import { type FileMemory, formatProblem, loadResources } from "./config/resources.ts";
-import { followFiles } from "./hot-reload.ts";
+import { type FileMemory, loadResources } from "./config/resources.ts";
+import { followFiles, warningsOf } from "./hot-reload.ts";
 import { formatGoDuration } from "./lib/duration.ts";
 import type { Order, Orders } from "./orders.ts";
 import { startSidecar, type Sidecar } from "./runtime.ts";
@@ -90,16 +89,11 @@ async function start(init: LifeInit, watched: AbortSignal): Promise<Sidecar> {
   const memory: FileMemory = new Map();
   const { directories } = options.resources;
   const resources = await loadResources(directories, { appId: options.appId, env }, memory);
-  for (const problem of [...configuration.problems, ...resources.problems]) log.warn(formatProblem(problem));
-  for (const warning of notEnforced(configuration, resources)) log.warn(warning);
-  const { apiLogging } = configuration;
-  const features = enabledFeatures(configuration);
+  const files = { configuration, resources };
+  for (const line of warningsOf(files)) log.warn(line);
   const sidecar = await startSidecar({
+    ...files,
     options,
-    resources,
-    configuration,
-    apiLogging: { ...apiLogging, enabled: options.api.apiLogging ?? apiLogging.enabled },
-    features,
     log,
     env,
     onShutdownRequest: (force) => {
@@ -107,17 +101,10 @@ async function start(init: LifeInit, watched: AbortSignal): Promise<Sidecar> {
       orders.give(force ? { kind: "force", text } : { kind: "end", by: "api", text });
     },
   });
-  if (features.includes("HotReload")) {
-    const files = await followFiles({
-      ...init,
-      configuration,
-      resources,
-      memory,
-      update: sidecar.update,
-      restart: (why) => orders.give({ kind: "reload", text: why }),
-    });
-    if (watched.aborted) files.close();
-    else watched.addEventListener("abort", () => files.close(), { once: true });
+  if (enabledFeatures(configuration).includes("HotReload")) {
+    const watch = await followFiles({ ...init, files, memory, update: sidecar.update });
+    if (watched.aborted) watch.close();
+    else watched.addEventListener("abort", () => watch.close(), { once: true });
   }
   return sidecar;
 }

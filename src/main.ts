@@ -1,67 +1,9 @@
-/**
- * weftd: flags -> lives of one sidecar, a new one after each SIGHUP. Exit codes: 0 after a clean end, 1 after a failure
- * or a forced end, 2 for a wrong command line.
- */
-import { rmSync } from "node:fs";
-import { socketPaths } from "./apis.ts";
-import { resolveOptions, type SidecarOptions } from "./config/options.ts";
-import { parseFlags, type Flags } from "./config/flags.ts";
-import { runSidecar } from "./life.ts";
+/** Where weftd begins: signals are heard before the rest is loaded, which takes most of the start. */
 import { Orders } from "./orders.ts";
 import { nameProcess } from "./process-name.ts";
-import { instanceName } from "./runtime.ts";
-import { openLog } from "./telemetry/log.ts";
-import { systemClock } from "../mesh/index.ts";
-import { version } from "./version.ts";
-import { waitForSidecar } from "./wait.ts";
-import { textOf } from "./lib/thrown.ts";
 
-/** Runs until the sidecar ends; resolves with the exit code. */
-async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
-  const outcome = parseFlags(argv, env, { version, commit: env["WEFT_COMMIT"] ?? "" });
-  if (outcome.kind === "print") {
-    process[outcome.stream].write(outcome.text);
-    return outcome.exitCode;
-  }
-  if (outcome.kind === "wait") return waitForSidecar(outcome.httpPort);
-  return run(outcome.flags, env);
-}
-
-async function run(flags: Flags, env: NodeJS.ProcessEnv): Promise<number> {
-  let options: SidecarOptions;
-  let opened: ReturnType<typeof openLog>;
-  try {
-    options = resolveOptions(flags, env);
-    const { appId } = options;
-    opened = openLog({
-      ...options.log,
-      appId,
-      instance: instanceName,
-      version,
-      clock: systemClock,
-      terminal: process.stdout.isTTY,
-    });
-  } catch (error) {
-    process.stdout.write(`Fatal error from runtime: ${textOf(error)}\n`);
-    return 1;
-  }
-  const { log, close } = opened;
-  const orders = new Orders();
-  try {
-    for (;;) {
-      const end = await runSidecar({ options, env, log, orders, clock: systemClock });
-      if (end !== "reload") return end;
-    }
-  } catch (error) {
-    log.fatal(`Fatal error from runtime: ${textOf(error)}`);
-    return 1;
-  } finally {
-    // A forced end closes no server.
-    for (const path of socketPaths(options)) rmSync(path, { force: true });
-    orders.close();
-    close();
-  }
-}
-
+const orders = new Orders();
 nameProcess(process.argv0);
-void main(process.argv.slice(2), process.env).then((exitCode) => process.exit(exitCode));
+void import("./weftd.ts")
+  .then(({ weftd }) => weftd(process.argv.slice(2), process.env, orders))
+  .then((exitCode) => process.exit(exitCode));

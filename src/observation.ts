@@ -4,10 +4,9 @@ import type { ConfigurationResource } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
 import type { Log } from "./telemetry/log.ts";
 import { createMetricsServer } from "./telemetry/metrics-server.ts";
-import { createMetrics, type Metrics, noMetrics } from "./telemetry/metrics.ts";
-import { tracingIsOff } from "./telemetry/tracing/settings.ts";
+import { createMetrics, type RunningMetrics } from "./telemetry/metrics.ts";
+import { RunningTracing } from "./telemetry/tracing/running.ts";
 import type { Counts } from "./telemetry/profiling.ts";
-import type { Tracer } from "./telemetry/tracing/tracer.ts";
 
 export type ObservationInit = {
   readonly options: SidecarOptions;
@@ -18,14 +17,11 @@ export type ObservationInit = {
   readonly counts: Counts;
 };
 
+/** Both follow the Configuration by their `set`. */
 export type Observation = {
-  readonly metrics: Metrics;
-  /** Undefined when tracing is off. */
-  readonly tracer: Tracer | undefined;
+  readonly metrics: RunningMetrics;
+  readonly tracing: RunningTracing;
 };
-
-/** Time for the last spans to leave, ms. */
-const spanGraceMs = 1_000;
 
 /** What it opens is closed with `opened`. Rejects with Error when a port or an endpoint cannot be had. */
 export async function openObservation(
@@ -33,33 +29,19 @@ export async function openObservation(
   clock: Clock,
   opened: AsyncDisposableStack,
 ): Promise<Observation> {
-  const { options, configuration, log } = init;
-  const { metrics: settings } = configuration;
-  const problem = (text: string): void => log.error(`spec.metrics.rules: ${text}`);
-  const metrics = settings.enabled ? createMetrics(options.appId, settings, problem) : noMetrics;
+  const { options, configuration, log, env } = init;
+  const { appId } = options;
+  const metrics = createMetrics(appId, configuration.metrics);
   if (options.metrics.enabled) {
     const server = await createMetricsServer(metrics, options.metrics, log);
     opened.defer(() => server.close());
   }
-  const tracer = await openTracer(init, clock, metrics, opened);
+  const tracing = new RunningTracing({ appId, env, clock, log, metrics });
+  await tracing.set(configuration.tracing);
+  opened.defer(() => tracing.close());
   const profiling = await openProfiling(init, clock);
   opened.defer(() => profiling?.close());
-  return { metrics, tracer };
-}
-
-/** Nothing of tracing is loaded when it is off. */
-async function openTracer(
-  { options, configuration, env, log }: ObservationInit,
-  clock: Clock,
-  metrics: Metrics,
-  opened: AsyncDisposableStack,
-): Promise<Tracer | undefined> {
-  const settings = configuration.tracing;
-  if (tracingIsOff(settings)) return undefined;
-  const { openTracing } = await import("./telemetry/tracing/open.ts");
-  const tracing = await openTracing({ settings, appId: options.appId, env, clock, log, metrics });
-  opened.defer(() => tracing.close(spanGraceMs));
-  return tracing.tracer;
+  return { metrics, tracing };
 }
 
 /** The profiler is loaded only where it is wanted. */

@@ -7,35 +7,50 @@ import { Pipeline } from "./middleware/pipeline.ts";
 import type { Middleware } from "./middleware/port.ts";
 import type { Log } from "./telemetry/log.ts";
 
-export type Pipelines = {
-  readonly http: Pipeline | undefined;
-  readonly app: AppPipeline | undefined;
-  /** Logs handlers without a component. Once the components are open. */
-  warnSkipped(): void;
-};
-
 export type PipelinesInit = {
-  readonly configuration: ConfigurationResource;
   readonly options: SidecarOptions;
   /** Undefined until they are open; no request comes before. */
   readonly components: () => Pick<OpenComponents, "get"> | undefined;
   readonly log: Log;
 };
 
-export function makePipelines({ configuration, options, components, log }: PipelinesInit): Pipelines {
-  const make = (name: "httpPipeline" | "appHttpPipeline"): Pipeline | undefined => {
+/** To be read for each request: others take their place when the Configuration changes. */
+export class Pipelines {
+  readonly #init: PipelinesInit;
+  #http: Pipeline | undefined;
+  #app: Pipeline | undefined;
+  #aroundApp: AppPipeline | undefined;
+
+  constructor(init: PipelinesInit) {
+    this.#init = init;
+  }
+
+  get http(): Pipeline | undefined {
+    return this.#http;
+  }
+
+  get app(): AppPipeline | undefined {
+    return this.#aroundApp;
+  }
+
+  set(configuration: PipelineSettings): void {
+    this.#http = this.#make(configuration, "httpPipeline");
+    const app = (this.#app = this.#make(configuration, "appHttpPipeline"));
+    this.#aroundApp = app && new AppPipeline(app, this.#init.options.api.maxBodyBytes);
+  }
+
+  /** Logs handlers without a component. Once the components are open. */
+  warnSkipped(): void {
+    for (const pipeline of [this.#http, this.#app]) pipeline?.warnSkipped();
+  }
+
+  #make(configuration: PipelineSettings, name: keyof PipelineSettings): Pipeline | undefined {
+    const { components, log } = this.#init;
     const handlers = configuration[name];
     if (handlers.length === 0) return undefined;
     const find = (own: string) => components()?.get<Middleware>("middleware", own);
     return new Pipeline({ name, handlers, find, log });
-  };
-  const http = make("httpPipeline");
-  const app = make("appHttpPipeline");
-  return {
-    http,
-    app: app === undefined ? undefined : new AppPipeline(app, options.api.maxBodyBytes),
-    warnSkipped() {
-      for (const pipeline of [http, app]) pipeline?.warnSkipped();
-    },
-  };
+  }
 }
+
+type PipelineSettings = Pick<ConfigurationResource, "httpPipeline" | "appHttpPipeline">;

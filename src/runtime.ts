@@ -10,25 +10,19 @@ import { type Apis, openApis } from "./apis.ts";
 import type { AppChannel } from "./app/channel.ts";
 import { type AppConfig, askForConfig, emptyAppConfig } from "./app/config.ts";
 import { appAddress } from "./app/open.ts";
-import { createChanges } from "./changes.ts";
+import { Changes, type Files } from "./changes.ts";
 import { makeBlocks } from "./blocks/index.ts";
 import type { BlockHost } from "./blocks/block.ts";
-import type { ApiLoggingSettings, ConfigurationResource } from "./config/kinds/configuration.ts";
+import { enabledFeatures } from "./config/kinds/configuration.ts";
 import type { SidecarOptions } from "./config/options.ts";
-import type { LoadedResources } from "./config/resources.ts";
 import { systemRandom } from "./lib/random.ts";
 import { openFoundation } from "./foundation.ts";
 import { Serving } from "./serving.ts";
 import type { Log } from "./telemetry/log.ts";
 import { daprVersion } from "./version.ts";
 
-export type SidecarInit = {
+export type SidecarInit = Files & {
   readonly options: SidecarOptions;
-  readonly resources: LoadedResources;
-  readonly configuration: ConfigurationResource;
-  /** The flag beside the Configuration decides. */
-  readonly apiLogging: ApiLoggingSettings;
-  readonly features: readonly string[];
   readonly log: Log;
   readonly env: NodeJS.ProcessEnv;
   readonly clock?: Clock;
@@ -42,8 +36,8 @@ export type Sidecar = {
   readonly health: Health;
   /** Rejects when what serves or watches the app breaks; without that there is nothing to wait for. */
   readonly running: Promise<void>;
-  /** Hot reload: follows changed components and subscriptions. Never rejects; calls must not overlap. */
-  update(resources: LoadedResources): Promise<void>;
+  /** Hot reload: follows changed files. Never rejects; calls must not overlap. */
+  update(files: Files): Promise<void>;
   /** Ends deliveries to the app and healthz; calls both ways and the APIs go on. Before `stop`, not after it. */
   hold(graceMs: number): Promise<void>;
   /** Resolves when the app falls ill by its health checks (or already is); never without them. */
@@ -75,33 +69,34 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
 
   // 1. and 2. NATS, metrics, policies, the app's channel, components (foundation.ts).
   const foundation = await openFoundation(init, clock, health, opened);
-  const { mesh, metrics, tracer, app, components, pipelines } = foundation;
+  const { mesh, metrics, tracing, app, components, endpoints, pipelines } = foundation;
 
   // 3. Building blocks and the small APIs beside them.
   const { subscriptions } = resources;
-  const appPipeline = pipelines.app;
-  const shared = { options, configuration, clock, log, subscriptions, appPipeline, random: systemRandom };
+  const httpEndpoints = endpoints.all;
+  const shared = { options, configuration, clock, log, subscriptions, httpEndpoints, random: systemRandom };
   const host: BlockHost = { ...foundation, ...shared };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
-  const changes = createChanges({ components, blocks, resources, log, stopping: stopping.signal });
+  const changes = new Changes({ ...foundation, blocks, log, stopping: stopping.signal, files: init });
   health.away = () => components.away().map(({ name }) => name);
   const metadata = new Metadata({
     options,
     version: daprVersion,
-    features: init.features,
+    features: () => enabledFeatures(changes.files.configuration),
     components: () => components.list(),
     away: () => components.away(),
-    others: () => changes.resources().others,
-    resiliencies: resources.resiliencies,
+    others: () => changes.files.resources.others,
+    resiliencies: () => changes.files.resources.resiliencies,
     appUp: () => health.isReady("app"),
     parts: () => Object.assign({}, ...blocks.map((block) => block.metadata?.() ?? {})),
   });
 
   // 4. API servers: gRPC, then HTTP.
   const { fallback, proxy, receive } = invocation;
-  const parts = { clock, metrics, tracer, health, metadata, blocks, fallback, proxy, pipelines };
+  const parts = { clock, metrics, tracing, health, metadata, blocks, fallback, proxy, pipelines };
   const apis = await openApis({ ...init, ...parts });
+  const update = (files: Files): Promise<void> => changes.take(files, apis);
 
   // 5. The app: wait for its port, watch its health, serve calls from the mesh and deliver to it while it is well.
   const initialized = (): void => {
@@ -122,7 +117,6 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   });
   const running = follow(app, serving, stopping.signal, initialized);
 
-  const { update } = changes;
   return describeSidecar({ apis, health, running, serving, update, app, clock, stopping, opened });
 }
 

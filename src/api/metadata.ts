@@ -16,13 +16,13 @@ const maxKeyBytes = 1024;
 export type MetadataSource = {
   readonly options: SidecarOptions;
   readonly version: string;
-  readonly features: readonly string[];
+  readonly features: () => readonly string[];
   readonly components: () => readonly OpenComponent[];
   /** Those that do not work now. */
   readonly away: () => readonly AwayComponent[];
   /** Resources that are listed by name only. */
   readonly others: () => readonly GenericResource[];
-  readonly resiliencies: readonly { readonly name: string }[];
+  readonly resiliencies: () => readonly { readonly name: string }[];
   /** The app accepts connections, or there is none. */
   readonly appUp: () => boolean;
   /** Parts that blocks own, e.g. `subscriptions`, in wire form. */
@@ -62,7 +62,7 @@ export class Metadata {
     return withoutEmpty({
       id: options.appId,
       runtimeVersion: version,
-      enabledFeatures: features,
+      enabledFeatures: features(),
       components: this.#source.components().map(describeComponent),
       extended: this.#extendedNow(),
       subscriptions,
@@ -73,7 +73,7 @@ export class Metadata {
       workflows: { connectedWorkers: 0 },
       mcpServers: namesOf(others, "MCPServer"),
       workflowAccessPolicies: namesOf(others, "WorkflowAccessPolicy"),
-      resiliencies: this.#source.resiliencies.map(({ name }) => ({ name })),
+      resiliencies: this.#source.resiliencies().map(({ name }) => ({ name })),
       ...otherParts,
     });
   }

@@ -10,6 +10,9 @@ import type { Pipeline } from "../middleware/pipeline.ts";
 import type { MiddlewareReply, MiddlewareRequest } from "../middleware/port.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
 
+/** The pipeline of now, undefined without handlers: to be read for each request. */
+export type AppPipelines = { readonly app: AppPipeline | undefined };
+
 type Body = Uint8Array | BodyStream;
 
 /** Largest answer to a callback, bytes; its sender has the same limit. */

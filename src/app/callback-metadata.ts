@@ -5,11 +5,14 @@ import { canonicalHeader } from "../lib/canonical-header.ts";
 
 type Metadata = Readonly<Record<string, string>>;
 
-/** Names that belong to the transport and never come from an event. */
-const ownedByTransport: ReadonlySet<string> = new Set([
+/** Names that never come from an event: they belong to the transport, or tell an app who calls it. */
+const reserved: ReadonlySet<string> = new Set([
   "connection",
   "content-length",
   "content-type",
+  "dapr-callee-app-id",
+  "dapr-caller-app-id",
+  "dapr-caller-namespace",
   "host",
   "keep-alive",
   "proxy-authenticate",
@@ -33,7 +36,7 @@ export function httpHeaders(metadata: Metadata): string[] {
   const headers: string[] = [];
   for (const name of Object.keys(metadata)) {
     const lower = name.toLowerCase();
-    if (!headerName.test(name) || lower.endsWith("-bin") || ownedByTransport.has(lower)) continue;
+    if (!headerName.test(name) || lower.endsWith("-bin") || reserved.has(lower)) continue;
     headers.push(canonicalHeader(lower), wireValue(metadata[name]!));
   }
   return headers;
@@ -45,7 +48,7 @@ export function grpcMetadata(metadata: Metadata): string[] {
   for (const name of Object.keys(metadata)) {
     const lower = name.toLowerCase();
     if (!grpcName.test(lower) || lower.endsWith("-bin") || lower.startsWith("grpc-")) continue;
-    if (ownedByTransport.has(lower)) continue;
+    if (reserved.has(lower)) continue;
     list.push(lower, wireValue(metadata[name]!));
   }
   return list;

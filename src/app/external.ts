@@ -3,7 +3,7 @@
  * target and server; redirects of named endpoints are followed here.
  */
 import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
-import type { AppPipeline } from "./app-pipeline.ts";
+import type { AppPipelines } from "./app-pipeline.ts";
 import { Slots } from "./concurrency.ts";
 import { headerValue } from "./headers.ts";
 import { HttpApp } from "./http.ts";
@@ -14,6 +14,8 @@ import { type ClientTls, tlsConnector } from "./tls-connector.ts";
 export type ExternalTarget = {
   /** Tells targets apart: the endpoint's name, or the base URL. */
   readonly key: string;
+  /** Tells definitions of one key apart, which do not share connections. */
+  readonly revision: number;
   /** `http(s)://host[:port][/path]`. */
   readonly baseUrl: string;
   /** Flat list; each replaces the caller's headers of that name. */
@@ -27,8 +29,8 @@ export type ExternalSettings = {
   readonly maxConcurrency: number;
   /** Largest header section of an answer, bytes. */
   readonly maxHeaderBytes: number;
-  /** Around every request, when there is one. */
-  readonly pipeline?: AppPipeline | undefined;
+  /** Around every request. */
+  readonly pipelines: AppPipelines;
   readonly clock: Clock;
 };
 
@@ -57,7 +59,7 @@ export class ExternalServers {
     };
     const send = (sent: MeshRequest): Promise<MeshResponse> =>
       this.#inSlot(this.#slotsOf(target), target, base.origin, sent, signal);
-    return this.#settings.pipeline?.invoke(headed, signal, send) ?? send(headed);
+    return this.#settings.pipelines.app?.invoke(headed, signal, send) ?? send(headed);
   }
 
   /** The slot is free when the last answer has been read, or its reader gave up. */
@@ -78,6 +80,15 @@ export class ExternalServers {
     } catch (error) {
       release();
       throw error;
+    }
+  }
+
+  /** Ends the connections of a target that is not called any more, each with its last call. */
+  retire(target: ExternalTarget): void {
+    for (const [key, client] of this.#clients) {
+      if (!key.startsWith(clientsOf(target))) continue;
+      this.#clients.delete(key);
+      void client.retire();
     }
   }
 
@@ -107,7 +118,7 @@ export class ExternalServers {
   }
 
   #client(target: ExternalTarget, origin: string): HttpApp {
-    const key = `${target.key}\n${origin}`;
+    const key = `${clientsOf(target)}${origin}`;
     let client = this.#clients.get(key);
     if (client === undefined) client = this.#open(target, new URL(origin));
     // Deleted first, so that the map stays in order of use.
@@ -145,6 +156,11 @@ export class ExternalServers {
     }
     return slots;
   }
+}
+
+/** How the keys of a target's clients begin. */
+function clientsOf({ key, revision }: ExternalTarget): string {
+  return `${key}\n${revision}\n`;
 }
 
 /** `headers` without those that `own` names, then `own`. */

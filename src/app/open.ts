@@ -5,7 +5,7 @@ import type { Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import type { SidecarOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
-import type { AppPipeline } from "./app-pipeline.ts";
+import type { AppPipelines } from "./app-pipeline.ts";
 import {
   type AppChannel,
   type AppGrpcRequest,
@@ -22,13 +22,13 @@ import { measuredGrpc, measuredHttp, type MeasuredHttp } from "./measured.ts";
 const dialPeriodMs = 100;
 const dialTimeoutMs = 500;
 
-/** `pipeline` stands around what an HTTP app gets, health checks excepted. */
+/** The pipeline stands around what an HTTP app gets, health checks excepted. */
 export function openApp(
   options: SidecarOptions,
   clock: Clock,
   log: Log,
   metrics: Metrics,
-  pipeline?: AppPipeline,
+  pipelines: AppPipelines,
 ): AppChannel {
   const { port, protocol, address, apiToken, maxConcurrency } = options.app;
   if (port === 0) return noApp;
@@ -67,7 +67,7 @@ export function openApp(
     },
   };
   return probed(
-    pipeline === undefined ? channel : piped(channel, pipeline),
+    piped(channel, pipelines),
     (signal) => probeHttp(http, options.app.health?.path ?? "/", signal),
     options,
     clock,
@@ -75,11 +75,19 @@ export function openApp(
   );
 }
 
-function piped(channel: AppChannel, pipeline: AppPipeline): AppChannel {
+function piped(channel: AppChannel, pipelines: AppPipelines): AppChannel {
   return {
     ...channel,
-    invoke: (request, signal) => pipeline.invoke(request, signal, (sent) => channel.invoke(sent, signal)),
-    http: (request, signal) => pipeline.callback(request, signal, (sent) => channel.http(sent, signal)),
+    invoke(request, signal) {
+      const { app } = pipelines;
+      if (app === undefined) return channel.invoke(request, signal);
+      return app.invoke(request, signal, (sent) => channel.invoke(sent, signal));
+    },
+    http(request, signal) {
+      const { app } = pipelines;
+      if (app === undefined) return channel.http(request, signal);
+      return app.callback(request, signal, (sent) => channel.http(sent, signal));
+    },
   };
 }
 

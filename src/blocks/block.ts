@@ -5,7 +5,7 @@
 import type { Mesh, Clock } from "../../mesh/index.ts";
 import type { HttpRoute } from "../api/http.ts";
 import type { GrpcMethod } from "../api/grpc.ts";
-import type { AppPipeline } from "../app/app-pipeline.ts";
+import type { AppPipelines } from "../app/app-pipeline.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { AppConfig } from "../app/config.ts";
 import type { ComponentChange, OpenComponent, OpenComponents } from "../components/open.ts";
@@ -17,30 +17,30 @@ import type { Policies } from "../resiliency/policies.ts";
 import type { Random } from "../lib/random.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
-import type { Tracer } from "../telemetry/tracing/tracer.ts";
+import type { Tracing } from "../telemetry/tracing/tracer.ts";
 
 /** Everything a block may use; made once by runtime.ts. */
 export type BlockHost = {
   readonly options: SidecarOptions;
-  /** All `--config` files merged. */
+  /** All `--config` files merged, as they are at the start. */
   readonly configuration: ConfigurationResource;
   readonly mesh: Mesh;
   readonly clock: Clock;
   readonly random: Random;
   readonly app: AppChannel;
   readonly components: OpenComponents;
-  /** Declarative subscriptions of the resource files, already scoped to this app. */
+  /** Declarative subscriptions of the resource files at the start, already scoped to this app. */
   readonly subscriptions: readonly SubscriptionResource[];
-  /** Servers outside that are called under a name, already scoped to this app. */
+  /** Servers outside that are called under a name at the start, already scoped to this app. */
   readonly httpEndpoints: readonly HttpEndpoint[];
-  /** `spec.appHttpPipeline`, which the app's channel has already; undefined without handlers. */
-  readonly appPipeline?: AppPipeline | undefined;
+  /** `spec.appHttpPipeline`, which the app's channel has already. */
+  readonly pipelines: AppPipelines;
   /** Timeouts, retries and circuit breakers by target. */
   readonly policies: Policies;
   readonly log: Log;
   readonly metrics: Metrics;
-  /** Makes spans of what the sidecar begins itself; undefined when tracing is off. */
-  readonly tracer?: Tracer | undefined;
+  /** Makes spans of what the sidecar begins itself. */
+  readonly tracing: Tracing;
 };
 
 export type Block = {
@@ -70,6 +70,10 @@ export type Block = {
   componentChanged?(change: ComponentChange, graceMs: number): Promise<void>;
   /** Hot reload: the declarative subscriptions are these now. */
   subscriptionsChanged?(subscriptions: readonly SubscriptionResource[], graceMs: number): Promise<void>;
+  /** Hot reload: the Configuration is this now. Must not throw. */
+  configurationChanged?(configuration: ConfigurationResource): void;
+  /** Hot reload: the servers that are called under a name are these now. Must not throw. */
+  httpEndpointsChanged?(endpoints: readonly HttpEndpoint[]): void;
   /** Stop intake and end what runs within `graceMs`. Called once, before components close. */
   stop?(graceMs: number): Promise<void>;
   /** Parts of GET /v1.0/metadata that this block owns, in wire form. */

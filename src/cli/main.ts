@@ -5,6 +5,7 @@
 import { Command, CommanderError } from "commander";
 import { systemClock } from "../../mesh/index.ts";
 import { FindNatsError } from "../../mesh/server/index.ts";
+import { addDeadLettersCommand } from "./dead-letters.ts";
 import { addDownCommand } from "./down.ts";
 import { CliError, exitCodes } from "./failure.ts";
 import type { CommandHost } from "./host.ts";
@@ -49,6 +50,7 @@ function makeProgram(host: CommandHost): Command {
     .configureHelp({ sortSubcommands: false });
   addRunCommand(program, host);
   addStatusCommand(program, host);
+  addDeadLettersCommand(program, host);
   addDownCommand(program, host);
   addVersionCommand(program, host);
   for (const command of program.commands) {

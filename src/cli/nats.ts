@@ -2,7 +2,7 @@
  * Which NATS the sidecars of this user work with, looked at without starting or changing anything, and who is on it.
  */
 import { natsAccess } from "../config/nats-access.ts";
-import { joinMesh, type Clock, type JoinOptions, type PresenceEntry } from "../../mesh/index.ts";
+import { joinMesh, type Clock, type JoinOptions, type Mesh, type PresenceEntry } from "../../mesh/index.ts";
 import {
   hasCredentials,
   hidePassword,
@@ -72,6 +72,19 @@ export async function listSidecars(
   clock: Clock,
 ): Promise<readonly PresenceEntry[]> {
   if (sighting.urls.length === 0) return [];
+  return withMesh(sighting, mesh, clock, async (joined) => {
+    const entries = await joined.presence();
+    return entries.toSorted((a, b) => order(a).localeCompare(order(b)));
+  });
+}
+
+/** Does the work as a participant. Rejects with a readable reason when the server cannot be reached in time. */
+export async function withMesh<T>(
+  sighting: NatsSighting,
+  mesh: MeshOptions,
+  clock: Clock,
+  work: (mesh: Mesh) => Promise<T>,
+): Promise<T> {
   const late = new AbortController();
   const timer = clock.setTimeout(
     () => late.abort(new Error(`no connection within ${connectMs / 1000} s`)),
@@ -83,8 +96,7 @@ export async function listSidecars(
       const { connected, way } = joined.status();
       throw connected ? error : new Error(`${textOf(error)}: ${way}`);
     });
-    const entries = await joined.presence();
-    return entries.toSorted((a, b) => order(a).localeCompare(order(b)));
+    return await work(joined);
   } finally {
     timer.cancel();
     await joined.close();

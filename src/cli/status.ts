@@ -1,6 +1,7 @@
 /** `weft status`: which NATS, and which sidecars are on it. Starts and stops nothing. */
 import { Option, type Command } from "commander";
 import type { PresenceEntry } from "../../mesh/index.ts";
+import { alignColumns } from "./columns.ts";
 import { exitCodes, textOf } from "./failure.ts";
 import type { CommandHost } from "./host.ts";
 import { listSidecars, lookForNats, type NatsSighting } from "./nats.ts";
@@ -80,18 +81,6 @@ function toTable(
 function stateOf({ unready }: PresenceEntry): string {
   if (unready === undefined) return "ready";
   return unready.state === "ill" ? "app ill" : "app not up";
-}
-
-function alignColumns(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n");
 }
 
 /** Clocks of two machines differ; an age below zero would only confuse. */

@@ -68,7 +68,7 @@ function component(change: Partial<ComponentResource> = {}): ComponentResource {
 
 function open(
   resources: readonly ComponentResource[],
-  deny?: readonly string[],
+  deny: readonly string[] = [],
 ): ReturnType<typeof openComponents> {
   const log: typeof silentLog = {
     ...silentLog,
@@ -78,8 +78,8 @@ function open(
   };
   const options = { appId: "app", namespace: "default" } as ComponentsInit["options"];
   const mesh = undefined as unknown as ComponentsInit["mesh"];
-  const init = { options, resources, mesh, clock, log, metrics: noMetrics, env: {}, entries };
-  return openComponents({ ...init, ...(deny === undefined ? {} : { deny }) });
+  const wanted = { resources, deny, strictWasm: false };
+  return openComponents({ options, wanted, mesh, clock, log, metrics: noMetrics, env: {}, entries });
 }
 
 const names = (opened: Awaited<ReturnType<typeof openComponents>>): string[] =>

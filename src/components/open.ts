@@ -36,11 +36,18 @@ export type OpenComponents = {
   all<P>(category: string): readonly OpenComponent<P>[];
 };
 
-export type ComponentsInit = Omit<LoadInit, "secretStore"> & {
+/** What is to be there. */
+export type WantedComponents = {
   readonly resources: readonly ComponentResource[];
+  /** `spec.components.deny` of the Configuration: `<type>` or `<type>/<version>`. */
+  readonly deny: readonly string[];
+  /** `spec.wasm.strictSandbox` of the Configuration. */
+  readonly strictWasm: boolean;
+};
+
+export type ComponentsInit = Omit<LoadInit, "secretStore" | "strictWasm"> & {
+  readonly wanted: WantedComponents;
   readonly metrics: Metrics;
-  /** `spec.components.deny` of the Configuration: `<type>` or `<type>/<version>`; none when not given. */
-  readonly deny?: readonly string[];
   /** `apply` will be used; else calls need not be counted. */
   readonly reloadable?: boolean;
 };
@@ -74,10 +81,10 @@ export type RunningComponents = OpenComponents & {
   /** For references of resources that are no components. */
   readonly secrets: SecretSource;
   /**
-   * Makes the set what the resources say: removes, replaces and adds, one at a time. Failures are logged, leave what
-   * works as it is, and are tried again, by and by and with the next call. Not to be called while it runs.
+   * Makes the set what is wanted: removes, replaces and adds, one at a time. Failures are logged, leave what works
+   * as it is, and are tried again, by and by and with the next call. Not to be called while it runs.
    */
-  apply(resources: readonly ComponentResource[]): Promise<void>;
+  apply(wanted: WantedComponents): Promise<void>;
   close(): Promise<void>;
 };
 
@@ -85,7 +92,7 @@ export type RunningComponents = OpenComponents & {
 export async function openComponents(init: ComponentsInit): Promise<RunningComponents> {
   const components = new Components(init);
   try {
-    for (const resource of inLoadOrder(init.resources, init)) await components.start(resource);
+    for (const resource of inLoadOrder(init.wanted.resources, init)) await components.start(resource);
   } catch (error) {
     await components.close();
     throw error;
@@ -136,7 +143,7 @@ type Held = {
 class Components implements RunningComponents {
   readonly secrets: SecretSource;
   readonly #init: ComponentsInit;
-  readonly #load: LoadInit;
+  #wanted: WantedComponents;
   readonly #counts: {
     readonly loaded: CountFamily;
     readonly init: CountFamily;
@@ -145,6 +152,7 @@ class Components implements RunningComponents {
   /** In load order. */
   #held: readonly Held[] = [];
   #byCategory: ReadonlyMap<string, ReadonlyMap<string, OpenComponent>> = new Map();
+  readonly #toldDenied = new WeakSet<ComponentResource>();
   /** Waiting for a secret store, by the name of the store. */
   readonly #parked = new Map<ComponentResource, string>();
   /** Being closed while the set lives on. */
@@ -158,7 +166,7 @@ class Components implements RunningComponents {
   constructor(init: ComponentsInit) {
     const { metrics } = init;
     this.#init = init;
-    this.#load = { ...init, secretStore: (name) => this.get<SecretStore>(secretStores, name)?.port };
+    this.#wanted = init.wanted;
     this.secrets = { defaultSecretStore: defaultSecretStore(init.options), readSecret: this.#readSecret };
     this.#counts = {
       loaded: metrics.count("runtime_component_loaded", "Components loaded.", []),
@@ -219,17 +227,20 @@ class Components implements RunningComponents {
     for (const parked of this.#takeParked(resource)) await this.start(parked);
   }
 
-  apply(resources: readonly ComponentResource[]): Promise<void> {
-    const applied = this.#turn.then(() => this.#apply(resources));
+  apply(next: WantedComponents): Promise<void> {
+    const applied = this.#turn.then(() => this.#apply(next));
     this.#turn = applied.catch(() => {});
     return applied;
   }
 
-  async #apply(resources: readonly ComponentResource[]): Promise<void> {
+  async #apply(next: WantedComponents): Promise<void> {
+    this.#wanted = next;
     this.#parked.clear();
     this.#missNone();
     const users = this.#users!;
-    const wanted = new Map(inLoadOrder(resources, this.#init).map((resource) => [resource.name, resource]));
+    const wanted = new Map(
+      inLoadOrder(next.resources, this.#init).map((resource) => [resource.name, resource]),
+    );
     for (const held of this.#held)
       if (!wanted.has(held.component.resource.name)) await this.#swap(held, undefined, users);
     const stores = [...wanted.values()].filter(({ type }) => categoryOf(type) === secretStores);
@@ -254,11 +265,11 @@ class Components implements RunningComponents {
   async #follow(resource: ComponentResource, users: ComponentUsers): Promise<void> {
     if (this.#closed) return;
     const before = this.#find(resource);
-    if (before !== undefined && !(await this.#hasChanged(before, resource))) return;
     if (this.#isDenied(resource)) {
       if (before !== undefined) await this.#swap(before, undefined, users);
       return;
     }
+    if (before !== undefined && !(await this.#hasChanged(before, resource))) return;
     if (before === undefined) this.#counts.loaded();
     let now: Held | undefined;
     try {
@@ -281,7 +292,7 @@ class Components implements RunningComponents {
   }
 
   async #hasChanged(held: Held, resource: ComponentResource): Promise<boolean> {
-    if (held.definition !== definitionOf(resource)) return true;
+    if (held.definition !== this.#definitionOf(resource)) return true;
     const secrets = await secretsOf(resource, this.#init.options.namespace, this.secrets);
     return secrets !== undefined && secrets !== held.secrets;
   }
@@ -372,8 +383,20 @@ class Components implements RunningComponents {
     return waiting;
   }
 
+  /** Of the Configuration's part, too. */
+  #definitionOf(resource: ComponentResource): string {
+    const strict = resource.type.endsWith(".wasm") && this.#wanted.strictWasm;
+    return `${definitionOf(resource)} ${strict}`;
+  }
+
+  #secretStore(name: string): SecretStore | undefined {
+    return this.get<SecretStore>(secretStores, name)?.port;
+  }
+
   #isDenied(resource: ComponentResource): boolean {
-    if (!isDenied(resource, this.#init.deny ?? [])) return false;
+    if (!isDenied(resource, this.#wanted.deny)) return false;
+    if (this.#toldDenied.has(resource)) return true;
+    this.#toldDenied.add(resource);
     this.#init.log.warn(
       `${placeOf(resource)}: component ${componentLabel(resource)} is not loaded: components.deny of the ` +
         `Configuration forbids ${resource.version === "" ? "components without a version" : "it"}`,
@@ -384,7 +407,12 @@ class Components implements RunningComponents {
   /** Undefined when it waits for a secret store. Rejects when it cannot be opened. */
   async #open(resource: ComponentResource): Promise<Held | undefined> {
     const { log, options, reloadable = false } = this.#init;
-    const { component, waitingFor } = await loadComponent(resource, this.#load);
+    const definition = this.#definitionOf(resource);
+    const { component, waitingFor } = await loadComponent(resource, {
+      ...this.#init,
+      strictWasm: this.#wanted.strictWasm,
+      secretStore: (name) => this.#secretStore(name),
+    });
     if (component === undefined) {
       this.#parked.set(resource, waitingFor);
       log.warn(
@@ -394,7 +422,6 @@ class Components implements RunningComponents {
       return undefined;
     }
     this.#counts.init(resource.type);
-    const definition = definitionOf(resource);
     if (!reloadable) return { component, definition, secrets: "", ...uncounted };
     const secrets = await secretsOf(resource, options.namespace, this.secrets);
     const { port, idle, redirect } = countCalls(component.port);
@@ -413,7 +440,7 @@ class Components implements RunningComponents {
   }
 
   readonly #readSecret: SecretSource["readSecret"] = async (store, secret, metadata) => {
-    const port = this.#load.secretStore(store);
+    const port = this.#secretStore(store);
     if (port === undefined) return undefined;
     const limit = new AbortController();
     const text = `secret store ${store} did not answer within ${secretTimeoutMs} ms`;

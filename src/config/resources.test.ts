@@ -153,9 +153,9 @@ describe("loadResources", () => {
     const endpoint = (name: string): string =>
       `apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: ${name}}\nspec: {baseUrl: http://x}\n`;
     const one = await loadResources([directory({ "e.yaml": `${endpoint("e")}---\n${endpoint("f")}` })], shop);
-    expect(one.httpEndpoints.map(({ name }) => name)).toEqual(["e", "f"]);
+    expect(one.httpEndpoints!.map(({ name }) => name)).toEqual(["e", "f"]);
     const two = await loadResources([directory({ "a.yaml": endpoint("e"), "b.yaml": endpoint("e") })], shop);
-    expect(two.httpEndpoints).toEqual([]);
+    expect(two.httpEndpoints).toBeUndefined();
     expect(two.problems.map(({ message }) => message)).toEqual([
       expect.stringMatching(
         /^duplicate definition of HTTPEndpoint name e, first in .*a\.yaml:1; no HTTPEndpoint/,
@@ -213,17 +213,17 @@ describe("files that are read again", () => {
   it.each([
     [
       "",
-      /^a\.yaml:1:1: the file is empty, delete it to remove what it held; meanwhile Component a, Component b stays/,
+      /^a\.yaml:1:1: the file is empty, delete it to remove what it held; meanwhile Component a, Component b stay/,
     ],
     [
       "apiVersion: da",
-      /^a\.yaml:1:1: a document has no kind or apiVersion; meanwhile Component a, Component b stays/,
+      /^a\.yaml:1:1: a document has no kind or apiVersion; meanwhile Component a, Component b stay/,
     ],
     [
       "apiVersion: dapr.io/v1alpha1\nkind: Comp",
-      /^a\.yaml:2:1: kind "Comp" is not known.*stays as it was before$/,
+      /^a\.yaml:2:1: kind "Comp" is not known.*stay as they were before$/,
     ],
-    ["\u0000", /control character.*stays as it was before$/],
+    ["\u0000", /control character.*stay as they were before$/],
   ])("keep everything when they hold %j", async (text, problem) => {
     const { types, problems, held } = await again({ "a.yaml": two }, { "a.yaml": text });
     expect([types, held]).toEqual([["a state.redis", "b state.redis"], ["a.yaml"]]);

@@ -34,8 +34,8 @@ export interface LoadedResources {
   /** In load order: directory, file name, document. */
   readonly components: readonly ComponentResource[];
   readonly subscriptions: readonly SubscriptionResource[];
-  /** None when two have one name. */
-  readonly httpEndpoints: readonly HttpEndpointResource[];
+  /** Undefined when two have one name. */
+  readonly httpEndpoints: readonly HttpEndpointResource[] | undefined;
   /** In load order, those with errors included: what is later wins over what is earlier. */
   readonly resiliencies: readonly ResiliencyResource[];
   /** Kinds that are recognised and not used yet. */
@@ -100,8 +100,9 @@ async function readAgain(path: string, memory: FileMemory): Promise<ParsedResour
   memory.set(path, { text: file.text, resources, held: held.length > 0 });
   if (held.length === 0) return { ...parsed, resources };
   const names = held.map(({ kind, name }) => `${kind} ${name}`).join(", ");
+  const meanwhile = held.length === 1 ? `${names} stays as it was` : `${names} stay as they were`;
   const [first = problemOf(path, "a document has no kind or apiVersion"), ...rest] = parsed.problems;
-  const message = `${first.message}; meanwhile ${names} stays as it was before`;
+  const message = `${first.message}; meanwhile ${meanwhile} before`;
   return { ...parsed, resources, problems: [{ ...first, message }, ...rest] };
 }
 
@@ -178,7 +179,7 @@ export function selectResources(files: readonly ParsedResources[], audience: Aud
   return Object.freeze({
     components: Object.freeze([...components.values()]),
     subscriptions: Object.freeze([...subscriptions.values()]),
-    httpEndpoints: Object.freeze(repeated.length > 0 ? [] : endpoints),
+    httpEndpoints: repeated.length > 0 ? undefined : Object.freeze(endpoints),
     resiliencies: Object.freeze(resiliencies),
     others: Object.freeze(others),
     problems: Object.freeze([...files.flatMap((file) => file.problems), ...repeated]),
@@ -213,7 +214,7 @@ function repeatedEndpoints(endpoints: readonly HttpEndpointResource[]): Problem[
     if (existing === undefined) continue;
     const place = `${existing.file}:${existing.line}`;
     const duplicate = `duplicate definition of HTTPEndpoint name ${name}, first in ${place}`;
-    const message = `${duplicate}; no HTTPEndpoint is loaded, rename one`;
+    const message = `${duplicate}; no HTTPEndpoint is loaded or changed, rename one`;
     problems.push({ ...origin, severity: "error", message });
   }
   return problems;

@@ -148,7 +148,7 @@ export class ServerCall implements GrpcCall {
     this.startDeadline();
   }
 
-  /** Throws ApiError for a deadline that cannot be read. */
+  /** Throws ApiError for a deadline that cannot be read, and for one that has passed. */
   startDeadline(): void {
     const timeout = this.headers["grpc-timeout"] as string | undefined;
     if (timeout === undefined) return;
@@ -156,10 +156,10 @@ export class ServerCall implements GrpcCall {
     if (timeoutMs === undefined)
       throw statusError(GrpcCode.Internal, `malformed grpc-timeout: ${JSON.stringify(timeout)}`);
     this.#deadlineMs = this.startMs + timeoutMs;
-    if (timeoutMs > maxTimerMs) return;
-    const expire = (): void =>
-      this.abort(statusError(GrpcCode.DeadlineExceeded, "context deadline exceeded"));
-    this.#deadline = this.#host.clock.setTimeout(expire, Math.ceil(timeoutMs));
+    const leftMs = this.#deadlineMs - this.#host.clock.monotonicMs();
+    if (leftMs <= 0) throw deadlineExceeded();
+    if (leftMs > maxTimerMs) return;
+    this.#deadline = this.#host.clock.setTimeout(() => this.abort(deadlineExceeded()), Math.ceil(leftMs));
   }
 
   /** What is left of the client's deadline, ms; undefined without one. */
@@ -452,3 +452,7 @@ export function statusError(grpcCode: GrpcCode, message: string): ApiError {
 }
 
 function ignore(): void {}
+
+function deadlineExceeded(): ApiError {
+  return statusError(GrpcCode.DeadlineExceeded, "context deadline exceeded");
+}

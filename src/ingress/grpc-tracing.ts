@@ -17,8 +17,14 @@ export type GrpcTracing = {
   begin(call: ServerCall, unary: boolean): void;
   /** Describes a unary request, decoded. */
   request(call: ServerCall, request: unknown): void;
-  end(call: ServerCall, code: number, message: string): void;
 };
+
+/** Ends the span that a call got by `begin`, if any. */
+export function endSpan({ span }: ServerCall, code: number, message: string): void {
+  if (span === undefined) return;
+  if (code !== GrpcCode.OK) span.fail(message);
+  span.end();
+}
 
 export function grpcTracing(tracer: Tracer): GrpcTracing {
   return {
@@ -39,11 +45,6 @@ export function grpcTracing(tracer: Tracer): GrpcTracing {
       const { span, path } = call;
       if (span?.recording !== true || !path.startsWith(runtime)) return;
       describeRequest(span, path, path.slice(runtime.length), request as Request);
-    },
-    end({ span }, code, message) {
-      if (span === undefined) return;
-      if (code !== GrpcCode.OK) span.fail(message);
-      span.end();
     },
   };
 }

@@ -30,7 +30,7 @@ import {
   type TableMethod,
   unknownText,
 } from "./grpc-table.ts";
-import type { GrpcTracing } from "./grpc-tracing.ts";
+import { endSpan, type GrpcTracing } from "./grpc-tracing.ts";
 import { type ListenTarget, listenOn } from "./listen.ts";
 
 export { ServerCall, statusError } from "./grpc-call.ts";
@@ -49,7 +49,16 @@ const defaultHeaderBytes = 64 * 1024;
 /** After the grace, time for the last statuses to leave, ms. */
 const flushMs = 50;
 
-export type GrpcServerOptions = {
+/** What a changed Configuration exchanges. */
+export type GrpcSteps = {
+  readonly apiLogging?: boolean;
+  /** Undefined when tracing is off. */
+  readonly tracing?: GrpcTracing | undefined;
+  /** Runs before every call, also unknown ones; throws ApiError to refuse it. */
+  readonly guard?: ((call: ServerCall) => void) | undefined;
+};
+
+export type GrpcServerOptions = GrpcSteps & {
   /** Asked once, at the first connection or `warm()`; again only after it failed. */
   readonly methods: MethodSource;
   /** Both ways. */
@@ -58,11 +67,6 @@ export type GrpcServerOptions = {
   readonly maxHeaderBytes?: number;
   /** DAPR_API_TOKEN; undefined = open. */
   readonly apiToken?: string | undefined;
-  readonly apiLogging?: boolean;
-  /** Undefined when tracing is off. */
-  readonly tracing?: GrpcTracing | undefined;
-  /** Runs before every call, also unknown ones; throws ApiError to refuse it. */
-  readonly guard?: (call: ServerCall) => void;
   /** Takes calls of services that are not mounted; without it they are Unimplemented. */
   readonly proxy?: GrpcProxy;
   readonly clock: Clock;
@@ -71,6 +75,8 @@ export type GrpcServerOptions = {
 };
 
 export type GrpcServer = {
+  /** Exchanges the steps: for calls from here on. */
+  set(steps: GrpcSteps): void;
   /** Resolves with the port (0 for a socket file). May be called for several addresses. */
   listen(target: ListenTarget): Promise<number>;
   /** Loads the methods now, so that the first call need not wait. Rejects when that fails. */
@@ -84,6 +90,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   const ingress = new GrpcIngress(options);
   const servers: Http2Server[] = [];
   return {
+    set: (steps) => ingress.set(steps),
     async listen(target) {
       const server = ingress.createServer();
       const port = await listenOn(server, target);
@@ -97,6 +104,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
 
 class GrpcIngress {
   readonly #options: GrpcServerOptions;
+  #steps: GrpcSteps;
   readonly #host: CallHost;
   readonly #token: Buffer | undefined;
   readonly #apiLog: Log;
@@ -108,6 +116,7 @@ class GrpcIngress {
 
   constructor(options: GrpcServerOptions) {
     this.#options = options;
+    this.#steps = options;
     this.#apiLog = options.log.scope("dapr.runtime.grpc.api-info");
     this.#token = options.apiToken === undefined ? undefined : Buffer.from(options.apiToken);
     const labels = ["grpc_server_method", "grpc_server_status"];
@@ -132,7 +141,7 @@ class GrpcIngress {
       },
       ended: (call, code, message) => {
         this.#calls.delete(call);
-        options.tracing?.end(call, code, message);
+        endSpan(call, code, message);
         const latencyMs = clock.monotonicMs() - call.startMs;
         const status = codeNames.get(code) ?? grpcCodeName(code);
         count(call.path, status);
@@ -141,9 +150,13 @@ class GrpcIngress {
           received(call.receivedBytes, call.path);
           sent(call.sentBytes, call.path);
         }
-        if (options.apiLogging === true) this.#logCall(call, code, latencyMs);
+        if (this.#steps.apiLogging === true) this.#logCall(call, code, latencyMs);
       },
     };
+  }
+
+  set(steps: GrpcSteps): void {
+    this.#steps = steps;
   }
 
   createServer(): Http2Server {
@@ -213,7 +226,7 @@ class GrpcIngress {
     this.#calls.add(call);
     try {
       this.#authorize(call);
-      this.#options.guard?.(call);
+      this.#steps.guard?.(call);
     } catch (error) {
       void this.#fail(call, error);
       return;
@@ -238,7 +251,7 @@ class GrpcIngress {
 
   #dispatch(call: ServerCall, table: MethodTable): void {
     const method = table.methods.get(call.path);
-    const { tracing } = this.#options;
+    const { tracing } = this.#steps;
     const proxy = this.#proxy !== undefined && isForeign(call, method, table) ? this.#proxy : undefined;
     try {
       tracing?.begin(call, proxy === undefined && method?.unary !== undefined);
@@ -269,7 +282,7 @@ class GrpcIngress {
     try {
       const request = method.decode(await call.readUnary());
       if (call.ended) return;
-      this.#options.tracing?.request(call, request);
+      this.#steps.tracing?.request(call, request);
       const answer = await handle(request, call);
       if (!call.ended) call.endUnary(method.encode(answer));
     } catch (error) {

@@ -1,4 +1,4 @@
-/** Metrics of the HTTP API: one record a request, once its answer is sent. */
+/** Metrics of the HTTP API: one record a request, once its answer is sent. Made anew when their settings change. */
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { NodeHttpCall } from "./http-call.ts";
 

@@ -1,6 +1,6 @@
 /**
  * The way of one HTTP request, whatever its connection: the shared steps in their one order, then the route, then
- * metrics and API log. The chain is made once at boot; a request allocates nothing for it.
+ * metrics and API log. The chain is made when the steps are set; a request allocates nothing for it.
  */
 import { timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../mesh/index.ts";
@@ -18,7 +18,7 @@ import { BadEscape, Router } from "./router.ts";
 
 export type Handler = (call: NodeHttpCall) => Promise<HttpReply> | HttpReply;
 
-/** Wraps the rest of the way. Called once, at boot. */
+/** Wraps the rest of the way. Called when the steps are set. */
 export type HttpStep = (next: Handler) => Handler;
 
 export type HttpSteps = {
@@ -31,9 +31,9 @@ export type HttpSteps = {
   readonly allowedOrigins?: readonly string[] | undefined;
   readonly apiLogging: ApiLoggingSettings;
   /** Around everything below it, for spans. */
-  readonly tracing?: HttpStep;
+  readonly tracing?: HttpStep | undefined;
   /** `httpPipeline` of the Configuration. */
-  readonly middleware?: HttpStep;
+  readonly middleware?: HttpStep | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -59,6 +59,25 @@ function stepsInOrder(steps: HttpSteps): HttpStep[] {
 
 /** One per port. */
 export class HttpIngress {
+  #way: Way;
+
+  constructor(steps: HttpSteps) {
+    this.#way = new Way(steps);
+  }
+
+  /** For requests from here on; those under way go on as they began. */
+  set(steps: HttpSteps): void {
+    this.#way = new Way(steps);
+  }
+
+  /** Answers one request. Rejects only when the answer could not be written; then the connection is of no more use. */
+  answer(call: NodeHttpCall, send: SendReply): Promise<void> {
+    return this.#way.go(call, send);
+  }
+}
+
+/** The steps, made ready. */
+class Way {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #metrics: Metrics;
@@ -76,8 +95,7 @@ export class HttpIngress {
     this.#record = createHttpRecord(steps.metrics);
   }
 
-  /** Answers one request. Rejects only when the answer could not be written; then the connection is of no more use. */
-  async answer(call: NodeHttpCall, send: SendReply): Promise<void> {
+  async go(call: NodeHttpCall, send: SendReply): Promise<void> {
     const startMs = this.#clock.monotonicMs();
     let reply: HttpReply;
     try {

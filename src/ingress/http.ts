@@ -12,6 +12,8 @@ import { cleanPath, Router } from "./router.ts";
 export type HttpServerOptions = HttpSteps & Omit<HttpSocketsOptions, "ingress">;
 
 export type HttpServer = {
+  /** Exchanges the steps: for requests from here on, while those under way go on as they began. */
+  set(steps: HttpSteps): void;
   /** Resolves with the port (0 for a socket file). Rejects when the address is taken. */
   listen(target: ListenTarget): Promise<number>;
   /** Stops accepting, waits for requests in flight up to `graceMs`, then closes the rest. */
@@ -20,26 +22,28 @@ export type HttpServer = {
 
 /** The API port: `fallback` (service invocation) takes what no route takes. */
 export function createHttpServer(options: HttpServerOptions): HttpServer {
-  return new HttpSockets({ ...options, ingress: new HttpIngress(options) });
+  const ingress = new HttpIngress(options);
+  const sockets = new HttpSockets({ ...options, ingress });
+  return {
+    set: (steps) => ingress.set(steps),
+    listen: (target) => sockets.listen(target),
+    close: (graceMs) => sockets.close(graceMs),
+  };
 }
 
-export type PublicServerOptions = Pick<
-  HttpServerOptions,
-  "clock" | "log" | "metrics" | "readBufferBytes" | "h2c"
-> & {
-  readonly routes: readonly HttpRoute[];
-};
-
-/** The public port: a few routes without token, CORS, middleware, body limit and API log; no invocation. */
-export function createPublicServer(options: PublicServerOptions): HttpServer {
-  const router = new Router(options.routes);
-  return createHttpServer({
-    ...options,
+/** Steps of the public port: a few routes without token, CORS, middleware and API log; no invocation. */
+export function publicSteps(
+  parts: Pick<HttpSteps, "clock" | "log" | "metrics">,
+  routes: readonly HttpRoute[],
+): HttpSteps {
+  const router = new Router(routes);
+  return {
+    ...parts,
+    routes,
     fallback: (call) => noRoute(router, call),
     apiToken: undefined,
     apiLogging: { enabled: false, obfuscateUrls: false, omitHealthChecks: false },
-    maxBodyBytes: Number.POSITIVE_INFINITY,
-  });
+  };
 }
 
 function noRoute(router: Router, call: HttpCall): HttpReply {

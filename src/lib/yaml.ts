@@ -64,6 +64,8 @@ export interface YamlDocument {
 }
 
 const MAX_DEPTH = 100;
+/** Brackets in brackets that are given to the parser at all: it takes seconds for some thousands. */
+const MAX_BRACKETS = 1_000;
 /** Bounds what aliases can expand to. */
 const MAX_NODES = 50_000;
 const NULLS = new Set(["", "~", "null", "Null", "NULL"]);
@@ -150,6 +152,8 @@ function parseDocument(text: string, firstLine: number): YamlDocument {
     const { line, col } = lines.linePos(offset);
     return { line: line + firstLine - 1, column: col };
   };
+  const deepest = tooDeepAt(text);
+  if (deepest !== undefined) return failure({ ...locateIn(text, deepest, firstLine), message: TOO_DEEP });
   try {
     const parsed = parseAllDocuments(text, {
       version: "1.1",
@@ -163,6 +167,9 @@ function parseDocument(text: string, firstLine: number): YamlDocument {
     const document = "empty" in parsed ? undefined : parsed[0];
     const error = document?.errors[0];
     if (error !== undefined) {
+      // The parser recurses, and says so in its own way.
+      if (error.message.includes("call stack"))
+        return failure({ ...locate(error.pos[0]), message: TOO_DEEP });
       const hint = HINTS.get(error.code) ?? "check the syntax of this line";
       return failure({ ...locate(error.pos[0]), message: `not valid YAML: ${error.message}; ${hint}` });
     }
@@ -173,13 +180,31 @@ function parseDocument(text: string, firstLine: number): YamlDocument {
     return { root: empty ? undefined : root, error: undefined, warnings };
   } catch (cause) {
     if (cause instanceof Refused) return failure(cause.problem);
-    // The parser recurses: only absurd nesting gets here.
     if (cause instanceof RangeError) return failure({ line: firstLine, column: 1, message: TOO_DEEP });
     throw cause;
   }
 }
 
-const TOO_DEEP = `not valid YAML: nested deeper than ${MAX_DEPTH} levels, or an anchor contains itself`;
+const TOO_DEEP = `not valid YAML: nested deeper than ${MAX_DEPTH} levels, or an anchor contains itself; take some out`;
+
+/** Where brackets are nested too deeply to be read; those in texts count too, as nobody writes so many. */
+function tooDeepAt(text: string): number | undefined {
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === openBracket || code === openBrace) depth++;
+    else if (code === closeBracket || code === closeBrace) depth = Math.max(0, depth - 1);
+    if (depth > MAX_BRACKETS) return at;
+  }
+  return undefined;
+}
+
+const [openBracket, closeBracket, openBrace, closeBrace] = [0x5b, 0x5d, 0x7b, 0x7d];
+
+function locateIn(text: string, offset: number, firstLine: number): YamlPosition {
+  const before = text.slice(0, offset);
+  return { line: firstLine + countLines(before), column: offset - before.lastIndexOf("\n") };
+}
 
 function failure(error: YamlProblem): YamlDocument {
   return { root: undefined, error, warnings: [] };

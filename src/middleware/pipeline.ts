@@ -25,16 +25,20 @@ export type PipelineInit = {
 
 export class Pipeline {
   readonly #init: PipelineInit;
+  readonly #told = new Set<PipelineHandler>();
 
   constructor(init: PipelineInit) {
     this.#init = init;
   }
 
-  /** Logs which handlers have no component now, since their requests pass unchecked. */
+  /** Logs which handlers have no component any more, since their requests pass unchecked. */
   warnSkipped(): void {
     const { name, handlers, log } = this.#init;
     for (const handler of handlers) {
+      const known = this.#told.delete(handler);
       if (this.#loaded(handler) !== undefined) continue;
+      this.#told.add(handler);
+      if (known) continue;
       const { name: own, type, version } = handler;
       log.warn(
         `${name}: handler ${own} (${type}/${version}) is skipped: no component of this name, type and version is ` +

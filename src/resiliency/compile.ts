@@ -1,4 +1,4 @@
-/** Resources to policies: which timeout, retry and circuit breaker stand around which target. Loaded with the first. */
+/** Resources to policies: which timeout, retry and circuit breaker stand around which target. */
 import type { Clock } from "../../mesh/index.ts";
 import type { PolicyNames, ResiliencyResource } from "../config/kinds/resiliency.ts";
 import type { Random } from "../lib/random.ts";
@@ -14,7 +14,6 @@ import type { RetryRule } from "./retry.ts";
 import { builtInRule, isBuiltIn, mergeResources, type PolicyTable, type Sourced } from "./table.ts";
 
 export type PoliciesInit = {
-  readonly resources: readonly ResiliencyResource[];
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -26,33 +25,72 @@ const maxDefaultTargets = 1_000;
 /** Breakers of such a target. */
 const defaultBreakers = { app: 100, actor: 5_000 } as const;
 
-/** Makes the policies of a sidecar; resources that cannot be used are logged and have no effect. */
-export function compilePolicies(init: PoliciesInit): Policies {
-  const table = mergeResources(init.resources, init.log);
-  const monitors = createMonitors(init.metrics, init.log);
-  for (const source of table.loaded) monitors.loaded(source);
-  const forge = new Forge(init, table, monitors);
+/** The policies of some resources; they do not change. */
+export type CompiledPolicies = Omit<Policies, "component"> & {
+  component(name: string, kind: ComponentKind, direction: Direction): Policy | undefined;
+};
+
+/** Makes the policies of one set of resources after another. Breakers of an unchanged rule go on as they are. */
+export class PolicyCompiler {
+  readonly #init: PoliciesInit;
+  readonly #monitors: Monitors;
+  readonly #breakers = new Breakers();
+  #table: PolicyTable | undefined;
+
+  constructor(init: PoliciesInit) {
+    this.#init = init;
+    this.#monitors = createMonitors(init.metrics, init.log);
+  }
+
+  /** A resource that cannot be used is logged; the last one of its name that could be used counts instead. */
+  compile(resources: readonly ResiliencyResource[]): CompiledPolicies {
+    const before = new Set(this.#table?.used);
+    this.#table = mergeResources(resources, this.#init.log, this.#table);
+    for (const used of this.#table.used) if (!before.has(used)) this.#monitors.loaded(used.source);
+    return policiesOf(this.#table, new Forge(this.#init, this.#table, this.#monitors, this.#breakers));
+  }
+}
+
+function policiesOf(table: PolicyTable, forge: Forge): CompiledPolicies {
   const apps = new Map(
     [...table.apps].map(([id, target]) => [id, forge.app(id, target, target.breakerCount)]),
   );
-  const defaultApps = forge.defaults("App") && new Recent(maxDefaultTargets, (id) => forge.defaultApp(id));
+  const defaultApps = forge.defaults("App") && new Recent<PolicyOf>(maxDefaultTargets);
+  const defaultApp = (id: string): PolicyOf => forge.defaultApp(id);
   const actors = new Map(
     [...table.actors].map(([type, target]) => [type, forge.actor(type, target, target)] as const),
   );
-  const defaultActors =
-    forge.defaults("Actor") && new Recent(maxDefaultTargets, (type) => forge.defaultActor(type));
-  const components = new Map<string, Policy | undefined>();
+  const defaultActors = forge.defaults("Actor") && new Recent<ActorPoliciesOf>(maxDefaultTargets);
+  const defaultActor = (type: string): ActorPoliciesOf => forge.defaultActor(type);
   return {
-    app: (id, endpoint) => (apps.has(id) ? apps.get(id) : defaultApps?.get(id))?.(endpoint),
+    app: (id, endpoint) => (apps.has(id) ? apps.get(id) : defaultApps?.get(id, defaultApp))?.(endpoint),
     targetsApp: (id) => apps.has(id),
-    component(name, kind, direction) {
-      const key = `${direction} ${kind} ${name}`;
-      if (!components.has(key)) components.set(key, forge.component(name, kind, direction));
-      return components.get(key);
-    },
-    actor: (type, id) => (actors.has(type) ? actors.get(type) : defaultActors?.get(type))?.(id),
+    component: (name, kind, direction) => forge.component(name, kind, direction),
+    actor: (type, id) => (actors.has(type) ? actors.get(type) : defaultActors?.get(type, defaultActor))?.(id),
     builtIn: (name) => builtInRule(table, name),
   };
+}
+
+/** The breakers of all targets. */
+class Breakers {
+  /** Both directions of a component share a breaker when they name the same policy. */
+  readonly #components = new WeakMap<BreakerRule, Map<string, Breaker>>();
+  readonly #targets = new WeakMap<BreakerRule, Recent<Recent<Breaker>>>();
+
+  component(rule: BreakerRule, name: string, make: () => Breaker): Breaker {
+    const byName = this.#components.get(rule) ?? new Map<string, Breaker>();
+    this.#components.set(rule, byName);
+    const breaker = byName.get(name) ?? make();
+    byName.set(name, breaker);
+    return breaker;
+  }
+
+  /** Of an app or actor type, by endpoint. */
+  target(rule: BreakerRule, target: string, count: number): Recent<Breaker> {
+    const byTarget = this.#targets.get(rule) ?? new Recent<Recent<Breaker>>(maxDefaultTargets);
+    this.#targets.set(rule, byTarget);
+    return byTarget.get(`${count} ${target}`, () => new Recent<Breaker>(count));
+  }
 }
 
 /** The parts that apply to a target, with their resources. */
@@ -64,18 +102,19 @@ type Parts = {
 
 /** A policy by what tells its breakers apart; undefined when no part applies. */
 type PolicyOf = ((endpoint: string) => Policy) | undefined;
+type ActorPoliciesOf = ((id: string) => ActorPolicies) | undefined;
 
 class Forge {
   readonly #init: PoliciesInit;
   readonly #table: PolicyTable;
   readonly #monitors: Monitors;
-  /** Both directions of a component share a breaker when they name the same policy. */
-  readonly #componentBreakers = new Map<BreakerRule, Map<string, Breaker>>();
+  readonly #breakers: Breakers;
 
-  constructor(init: PoliciesInit, table: PolicyTable, monitors: Monitors) {
+  constructor(init: PoliciesInit, table: PolicyTable, monitors: Monitors, breakers: Breakers) {
     this.#init = init;
     this.#table = table;
     this.#monitors = monitors;
+    this.#breakers = breakers;
   }
 
   app(id: string, names: PolicyNames, breakerCount: number): PolicyOf {
@@ -95,18 +134,20 @@ class Forge {
         : this.#named(target[direction]);
     if (parts === undefined) return undefined;
     const monitor = this.#monitor(parts, `component ${name}, ${direction}`, `${kind}_${name}`, direction);
-    return this.#policy(parts, monitor, parts.breaker && this.#sharedBreaker(name, parts.breaker, monitor));
+    const rule = parts.breaker?.rule;
+    const make = (): Breaker => this.#breaker(rule!, monitor, "");
+    return this.#policy(parts, monitor, rule && this.#breakers.component(rule, name, make));
   }
 
   actor(
     type: string,
     names: PolicyNames,
     { breakerScope, breakerCount }: { readonly breakerScope: string; readonly breakerCount: number },
-  ): ((id: string) => ActorPolicies) | undefined {
+  ): ActorPoliciesOf {
     return this.#actor(type, this.#named(names), breakerScope === "type", breakerCount);
   }
 
-  defaultActor(type: string): ((id: string) => ActorPolicies) | undefined {
+  defaultActor(type: string): ActorPoliciesOf {
     return this.#actor(type, this.defaults("Actor"), true, defaultBreakers.actor);
   }
 
@@ -148,23 +189,20 @@ class Forge {
   #many(parts: Parts | undefined, breakerCount: number, words: string, target: string): PolicyOf {
     if (parts === undefined) return undefined;
     const monitor = this.#monitor(parts, words, target, "outbound");
-    const { breaker } = parts;
-    if (breaker === undefined) {
+    const rule = parts.breaker?.rule;
+    if (rule === undefined) {
       const policy = this.#policy(parts, monitor, undefined);
       return () => policy;
     }
-    const recent = new Recent(breakerCount, (endpoint) =>
-      this.#policy(parts, monitor, this.#breaker(breaker, monitor, endpoint)),
-    );
-    return (endpoint) => recent.get(endpoint);
+    const breakers = this.#breakers.target(rule, target, breakerCount);
+    const newBreaker = (endpoint: string): Breaker => this.#breaker(rule, monitor, endpoint);
+    const policies = new Recent<Policy>(breakerCount);
+    const newPolicy = (endpoint: string): Policy =>
+      this.#policy(parts, monitor, breakers.get(endpoint, newBreaker));
+    return (endpoint) => policies.get(endpoint, newPolicy);
   }
 
-  #actor(
-    type: string,
-    parts: Parts | undefined,
-    byType: boolean,
-    breakerCount: number,
-  ): ((id: string) => ActorPolicies) | undefined {
+  #actor(type: string, parts: Parts | undefined, byType: boolean, breakerCount: number): ActorPoliciesOf {
     if (parts === undefined) return undefined;
     const { timeout, retry, breaker } = parts;
     const words = `calls to actors of type ${type}`;
@@ -197,15 +235,7 @@ class Forge {
     return new Policy({ timeoutMs, retry: parts.retry?.rule, breaker, clock, random, monitor });
   }
 
-  #sharedBreaker(name: string, rule: Sourced<BreakerRule>, monitor: Monitor): Breaker {
-    const byName = this.#componentBreakers.get(rule.rule) ?? new Map<string, Breaker>();
-    this.#componentBreakers.set(rule.rule, byName);
-    const breaker = byName.get(name) ?? this.#breaker(rule, monitor, "");
-    byName.set(name, breaker);
-    return breaker;
-  }
-
-  #breaker({ rule }: Sourced<BreakerRule>, monitor: Monitor, part: string): Breaker {
+  #breaker(rule: BreakerRule, monitor: Monitor, part: string): Breaker {
     return new Breaker(rule, this.#init.clock, (state) => monitor.breaker(state, part));
   }
 }

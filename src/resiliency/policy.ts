@@ -185,9 +185,12 @@ export class Policy {
   }
 }
 
+/** The place of a component's policy, undefined for none. Another may stand there at the next call. */
+export type Guard = { readonly policy: Policy | undefined };
+
 /** A call of a component: under its policy, or plainly when there is none. */
 export function callUnder<T>(
-  policy: Policy | undefined,
+  { policy }: Guard,
   signal: AbortSignal,
   attempt: Attempt<T>,
   judgeError?: (error: unknown) => Failure,

@@ -1,19 +1,17 @@
 /** A bounded map that makes what it lacks and forgets what was used longest ago. */
 export class Recent<V> {
   readonly #max: number;
-  readonly #make: (key: string) => V;
   readonly #values = new Map<string, V>();
 
   /** `max`: entries kept, at least 1. */
-  constructor(max: number, make: (key: string) => V) {
+  constructor(max: number) {
     this.#max = max;
-    this.#make = make;
   }
 
-  get(key: string): V {
+  get(key: string, make: (key: string) => V): V {
     const found = this.#values.get(key);
     if (found !== undefined && this.#values.size === 1) return found;
-    const value = found ?? this.#make(key);
+    const value = found ?? make(key);
     // Deleted first, so that the map stays in order of use.
     this.#values.delete(key);
     this.#values.set(key, value);

@@ -1,6 +1,6 @@
 /**
- * The policies of all resources in one table, the last of a name wins, with their rules made ready. What is named and
- * missing is told once, here.
+ * The policies of all resources in one table, the last of a name wins, with their rules made ready. Names that lead
+ * nowhere, and policies that no name leads to, are told here.
  */
 import type {
   ActorTarget,
@@ -11,7 +11,8 @@ import type {
   ResiliencyResource,
   RetryPolicy,
 } from "../config/kinds/resiliency.ts";
-import { formatProblem } from "../config/problem.ts";
+import { definitionText } from "../config/definition.ts";
+import { formatProblem, type Origin } from "../config/problem.ts";
 import { type CelExpression, celCompiler, CelError } from "../lib/cel.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -37,12 +38,26 @@ export type PolicyTable = {
   readonly apps: ReadonlyMap<string, AppTarget>;
   readonly actors: ReadonlyMap<string, ActorTarget>;
   readonly components: ReadonlyMap<string, ComponentTarget>;
-  /** Resources that have an effect. */
-  readonly loaded: readonly Source[];
+  /** Resources that have an effect, in load order. */
+  readonly used: readonly UsedResource[];
 };
 
-/** Resources that cannot be used are logged and left out. */
-export function mergeResources(resources: readonly ResiliencyResource[], log: Log): PolicyTable {
+/** A resource with its breakers by name. */
+export type UsedResource = {
+  readonly resource: ResiliencyResource;
+  readonly source: Source;
+  readonly breakers: ReadonlyMap<string, { readonly policy: BreakerPolicy; readonly rule: BreakerRule }>;
+};
+
+/**
+ * A resource that cannot be used is logged. What it was in `before`, the table up to now, stays in its place; without
+ * that it is left out. Breakers that are as they were have the same rule, as an object.
+ */
+export function mergeResources(
+  resources: readonly ResiliencyResource[],
+  log: Log,
+  before: PolicyTable | undefined,
+): PolicyTable {
   const table = {
     timeouts: new Map<string, Sourced<number>>(),
     retries: new Map<string, Sourced<RetryRule>>(),
@@ -50,43 +65,75 @@ export function mergeResources(resources: readonly ResiliencyResource[], log: Lo
     apps: new Map<string, AppTarget>(),
     actors: new Map<string, ActorTarget>(),
     components: new Map<string, ComponentTarget>(),
-    loaded: [] as Source[],
+    used: [] as UsedResource[],
   };
-  for (const resource of resources) {
-    const breakers = readBreakers(resource, log);
-    if (breakers === undefined) continue;
-    const source = { name: resource.name, namespace: resource.namespace ?? "" };
-    table.loaded.push(source);
+  for (const each of resources) {
+    const used = readResource(each, log, before);
+    if (used === undefined) continue;
+    table.used.push(used);
+    const { resource, source, breakers } = used;
     for (const { name, timeoutMs } of resource.timeouts)
       table.timeouts.set(name, { rule: timeoutMs, source });
     for (const retry of resource.retries) table.retries.set(retry.name, { rule: retryRule(retry), source });
-    for (const [name, rule] of breakers) table.breakers.set(name, { rule, source });
+    for (const [name, { rule }] of breakers) table.breakers.set(name, { rule, source });
     for (const target of resource.apps) table.apps.set(target.id, target);
     for (const target of resource.actors) table.actors.set(target.type, target);
     for (const target of resource.components) table.components.set(target.name, target);
-    log.info(`Loading Resiliency configuration: ${resource.name}`);
   }
   warnMissing(table, log);
+  warnUnused(table, log);
   return table;
 }
 
-/** The breakers by name; undefined after logging why the resource cannot be used. */
-function readBreakers(resource: ResiliencyResource, log: Log): Map<string, BreakerRule> | undefined {
+function readResource(
+  resource: ResiliencyResource,
+  log: Log,
+  before: PolicyTable | undefined,
+): UsedResource | undefined {
+  const { name, origin } = resource;
+  const namesakes = before?.used.filter((used) => isNamesake(used.resource, resource)) ?? [];
+  const old = namesakes.find((used) => used.resource.origin.file === origin.file) ?? namesakes[0];
+  if (old !== undefined && definitionText(old.resource) === definitionText(resource)) return old;
   const faults = resource.faults.map(formatProblem);
-  const rules = new Map<string, BreakerRule>();
+  const breakers = readBreakers(resource, old, faults, log);
+  if (faults.length === 0) {
+    log.info(`Loading Resiliency configuration: ${name}`);
+    return { resource, breakers, source: { name, namespace: resource.namespace ?? "" } };
+  }
+  const instead = old === undefined ? "" : "; meanwhile it is as it was before";
+  for (const fault of faults) log.error(`Could not read resiliency policy ${name}: ${fault}${instead}`);
+  return old;
+}
+
+function isNamesake(a: ResiliencyResource, b: ResiliencyResource): boolean {
+  return a.name === b.name && a.namespace === b.namespace;
+}
+
+/** The breakers by name. Expressions that cannot be used are added to `faults`. */
+function readBreakers(
+  resource: ResiliencyResource,
+  old: UsedResource | undefined,
+  faults: string[],
+  log: Log,
+): UsedResource["breakers"] {
+  const breakers = new Map<string, { policy: BreakerPolicy; rule: BreakerRule }>();
   for (const policy of resource.circuitBreakers) {
+    const found = old?.breakers.get(policy.name);
+    if (found !== undefined && definitionText(found.policy) === definitionText(policy)) {
+      breakers.set(policy.name, found);
+      continue;
+    }
     try {
-      rules.set(policy.name, breakerRule(policy, log));
+      breakers.set(policy.name, { policy, rule: breakerRule(policy, log) });
     } catch (error) {
       if (!(error instanceof CelError)) throw error;
       const path = `spec.policies.circuitBreakers.${policy.name}.trip`;
       const fix = `write for example consecutiveFailures > 5, over ${Object.keys(countTypes).join(", ")}`;
       const message = `${path} ${JSON.stringify(policy.trip)}: ${error.message}; ${fix}`;
-      faults.push(formatProblem({ ...policy.origin, severity: "error", message }));
+      faults.push(formatProblem({ ...policy.tripOrigin, severity: "error", message }));
     }
   }
-  for (const fault of faults) log.error(`Could not read resiliency policy ${resource.name}: ${fault}`);
-  return faults.length === 0 ? rules : undefined;
+  return breakers;
 }
 
 function retryRule(policy: RetryPolicy): RetryRule {
@@ -160,6 +207,32 @@ function warnMissing(table: PolicyTable, log: Log): void {
     if (outbound !== undefined) check(`component ${name}, outbound,`, outbound);
   }
 }
+
+/** A policy that nothing leads to is a slip: the name of a default, or of the policy in a target, is mistyped. */
+function warnUnused({ used, apps, actors, components }: PolicyTable, log: Log): void {
+  const sides = [...components.values()].flatMap(({ inbound, outbound }) => [inbound, outbound]);
+  const targets = [...apps.values(), ...actors.values(), ...sides].filter((names) => names !== undefined);
+  const named = {
+    timeout: new Set(targets.map(({ timeout }) => timeout)),
+    retry: new Set(targets.map(({ retry }) => retry)),
+    circuitBreaker: new Set(targets.map(({ circuitBreaker }) => circuitBreaker)),
+  };
+  const check = (key: keyof typeof named, name: string, { file, line }: Origin): void => {
+    if (named[key].has(name) || defaultName.test(name) || isBuiltIn(name)) return;
+    const fix = "name it in spec.targets, or take it out";
+    log.warn(`${file}:${line}: ${key} ${name} is named by no target and has no effect; ${fix}`);
+  };
+  for (const { resource } of used) {
+    for (const { name, origin } of resource.timeouts) check("timeout", name, origin);
+    for (const { name, origin } of resource.retries) check("retry", name, origin);
+    for (const { name, origin } of resource.circuitBreakers) check("circuitBreaker", name, origin);
+  }
+}
+
+/** Policies that apply without a target. */
+const componentKinds = "Statestore|Pubsub|Binding|Secretstore|Configuration|Lock|Crypto|Conversation";
+const defaultTargets = `App|Actor|Component|(?:${componentKinds})?Component(?:Inbound|Outbound)`;
+const defaultName = new RegExp(`^Default(?:${defaultTargets})?(?:Timeout|Retry|CircuitBreaker)Policy$`);
 
 /** The rule of a built-in retry, as redefined. */
 export function builtInRule(table: PolicyTable, name: BuiltInRetry): RetryRule {

@@ -17,7 +17,10 @@ const verbs = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT
 /** What is labelled even when paths are not. */
 const always = new Set(["/dapr/config", "/dapr/metrics", "/dapr/subscribe", "/healthz"]);
 
-/** Read once, at boot. */
+/** Of metrics that are off. */
+export const noHttpLabels: HttpLabels = Object.freeze({ path: () => "", method: () => "", detailed: false });
+
+/** Read once for each change of the settings. */
 export function createHttpLabels({
   increasedCardinality,
   pathMatching,

@@ -107,18 +107,18 @@ describe("metrics", () => {
   });
 
   it("takes buckets, rules and error codes from the Configuration", () => {
-    const problems: string[] = [];
     const settings = {
       ...DEFAULT_CONFIGURATION.metrics,
       recordErrorCodes: true,
       latencyBuckets: [10, 100],
       rules: [
-        { name: "dapr_calls_total", labels: [{ name: "path", regex: { "/orders/{id}": "/orders/\\d+" } }] },
-        { name: "calls_total", labels: [{ name: "path", regex: { x: "(" } }] },
-        { name: 5 },
+        {
+          name: "dapr_calls_total",
+          labels: [{ name: "path", regex: [{ replacement: "/orders/{id}", pattern: "/orders/\\d+" }] }],
+        },
       ],
     };
-    const metrics = createMetrics("a", settings, (text) => void problems.push(text));
+    const metrics = createMetrics("a", settings);
     metrics.latency("wait", "Wait.", [])(50);
     const count = metrics.count("calls_total", "Calls.", ["verb", "path"]);
     for (const path of ["/orders/1", "/orders/22", "/other"]) count("GET", path);
@@ -139,10 +139,6 @@ describe("metrics", () => {
       'dapr_error_code_total{app_id="a",category="state",error_code="ERR_STATE_GET"} 1',
       'dapr_error_code_total{app_id="a",category="service-invocation",error_code="ERR_DIRECT_INVOKE"} 1',
       'dapr_error_code_total{app_id="a",category="common",error_code="ERR_BODY_READ"} 1',
-    ]);
-    expect(problems).toEqual([
-      expect.stringMatching(/^calls_total: label path: Invalid regular expression/),
-      expect.stringContaining("a rule needs a name"),
     ]);
     createMetrics("a").errorCode("ERR_STATE_GET");
   });

@@ -4,7 +4,7 @@
  */
 import { DEFAULT_CONFIGURATION, type MetricSettings } from "../config/kinds/configuration.ts";
 import { errorCategory } from "./error-category.ts";
-import { createHttpLabels, type HttpLabels } from "./http-labels.ts";
+import { createHttpLabels, type HttpLabels, noHttpLabels } from "./http-labels.ts";
 import { type LabelRules, readLabelRules, type Rewrite } from "./label-rules.ts";
 import { processMetrics } from "./process-metrics.ts";
 
@@ -26,11 +26,19 @@ const sizeBucketsBytes: readonly number[] = [
  * Series kept per family; further label sets are counted in one series whose labels are all `overflow`. A histogram has
  * some 36 lines a series on the page, others one.
  */
-const maxSeries: Readonly<Record<FamilyType, number>> = { counter: 2_000, gauge: 2_000, histogram: 500 };
+const maxSeries: Readonly<Record<FamilyType, number>> = {
+  counter: 2_000,
+  gauge: 2_000,
+  latency: 500,
+  size: 500,
+};
 
 /** Records one event. Label values in the order of the family's label names. */
 export type CountFamily = ((...labels: string[]) => void) & {
-  /** The series of these labels, for who records it again and again; at most 1,000 are to be held. */
+  /**
+   * The series of these labels, for who records it again and again; at most 1,000 are to be held, and none over a
+   * change of the settings.
+   */
   at(...labels: string[]): () => void;
 };
 export type LatencyFamily = ((latencyMs: number, ...labels: string[]) => void) & {
@@ -60,42 +68,55 @@ export type Metrics = {
   readonly contentType: string;
 };
 
-/** Metrics of one sidecar. Rules that cannot be used are told to `problem` and left out. */
+/** Metrics of one sidecar, which follow the Configuration. */
+export type RunningMetrics = Metrics & {
+  /** Families stay; their series too, but for histograms of other buckets. */
+  set(settings: MetricSettings): void;
+};
+
 export function createMetrics(
   appId: string,
   settings: MetricSettings = DEFAULT_CONFIGURATION.metrics,
-  problem: (text: string) => void = () => {},
-): Metrics {
-  const metrics = new Registry(appId, settings, problem);
-  if (!settings.recordErrorCodes) return metrics;
-  const count = metrics.count("error_code_total", "Errors answered, by code.", ["category", "error_code"]);
-  metrics.errorCode = (code) => count(errorCategory(code), code);
-  return metrics;
+): RunningMetrics {
+  return new Registry(appId, settings);
 }
 
-class Registry implements Metrics {
+class Registry implements RunningMetrics {
   readonly contentType = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-  readonly http: HttpLabels;
+  http: HttpLabels = noHttpLabels;
   errorCode: (code: string) => void = () => {};
   readonly #appId: string;
-  readonly #latencyBuckets: readonly number[];
-  readonly #rules: LabelRules;
+  #on = true;
+  #latencyBuckets = defaultLatencyBucketsMs;
+  #rules: LabelRules = new Map();
   readonly #families = new Map<string, Family<Series>>();
 
-  constructor(appId: string, settings: MetricSettings, problem: (text: string) => void) {
+  constructor(appId: string, settings: MetricSettings) {
     this.#appId = appId;
-    const { latencyBuckets } = settings;
-    this.#latencyBuckets = latencyBuckets.length > 0 ? latencyBuckets : defaultLatencyBucketsMs;
-    this.http = createHttpLabels(settings.http);
-    this.#rules = readLabelRules(settings.rules, problem);
+    this.set(settings);
+  }
+
+  set({ enabled, latencyBuckets, http, rules, recordErrorCodes }: MetricSettings): void {
+    this.#on = enabled;
+    this.http = enabled ? createHttpLabels(http) : noHttpLabels;
+    this.errorCode = enabled && recordErrorCodes ? this.#errorCounter() : () => {};
+    this.#rules = readLabelRules(rules);
+    const buckets = latencyBuckets.length > 0 ? latencyBuckets : defaultLatencyBucketsMs;
+    const rebucketed = buckets.join() !== this.#latencyBuckets.join();
+    this.#latencyBuckets = buckets;
+    for (const [name, family] of this.#families) {
+      family.rewrites = this.#rewritesOf(name, family.labelNames);
+      if (rebucketed && family.type === "latency") family.clear();
+    }
   }
 
   count(name: string, help: string, labels: readonly string[]): CountFamily {
     const counters = this.#family(name, "counter", help, labels, newNumber);
     const count = (...values: string[]): void => {
-      counters.series(values).value++;
+      if (this.#on) counters.series(values).value++;
     };
     const at = (...values: string[]): (() => void) => {
+      if (!this.#on) return () => {};
       const series = counters.series(values);
       return () => {
         series.value++;
@@ -107,19 +128,20 @@ class Registry implements Metrics {
   gauge(name: string, help: string, labels: readonly string[]): GaugeFamily {
     const gauges = this.#family(name, "gauge", help, labels, newNumber);
     return (value, ...values) => {
-      gauges.series(values).value = value;
+      if (this.#on) gauges.series(values).value = value;
     };
   }
 
   latency(name: string, help: string, labels: readonly string[]): LatencyFamily {
-    return this.#histogram(name, help, labels, this.#latencyBuckets);
+    return this.#histogram(name, "latency", help, labels, () => this.#latencyBuckets);
   }
 
   size(name: string, help: string, labels: readonly string[]): SizeFamily {
-    return this.#histogram(name, help, labels, sizeBucketsBytes);
+    return this.#histogram(name, "size", help, labels, () => sizeBucketsBytes);
   }
 
   render(): string {
+    if (!this.#on) return "";
     let text = "";
     let overflow = "";
     const own = escapeLabel(this.#appId);
@@ -134,17 +156,21 @@ class Registry implements Metrics {
 
   #histogram(
     name: string,
+    type: "latency" | "size",
     help: string,
     labels: readonly string[],
-    bounds: readonly number[],
+    bounds: () => readonly number[],
   ): LatencyFamily {
-    const histograms = this.#family(name, "histogram", help, labels, (text) => newHistogram(text, bounds));
+    const histograms = this.#family(name, type, help, labels, (text) => newHistogram(text, bounds()));
     const observe = (series: Histogram, value: number): void => {
       series.sum += value;
-      series.buckets[bucketOf(bounds, value)]!++;
+      series.buckets[bucketOf(series.bounds, value)]!++;
     };
-    const record = (value: number, ...values: string[]): void => observe(histograms.series(values), value);
+    const record = (value: number, ...values: string[]): void => {
+      if (this.#on) observe(histograms.series(values), value);
+    };
     const at = (...values: string[]): ((value: number) => void) => {
+      if (!this.#on) return () => {};
       const series = histograms.series(values);
       return (value) => observe(series, value);
     };
@@ -160,11 +186,20 @@ class Registry implements Metrics {
   ): Family<S> {
     const found = this.#families.get(name) as Family<S> | undefined;
     if (found !== undefined) return found;
-    const rules = this.#rules.get(name);
-    const rewrites = rules === undefined ? undefined : labels.map((label) => rules.get(label));
-    const made = new Family(`dapr_${name}`, type, help, this.#appId, labels, rewrites, make);
+    const made = new Family(`dapr_${name}`, type, help, this.#appId, labels, make);
+    made.rewrites = this.#rewritesOf(name, labels);
     this.#families.set(name, made);
     return made;
+  }
+
+  #rewritesOf(name: string, labels: readonly string[]): Family<Series>["rewrites"] {
+    const rules = this.#rules.get(name);
+    return rules === undefined ? undefined : labels.map((label) => rules.get(label));
+  }
+
+  #errorCounter(): (code: string) => void {
+    const count = this.count("error_code_total", "Errors answered, by code.", ["category", "error_code"]);
+    return (code) => count(errorCategory(code), code);
   }
 }
 
@@ -176,32 +211,33 @@ const overflowHead =
 const noCount: CountFamily = Object.assign(() => {}, { at: () => () => {} });
 const noValue: LatencyFamily = Object.assign(() => {}, { at: () => () => {} });
 
-/** Nothing is recorded (`spec.metrics.enabled: false`). */
+/** For who records without a sidecar. */
 export const noMetrics: Metrics = Object.freeze({
   count: () => noCount,
   latency: () => noValue,
   size: () => noValue,
   gauge: () => () => {},
   errorCode: () => {},
-  http: Object.freeze({ path: () => "", method: () => "", detailed: false }),
+  http: noHttpLabels,
   render: () => "",
   contentType: "text/plain",
 });
 
 type Series = { readonly labels: string; render(name: string): string };
-type FamilyType = "counter" | "gauge" | "histogram";
+type FamilyType = "counter" | "gauge" | "latency" | "size";
 type NumberSeries = Series & { value: number };
 type Histogram = Series & { sum: number; readonly buckets: Float64Array; readonly bounds: readonly number[] };
 
 class Family<S extends Series> {
   /** Records that went to the overflow series. */
   overflowed = 0;
+  /** By place of the label; undefined without rules. */
+  rewrites: readonly (Rewrite | undefined)[] | undefined;
+  readonly type: FamilyType;
+  readonly labelNames: readonly string[];
   readonly #name: string;
   readonly #head: string;
   readonly #appId: string;
-  readonly #labelNames: readonly string[];
-  /** By place of the label; undefined without rules. */
-  readonly #rewrites: readonly (Rewrite | undefined)[] | undefined;
   readonly #make: (labels: string) => S;
   readonly #max: number;
   /** Of those kept. */
@@ -215,22 +251,27 @@ class Family<S extends Series> {
     help: string,
     appId: string,
     labelNames: readonly string[],
-    rewrites: readonly (Rewrite | undefined)[] | undefined,
     make: (labels: string) => S,
   ) {
     this.#name = name;
-    this.#head = `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
+    this.type = type;
+    const shown = type === "latency" || type === "size" ? "histogram" : type;
+    this.#head = `# HELP ${name} ${help}\n# TYPE ${name} ${shown}\n`;
     this.#max = maxSeries[type];
     this.#appId = appId;
-    this.#labelNames = labelNames;
-    this.#rewrites = rewrites;
+    this.labelNames = labelNames;
     this.#make = make;
   }
 
   series(given: readonly string[]): S {
-    const rewrites = this.#rewrites;
+    const { rewrites } = this;
     const values = rewrites === undefined ? given : given.map((value, i) => rewrites[i]?.(value) ?? value);
     return this.#find(values) ?? this.#add(values);
+  }
+
+  clear(): void {
+    this.#root.clear();
+    this.#size = 0;
   }
 
   render(): string {
@@ -256,8 +297,8 @@ class Family<S extends Series> {
   }
 
   #keep(values: readonly string[]): S {
-    const named = this.#labelNames.map((name, i) => [name, values[i] ?? ""] as const);
-    const pairs = this.#labelNames.includes("app_id") ? named : [["app_id", this.#appId] as const, ...named];
+    const named = this.labelNames.map((name, i) => [name, values[i] ?? ""] as const);
+    const pairs = this.labelNames.includes("app_id") ? named : [["app_id", this.#appId] as const, ...named];
     const sorted = pairs.sort(([a], [b]) => (a < b ? -1 : 1));
     const made = this.#make(sorted.map(([name, value]) => `${name}="${escapeLabel(value)}"`).join(","));
     let level = this.#root;

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { startNats, startProcess, startSidecar } from "../kit/index.ts";
 import type { Sidecar } from "../kit/index.ts";
 import { type BuiltProgram, goProgram } from "../kit/toolchains.ts";
-import { resources } from "./resources.ts";
+import { startBlocks } from "./blocks.ts";
 import { sdkEnv, startSdkApp } from "./sdk-app.ts";
 
 const stack = new AsyncDisposableStack();
@@ -15,6 +15,7 @@ let program: BuiltProgram;
 beforeAll(async () => {
   program = await goProgram();
   const nats = stack.use(await startNats());
+  const { resources } = stack.use(await startBlocks(nats));
   caller = stack.use(await startSidecar({ appId: "caller", nats, resources }));
   for (const [i, protocol] of (["http", "grpc"] as const).entries()) {
     const app = stack.use(await startSdkApp({ appId: apps[i]!, nats, program, protocol }));
@@ -23,7 +24,12 @@ beforeAll(async () => {
 }, 400_000);
 afterAll(() => stack.disposeAsync());
 
-test.each(["metadata", "invoke", "between", "failures", "publish", "state"])("%s", async (scenario) => {
+test.each(
+  [
+    ["metadata", "invoke", "between", "failures", "publish", "bulk", "declared", "streams"],
+    ["state", "transaction", "ttl", "lock", "configuration", "keys"],
+  ].flat(),
+)("%s", async (scenario) => {
   const [command, ...first] = program;
   const env = { ...sdkEnv(caller), APP_ID: "caller" };
   const args = [...first, "call", scenario, ...apps];

@@ -9,6 +9,7 @@ import {
 } from "@dapr/dapr";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually, startNats } from "../kit/index.ts";
+import { startBlocks } from "./blocks.ts";
 import { startSdkApp } from "./sdk-app.ts";
 import type { Protocol, SdkApp } from "./sdk-app.ts";
 
@@ -25,7 +26,8 @@ describe.each<Protocol>(["http", "grpc"])("the JavaScript SDK over %s", (protoco
     const nats = stack.use(await startNats());
     const program = "test/compat/js/app.ts";
     shop = stack.use(await startSdkApp({ appId: "shop", nats, program, protocol }));
-    till = stack.use(await startSdkApp({ appId: "till", nats, program, protocol: other }));
+    const { resources } = stack.use(await startBlocks(nats));
+    till = stack.use(await startSdkApp({ appId: "till", nats, program, protocol: other, resources }));
     const { httpPort, grpcPort } = till.sidecar;
     client = new DaprClient({
       daprHost: "127.0.0.1",
@@ -124,6 +126,13 @@ describe.each<Protocol>(["http", "grpc"])("the JavaScript SDK over %s", (protoco
       expect(seen.slice(before)).toEqual(expect.arrayContaining([{ n: 1 }, { n: 2 }, "three"]));
     });
 
+    test("a subscription to many at once", async () => {
+      await client.pubsub.publishBulk("bus", "crates", [{ n: 1 }, { n: 2 }, { n: 3 }]);
+      const seen = await seenBy("bulk", 3);
+      expect(seen).toHaveLength(3);
+      expect(seen).toEqual(expect.arrayContaining([{ n: 1 }, { n: 2 }, { n: 3 }]));
+    });
+
     test("an unknown component is an error that names it", async () => {
       const sent = client.pubsub.publish("no-bus", "orders.created", { id: 1 });
       // Over HTTP this SDK returns what it throws over gRPC.
@@ -209,9 +218,48 @@ describe.each<Protocol>(["http", "grpc"])("the JavaScript SDK over %s", (protoco
       expect(await client.state.get(store, "gone")).toBe("");
     });
 
+    test("a transaction with an old ETag does nothing", async () => {
+      await client.state.save(store, [{ key: "guarded", value: "kept" }]);
+      const refused = client.state.transaction(store, [
+        { operation: "upsert", request: { key: "beside", value: "never" } },
+        { operation: "upsert", request: { key: "guarded", value: "never", etag: { value: "1" } } },
+      ]);
+      await refused.catch(() => {});
+      expect(await client.state.get(store, "guarded")).toBe("kept");
+      expect(await client.state.get(store, "beside")).toBe("");
+    });
+
     test("an unknown store is an error that names it", async () => {
       const saved = client.state.save("no-store", [{ key: "k", value: "v" }]);
       expect(await failure(saved)).toMatch(/state store no-store is not found/);
     });
   });
+
+  test("locks", async () => {
+    expect(await client.lock.lock("locks", "js", "one", 60)).toEqual({ success: true });
+    expect(await client.lock.lock("locks", "js", "two", 60)).toEqual({ success: false });
+    const status = async (owner: string): Promise<unknown> =>
+      (await client.lock.unlock("locks", "js", owner)).status;
+    // Belongs to others, done, does not exist.
+    expect([await status("two"), await status("one"), await status("one")]).toEqual([2, 0, 1]);
+  });
+
+  // The SDK has it over gRPC alone.
+  if (protocol === "grpc")
+    test("configuration: get, and changes", async () => {
+      const found = await client.configuration.get("settings", ["fixed", "absent"]);
+      expect(Object.keys(found.items)).toEqual(["fixed"]);
+      expect(found.items["fixed"]?.value).toBe("blue");
+      const values = new Set<string>();
+      const stream = await client.configuration.subscribeWithKeys(
+        "settings",
+        ["changing"],
+        async (change) => {
+          const { value } = change.items["changing"] ?? {};
+          if (value !== undefined) values.add(value);
+        },
+      );
+      await eventually(() => expect(values.size).toBeGreaterThan(1));
+      stream.stop();
+    });
 });

@@ -186,6 +186,14 @@ describe("a plain NATS program", () => {
       );
     });
 
+    test("published for later reach a Dapr app when they are due", async () => {
+      const before = app.requestsTo("/orders").length;
+      const [told] = await run("later", "bus", "orders.eu", "reminder 7", "2", '{"n":1}', '{"n":2}');
+      const [request] = (await app.received("/orders", before + 1)).slice(before);
+      expect(request!.json()).toEqual({ n: 2 });
+      expect(request!.atMs).toBeGreaterThanOrEqual(Number(told?.["due"]));
+    });
+
     test("of a Dapr app are received, each by one member of a group", async () => {
       for (const n of [1, 2]) await sidecar.post("/v1.0/publish/bus/to.python", { n });
       type Told = {

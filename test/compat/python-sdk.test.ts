@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { python, runPython, startNats, startSidecar } from "../kit/index.ts";
 import type { Nats, Sidecar } from "../kit/index.ts";
-import { resources } from "./resources.ts";
+import { startBlocks } from "./blocks.ts";
 import { sdkEnv, startSdkApp } from "./sdk-app.ts";
 import type { SdkApp } from "./sdk-app.ts";
 
@@ -15,6 +15,7 @@ describe("the Python SDK", () => {
     // Made here when a developer runs this file alone.
     await python();
     const nats = stack.use(await startNats());
+    const { resources } = stack.use(await startBlocks(nats));
     caller = stack.use(await startSidecar({ appId: "caller", nats, resources }));
     const apps = await Promise.all([
       start(nats, { appId: "http-app", program: "test/compat/python/http_app.py", protocol: "http" }),
@@ -54,6 +55,12 @@ describe("the Python SDK", () => {
     });
     test("retry, drop, unknown component", () => run("publish_answers"));
     test("many at once", () => run("publish_bulk"));
+    test("a subscription of a resource file", () => run("declared"));
+    test("a subscription to many at once", () => run("bulk_subscribe"));
+    test("streams, read in a loop and by a handler", async () => {
+      await run("stream");
+      await run("stream_handler");
+    });
   });
 
   describe("state", () => {
@@ -63,4 +70,8 @@ describe("the Python SDK", () => {
     test("a time to live", () => run("state_ttl"));
     test("transactions", () => run("state_transaction"));
   });
+
+  test("locks", () => run("lock"));
+  test("configuration: get, and changes", () => run("configuration"));
+  test("documents", () => run("crypto"));
 });

@@ -3,7 +3,7 @@ import { freePort, python, startProcess, startSidecar } from "../kit/index.ts";
 import { checkout, nodeBinary } from "../kit/index.ts";
 import type { Nats, RunningProcess, Sidecar } from "../kit/index.ts";
 import { join } from "node:path";
-import { resources } from "./resources.ts";
+import * as standard from "./resources.ts";
 
 export type Protocol = "http" | "grpc";
 
@@ -20,11 +20,13 @@ export type SdkAppOptions = {
   /** What the app speaks, and what its SDK client speaks to the sidecar. */
   readonly protocol: Protocol;
   readonly env?: Readonly<Record<string, string>>;
+  /** Resource files of the sidecar; state and events when not given. */
+  readonly resources?: Readonly<Record<string, string>>;
 };
 
 /** Resolves when the sidecar is ready, which includes that the program listens. */
 export async function startSdkApp(options: SdkAppOptions): Promise<SdkApp> {
-  const { appId, nats, protocol } = options;
+  const { appId, nats, protocol, resources = standard.resources } = options;
   const appPort = await freePort();
   await using started = new AsyncDisposableStack();
   const sidecar = started.use(

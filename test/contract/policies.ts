@@ -2,7 +2,7 @@
 import { systemClock } from "../../mesh/index.ts";
 import { parseResources } from "../../src/config/parse-resources.ts";
 import type { ResiliencyResource } from "../../src/config/resources.ts";
-import { compilePolicies } from "../../src/resiliency/compile.ts";
+import { PolicyCompiler } from "../../src/resiliency/compile.ts";
 import type { Policies } from "../../src/resiliency/policies.ts";
 import { noMetrics } from "../../src/telemetry/metrics.ts";
 import { silentLog } from "./silent-log.ts";
@@ -12,5 +12,6 @@ export function policiesOf(spec: string): Policies {
   const text = `apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\nspec:\n${spec}`;
   const { resources } = parseResources(text, "r.yaml");
   const init = { clock: systemClock, random: () => 0.5, log: silentLog, metrics: noMetrics };
-  return compilePolicies({ resources: resources as ResiliencyResource[], ...init });
+  const compiled = new PolicyCompiler(init).compile(resources as ResiliencyResource[]);
+  return { ...compiled, component: (...of) => ({ policy: compiled.component(...of) }) };
 }

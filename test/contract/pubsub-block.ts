@@ -126,7 +126,7 @@ export async function testPubSubBlock(options: PubSubBlockOptions = {}): Promise
       all: () => [open],
     },
     log: recordingLog(logged),
-    tracer,
+    tracing: { tracer },
     metrics: {
       ...noMetrics,
       count:

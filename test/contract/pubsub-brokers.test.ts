@@ -39,7 +39,9 @@ function fixture<S extends MetadataSchema>(
   };
 }
 
-pubsubContract("pubsub.redis", { ...durable, concurrency: 8, dropsRepeated: false }, async () => {
+const onRedis = { ...durable, concurrency: 8, dropsRepeated: false, ackWaitMs: 400 };
+
+pubsubContract("pubsub.redis", onRedis, async () => {
   const server = await startRedis();
   const quick = { processingTimeout: "400ms", redeliverInterval: "100ms", concurrency: "8" };
   return fixture(redis, server, { redisHost: server.address, ...quick });
@@ -75,6 +77,7 @@ pubsubContract(
     concurrency: undefined,
     passesFailures: false,
     dropsRepeated: false,
+    ackWaitMs: 6_000,
     takesTopic: (topic) => /^[\w.-]{1,249}$/.test(topic),
   },
   async () => {
@@ -85,6 +88,7 @@ pubsubContract(
       initialOffset: "oldest",
       backOffDuration: "50ms",
       heartbeatInterval: "200ms",
+      sessionTimeout: "6s",
       clientConnectionTopicMetadataRefreshInterval: "1s",
     });
   },

@@ -52,6 +52,7 @@ pubsubContract(
     ...durable,
     concurrency: 8,
     dropsRepeated: true,
+    ackWaitMs: 2_000,
     wildcard: (prefix) => ({ pattern: `${prefix}.>`, fits: `${prefix}.a.b c`, other: `${prefix}x.a` }),
   },
   async () => {

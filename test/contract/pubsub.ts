@@ -4,6 +4,7 @@
  */
 // oxlint-disable vitest/no-conditional-tests -- what a broker does not promise is no case of its suite
 import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type {
   BrokerMessage,
@@ -44,6 +45,8 @@ export type PubSubContractOptions = {
   readonly dropsRepeated: boolean;
   /** Events after one that fails are handled meanwhile. */
   readonly passesFailures: boolean;
+  /** After how long the broker gives an event to another member when it hears nothing, as the fixture sets it. */
+  readonly ackWaitMs?: number;
 };
 
 /** What a broker promises that keeps events until they are handled. */
@@ -317,6 +320,26 @@ function durability({ open, options }: Suite): void {
         await publish(port, topic, { data: Buffer.from('{"id":"2"}') });
         await arrived(got, 4);
         expect(texts(got)).toEqual(['{"id":"1"}', '{"id":"1"}', '{"id":"1"}', '{"id":"2"}']);
+      });
+
+    const { ackWaitMs } = options;
+    if (ackWaitMs !== undefined)
+      it("is not handed over a second time while its handler runs", { timeout: 60_000 }, async () => {
+        const topic = newTopic();
+        const [one, two] = [await open("slow"), await open("slow")];
+        let done = 0;
+        const slowly: MessageHandler = async ({ data }) => {
+          if (data.length > 0) await sleep(ackWaitMs * 2.5);
+          done++;
+        };
+        const raw = { topic, rawPayload: true };
+        const { got: first } = await collect(one, raw, slowly);
+        const { got: second } = await collect(two, raw, slowly);
+        await publish(one, topic, { data: Buffer.from("slow"), contentType: undefined });
+        await eventually(() => expect(done).toBeGreaterThan(0), { timeoutMs: 50_000 });
+        await publish(one, topic, { data: Buffer.alloc(0), contentType: undefined, id: undefined });
+        await eventually(() => expect(done).toBeGreaterThan(1));
+        expect(texts([...first, ...second]).sort()).toEqual(["", "slow"]);
       });
 
     if (handsOver)

@@ -52,7 +52,11 @@ export class CommandChecker {
     this.#weftFlags = new Map(
       weft.commands.map((command) => [
         command.name(),
-        new Set(command.options.flatMap(({ long, short }) => [long ?? "", short ?? ""])),
+        new Set(
+          [command, ...command.commands]
+            .flatMap(({ options }) => options)
+            .flatMap(({ long, short }) => [long ?? "", short ?? ""]),
+        ),
       ]),
     );
   }

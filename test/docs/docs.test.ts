@@ -77,6 +77,9 @@ describe("names in the text", () => {
       "project",
       "seconds",
       "rounds",
+      "pubsub",
+      "namespace",
+      "all",
     ]);
     const known = (name: string): boolean =>
       name.endsWith("-")

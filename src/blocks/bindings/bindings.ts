@@ -3,6 +3,7 @@
  */
 import { propertyOf } from "../../components/component.ts";
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
+import { formatPlace } from "../../config/problem.ts";
 import { callUnder } from "../../resiliency/policy.ts";
 import type { BlockHost } from "../block.ts";
 import { invokeFailed, noOperation, notFound, unsupported } from "./errors.ts";
@@ -37,8 +38,8 @@ export function openOutputs(
       try {
         const run = prepare(components, name, operation);
         called = true;
-        const policy = policies.component(name, "Binding", "outbound");
-        const response = await callUnder(policy, signal, (now) => run(request, now));
+        const guard = policies.component(name, "Binding", "outbound");
+        const response = await callUnder(guard, signal, (now) => run(request, now));
         success = "true";
         return response;
       } catch (error) {
@@ -69,7 +70,7 @@ function prepare(
   return (request, signal) => port.invoke!(request, signal);
 }
 
-/** Throws Error for a direction that is neither `input` nor `output`. */
+/** Throws Error, with place and fix, for a direction that is neither `input` nor `output`. */
 export function directionOf(component: OpenComponent): Direction {
   const words = (propertyOf(component.properties, "direction") ?? "")
     .split(",")
@@ -77,10 +78,11 @@ export function directionOf(component: OpenComponent): Direction {
   const given = words.filter((word) => word !== "");
   const wrong = given.find((word) => word !== "input" && word !== "output");
   if (wrong !== undefined) {
-    const { name, origin } = component.resource;
-    throw new Error(
-      `${origin.file}:${origin.line}: binding ${name}: direction "${wrong}" is neither input nor output`,
-    );
+    const { name, origin, metadata } = component.resource;
+    const item = metadata.find((it) => it.name.toLowerCase() === "direction");
+    const fix = 'write "input", "output" or "input, output"';
+    const text = `binding ${name}: metadata field "direction": "${wrong}" is no direction; ${fix}`;
+    throw new Error(`${text} (${formatPlace(item?.origin ?? origin)})`);
   }
   const explicit = given.length > 0;
   return {

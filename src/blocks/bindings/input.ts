@@ -186,7 +186,7 @@ async function read(
 ): Promise<boolean> {
   const { name } = component.resource;
   const { clock, policies } = host;
-  const policy = policies.component(name, "Binding", "inbound");
+  const guard = policies.component(name, "Binding", "inbound");
   try {
     const reading = await component.port.read!(async (event, signal) => {
       if (run.signal.aborted) throw new Error(`binding ${name} takes no more events: the app is not there`);
@@ -195,7 +195,7 @@ async function read(
       try {
         const attempt = (now: AbortSignal): Promise<Uint8Array> =>
           deliverTraced(host, app, name, route, event, now);
-        const answer = await callUnder(policy, signal, attempt, judge);
+        const answer = await callUnder(guard, signal, attempt, judge);
         success = true;
         return answer;
       } finally {
@@ -213,11 +213,12 @@ async function read(
 
 /** Under the trace that the event's metadata names; undefined when tracing is off. */
 function eventSpan(
-  { tracer, app }: BlockHost,
+  { tracing, app }: BlockHost,
   name: string,
   route: string,
   { metadata }: BindingEvent,
 ): Span | undefined {
+  const { tracer } = tracing;
   if (tracer === undefined) return undefined;
   const binary = metadata["grpc-trace-bin"];
   const parent = binary === undefined ? metadata["traceparent"] : readBinaryHeader(binary).traceparent;

@@ -28,11 +28,11 @@ export function openTellApp(app: AppChannel, policies: Policies, log: Log, signa
     return response.status;
   };
   return async (store, { id, changes }) => {
-    const policy = policies.component(store, "Configuration", "inbound");
+    const guard = policies.component(store, "Configuration", "inbound");
     for await (const change of changes) {
       const body = bodyOf(id, change);
       try {
-        await callUnder(policy, signal, (now) => post(pathOf(store, change.key), body, now));
+        await callUnder(guard, signal, (now) => post(pathOf(store, change.key), body, now));
       } catch (error) {
         if (signal.aborted) return;
         log.error(

@@ -134,8 +134,8 @@ export class Cryptography {
     const startMs = clock.monotonicMs();
     let success = "false";
     try {
-      const policy = policies.component(name, "Crypto", "outbound");
-      const bytes = await callUnder(policy, signal, (now) => port[operation](request, now));
+      const guard = policies.component(name, "Crypto", "outbound");
+      const bytes = await callUnder(guard, signal, (now) => port[operation](request, now));
       success = "true";
       return bytes;
     } finally {

@@ -1,6 +1,6 @@
 /**
- * Which callers may reach which operations of the own app (`spec.accessControl`), compiled at boot. The identity of a
- * caller is what the NATS subject says (docs/decisions/0020), so there always is one.
+ * Which callers may reach which operations of the own app (`spec.accessControl`), compiled when it is set. The identity
+ * of a caller is what the NATS subject says (docs/decisions/0020), so there always is one.
  */
 import { MeshError, type Caller } from "../../../mesh/index.ts";
 import type { AccessControlSettings, AccessPolicy } from "../../config/kinds/access-control.ts";
@@ -22,22 +22,26 @@ type Outcome = { readonly allowed: boolean; readonly by: "app" | "global" };
 
 const openToAll: Outcome = Object.freeze({ allowed: true, by: "global" });
 
-/** One per sidecar. Without settings everybody may do everything. */
+/** One per sidecar. Until settings are given everybody may do everything. */
 export class AccessControl {
-  readonly #policies: ReadonlyMap<string, Policy> | undefined;
-  readonly #allowed: boolean;
+  #policies: ReadonlyMap<string, Policy> | undefined;
+  #allowed = true;
   readonly #global: { readonly allowed: Count; readonly blocked: Count };
   readonly #app: { readonly allowed: Count; readonly blocked: Count };
 
-  constructor(settings: AccessControlSettings | undefined, metrics: Metrics) {
-    this.#allowed = settings === undefined || allows(settings.defaultAction);
-    this.#policies = settings === undefined ? undefined : compile(settings.policies);
+  constructor(metrics: Metrics) {
     const counts = (level: string) => ({
       allowed: callsCount(metrics, level, "allowed"),
       blocked: callsCount(metrics, level, "blocked"),
     });
     this.#global = counts("global");
     this.#app = counts("app");
+  }
+
+  /** For operations from here on. Undefined: everybody may do everything. */
+  set(settings: AccessControlSettings | undefined): void {
+    this.#allowed = settings === undefined || allows(settings.defaultAction);
+    this.#policies = settings && compile(settings.policies);
   }
 
   /**

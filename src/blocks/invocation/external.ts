@@ -1,6 +1,6 @@
 /** Targets outside the mesh: which id means one, and the call to it. The client is loaded with the first call. */
 import type { Clock, MeshRequest, MeshResponse } from "../../../mesh/index.ts";
-import type { AppPipeline } from "../../app/app-pipeline.ts";
+import type { AppPipelines } from "../../app/app-pipeline.ts";
 import type { ExternalServers, ExternalTarget } from "../../app/external.ts";
 import type { HttpEndpoint } from "../../config/http-endpoints.ts";
 import type { SidecarOptions } from "../../config/options.ts";
@@ -9,20 +9,24 @@ import { externalUrl } from "./target.ts";
 export class External {
   readonly #options: SidecarOptions;
   readonly #clock: Clock;
-  readonly #pipeline: AppPipeline | undefined;
-  readonly #named: ReadonlyMap<string, ExternalTarget>;
+  readonly #pipelines: AppPipelines;
+  #named: ReadonlyMap<string, ExternalTarget> = new Map();
+  #revision = 0;
   #servers: Promise<ExternalServers> | undefined;
 
-  constructor(
-    endpoints: readonly HttpEndpoint[],
-    options: SidecarOptions,
-    clock: Clock,
-    pipeline: AppPipeline | undefined,
-  ) {
-    this.#pipeline = pipeline;
+  constructor(options: SidecarOptions, clock: Clock, pipelines: AppPipelines) {
+    this.#pipelines = pipelines;
     this.#options = options;
     this.#clock = clock;
-    this.#named = new Map(endpoints.map((endpoint) => [endpoint.name, namedTarget(endpoint)]));
+  }
+
+  /** Named endpoints from here on. Calls under way end at the old ones. */
+  set(endpoints: readonly HttpEndpoint[]): void {
+    const before = [...this.#named.values()];
+    const revision = ++this.#revision;
+    this.#named = new Map(endpoints.map((endpoint) => [endpoint.name, namedTarget(endpoint, revision)]));
+    const retire = (servers: ExternalServers): void => before.forEach((target) => servers.retire(target));
+    this.#servers?.then(retire, () => {});
   }
 
   /**
@@ -54,7 +58,7 @@ export class External {
       renegotiation: false,
       verify,
     };
-    return { key: baseUrl, baseUrl, headers: [], tls, followRedirects: false };
+    return { key: baseUrl, revision: 0, baseUrl, headers: [], tls, followRedirects: false };
   }
 
   async #load(): Promise<ExternalServers> {
@@ -63,18 +67,19 @@ export class External {
     return new ExternalServers({
       maxConcurrency: app.maxConcurrency,
       maxHeaderBytes: api.readBufferBytes,
-      pipeline: this.#pipeline,
+      pipelines: this.#pipelines,
       clock: this.#clock,
     });
   }
 }
 
-function namedTarget(endpoint: HttpEndpoint): ExternalTarget {
+function namedTarget(endpoint: HttpEndpoint, revision: number): ExternalTarget {
   const { name, baseUrl, headers, rootCA, certificate, privateKey } = endpoint;
   const renegotiation = endpoint.renegotiation !== "Never";
   // A name has no slash, so it never equals the URL of another target.
   return {
     key: name,
+    revision,
     baseUrl,
     headers,
     tls: { rootCA, certificate, privateKey, renegotiation, verify: true },

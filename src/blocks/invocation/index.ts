@@ -2,6 +2,7 @@
 import type { ServeHandler } from "../../../mesh/index.ts";
 import type { GrpcProxy } from "../../api/grpc.ts";
 import type { HttpCall, HttpReply } from "../../api/http.ts";
+import type { HttpEndpoint } from "../../config/http-endpoints.ts";
 import type { Block, BlockHost } from "../block.ts";
 import { AccessControl } from "./access-control.ts";
 import { invokeOverHttp } from "./http.ts";
@@ -22,16 +23,25 @@ export type InvocationBlock = Block & {
 
 export function invocationBlock(host: BlockHost): InvocationBlock {
   const peers = new Peers(host);
-  const access = new AccessControl(host.configuration.accessControl, host.metrics);
+  const access = new AccessControl(host.metrics);
+  access.set(host.configuration.accessControl);
   const invocation = new Invocation(host, peers, access);
   const proxy = new Proxy(host, peers, access);
+  let endpoints: readonly HttpEndpoint[] = [];
+  const setEndpoints = (now: readonly HttpEndpoint[]): void => {
+    endpoints = now;
+    invocation.setEndpoints(now);
+  };
+  setEndpoints(host.httpEndpoints);
   return {
     name: "invocation",
     http: [],
     grpc: async () =>
       (await import("./grpc.ts")).invocationMethods(invocation, host.options.api.maxBodyBytes),
     fallback: (call) => invokeOverHttp(invocation, call),
-    metadata: () => ({ httpEndpoints: host.httpEndpoints.map(({ name }) => ({ name })) }),
+    metadata: () => ({ httpEndpoints: endpoints.map(({ name }) => ({ name })) }),
+    configurationChanged: ({ accessControl }) => access.set(accessControl),
+    httpEndpointsChanged: setEndpoints,
     close: () => invocation.close(),
     proxy: (call) => proxy.call(call),
     receive: (request, caller, signal) =>

@@ -5,6 +5,7 @@
 import { hostname, networkInterfaces } from "node:os";
 import { readGrpcCaller } from "../../api/grpc-caller.ts";
 import { isMeshError, type Caller, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
+import type { HttpEndpoint } from "../../config/http-endpoints.ts";
 import type { BlockHost } from "../block.ts";
 import { upgradeName } from "../../api/upgrade.ts";
 import { headerValue } from "../../app/headers.ts";
@@ -34,7 +35,7 @@ export class Invocation {
     this.#host = host;
     this.#access = access;
     this.#peers = peers;
-    this.#external = new External(host.httpEndpoints, host.options, host.clock, host.appPipeline);
+    this.#external = new External(host.options, host.clock, host.pipelines);
     this.#forwarded = forwardingHeaders(host.options.hostIp ?? hostAddress());
   }
 
@@ -77,12 +78,12 @@ export class Invocation {
   /** Answers a call that arrived over the mesh. An Error becomes the caller's `err` text. */
   async receive(request: MeshRequest, caller: Caller, signal: AbortSignal): Promise<MeshResponse> {
     this.#peers.traffic.received(caller.app);
-    const { app, options, tracer } = this.#host;
+    const { app, options, tracing } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
     if (app.protocol === "http") checkVerb(request.verb);
     else refuseUpgrade(request);
     this.#admit(request, caller);
-    const span = tracer === undefined ? undefined : serverSpan(tracer, options.appId, request);
+    const span = tracing.tracer && serverSpan(tracing.tracer, options.appId, request);
     try {
       const headers = this.#peers.nameCaller(this.#forApp(request), caller);
       if (span !== undefined) traced(headers, span, app.protocol);
@@ -104,6 +105,11 @@ export class Invocation {
     const grpc = this.#host.app.protocol === "grpc";
     const own = grpc ? readGrpcCaller(request.headers)?.method : undefined;
     this.#access.check(caller, own ?? request.path.replace(/^\//, ""), grpc ? undefined : request.verb);
+  }
+
+  /** Named servers outside from here on. */
+  setEndpoints(endpoints: readonly HttpEndpoint[]): void {
+    this.#external.set(endpoints);
   }
 
   /** Ends connections to servers outside. */

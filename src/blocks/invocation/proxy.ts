@@ -49,7 +49,7 @@ export class Proxy {
   async call(call: ProxiedCall): Promise<MeshResponse> {
     const { appId, namespace } = this.#host.options;
     const { path, body, signal } = call;
-    const { id, streaming } = readProxyTarget(call, this.#host.tracer !== undefined);
+    const { id, streaming } = readProxyTarget(call, this.#host.tracing.tracer !== undefined);
     const target = proxyTarget(id, namespace);
     const request = { verb: proxyVerb, path, query: "", headers: outgoing(call), body };
     if (target.app === appId && target.namespace === namespace) {
@@ -70,7 +70,7 @@ export class Proxy {
     const { traffic } = this.#peers;
     traffic.received(caller.app);
     this.#access.check(caller, request.path, undefined);
-    const { tracer } = this.#host;
+    const { tracer } = this.#host.tracing;
     const span = tracer === undefined ? undefined : proxySpan(tracer, request);
     const headers = this.#peers.nameCaller(request.headers, caller);
     try {

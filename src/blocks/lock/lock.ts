@@ -45,11 +45,11 @@ export class Locks {
   async tryLock(store: string, request: TryLockRequest, signal: AbortSignal): Promise<LockGrant | undefined> {
     if (request.expirySeconds <= 0) throw errors.expiryNotPositive(store);
     const component = this.#find(store, request);
-    const policy = this.#policies.component(store, "Lock", "outbound");
+    const guard = this.#policies.component(store, "Lock", "outbound");
     try {
       const key = this.#keyOf(component, request.resourceId);
       const { owner, expirySeconds } = request;
-      return await callUnder(policy, signal, (now) =>
+      return await callUnder(guard, signal, (now) =>
         component.port.tryLock({ key, owner }, expirySeconds, now),
       );
     } catch (cause) {
@@ -59,10 +59,10 @@ export class Locks {
 
   async unlock(store: string, request: UnlockRequest, signal: AbortSignal): Promise<Unlocked> {
     const component = this.#find(store, request);
-    const policy = this.#policies.component(store, "Lock", "outbound");
+    const guard = this.#policies.component(store, "Lock", "outbound");
     try {
       const key = this.#keyOf(component, request.resourceId);
-      return await callUnder(policy, signal, (now) =>
+      return await callUnder(guard, signal, (now) =>
         component.port.unlock({ key, owner: request.owner }, now),
       );
     } catch (cause) {

@@ -4,7 +4,7 @@
  */
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
 import type { Policies } from "../../resiliency/policies.ts";
-import type { Policy } from "../../resiliency/policy.ts";
+import type { Guard } from "../../resiliency/policy.ts";
 import type { PubSub } from "./port.ts";
 import { readScopes } from "./scopes.ts";
 import type { TopicScopes } from "./scopes.ts";
@@ -19,9 +19,9 @@ export type Broker = {
   readonly immediateBulk: boolean;
   /** True when each replica of the app is a consumer group of its own. */
   readonly groupPerReplica: boolean;
-  /** Around each delivery to the app, and around each call of the component; undefined for none. */
-  readonly inbound: Policy | undefined;
-  readonly outbound: Policy | undefined;
+  /** Around each delivery to the app, and around each call of the component. */
+  readonly inbound: Guard;
+  readonly outbound: Guard;
   /** Name of an app's topic at the component, and back. */
   stored(topic: string): string;
   shown(topic: string): string;

@@ -176,7 +176,7 @@ class Batches {
       left = left.filter(({ entryId }) => answers.get(entryId)!.kind === "retry");
       return left.map(({ entryId }) => answers.get(entryId)!);
     };
-    const policy = this.#line.broker.inbound;
+    const { policy } = this.#line.broker.inbound;
     try {
       await (policy === undefined ? attempt(signal) : policy.run(attempt, { signal, judge: failureOfAll }));
     } catch (error) {
@@ -191,7 +191,7 @@ class Batches {
     items: readonly BulkItem[],
     signal: AbortSignal,
   ): Promise<(id: string) => Answer> {
-    const spans = items.map(({ event }) => deliverySpan(this.#parts.tracer, event));
+    const spans = items.map(({ event }) => deliverySpan(this.#parts.tracing.tracer, event));
     const answerOf = await this.#ask(path, items, signal);
     for (const [i, span] of spans.entries())
       if (span !== undefined) endDelivery(span, answerOf(items[i]!.entryId));

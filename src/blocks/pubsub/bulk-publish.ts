@@ -57,10 +57,10 @@ const maxParallel = 100;
 export function createBulkPublisher(
   publisher: Publisher,
   appId: string,
-  host: Pick<BlockHost, "tracer" | "metrics" | "clock">,
+  host: Pick<BlockHost, "tracing" | "metrics" | "clock">,
   namespace: string,
 ): BulkPublisher {
-  const { tracer, clock } = host;
+  const { tracing, clock } = host;
   const record = createRecord(host.metrics, namespace);
   return {
     appId,
@@ -76,7 +76,7 @@ export function createBulkPublisher(
       });
     },
     async publish(target, request, signal, via) {
-      const spans = request.entries.map(() => entrySpan(tracer, request.span));
+      const spans = request.entries.map(() => entrySpan(tracing.tracer, request.span));
       const entries = request.entries.map((entry, i) =>
         wrapEntry(publisher, target, entry, { ...request, span: spans[i] }),
       );

@@ -6,7 +6,7 @@ import { asError } from "../../lib/thrown.ts";
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
-import type { Tracer } from "../../telemetry/tracing/tracer.ts";
+import type { Tracing } from "../../telemetry/tracing/tracer.ts";
 import { drop, retry } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
@@ -24,8 +24,7 @@ export type DeliveryParts = {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
-  /** Undefined when tracing is off. */
-  readonly tracer: Tracer | undefined;
+  readonly tracing: Tracing;
 };
 
 /** Longest time that a copy to a dead-letter topic may take, ms. */
@@ -41,7 +40,7 @@ export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver
     const answer =
       "kind" in ready
         ? ready
-        : await deliverUnder(line.broker.inbound, signal, (now) => traced(parts, deliver, ready, now));
+        : await deliverUnder(line.broker.inbound.policy, signal, (now) => traced(parts, deliver, ready, now));
     record(answer, line.broker.name, topic, parts.clock.monotonicMs() - startMs);
     if (answer.kind !== "success") await handleLoss(parts, line, message, answer, signal);
   };
@@ -49,12 +48,12 @@ export function createSingleHandlers(parts: DeliveryParts): (line: Line, deliver
 
 /** One delivery with its span around it. */
 async function traced(
-  { tracer }: DeliveryParts,
+  { tracing }: DeliveryParts,
   deliver: Deliver,
   { event, path }: { readonly event: AppEvent; readonly path: string },
   signal: AbortSignal,
 ): Promise<Answer> {
-  const span = deliverySpan(tracer, event);
+  const span = deliverySpan(tracing.tracer, event);
   if (span === undefined) return deliver(event, path, signal);
   const answer = await deliver({ ...event, span }, path, signal);
   endDelivery(span, answer);
@@ -99,9 +98,9 @@ export async function handleLoss(
   const name = `event of topic ${broker.shown(message.topic)} of ${broker.name}`;
   const keep = deadLetterTopic !== "" && !(answer.kind === "drop" ? answer.lost : answer.unserved);
   if (keep && !signal.aborted) {
-    const why = answer.kind === "drop" ? "dropped" : answer.error.message;
+    const why = answer.kind === "drop" ? "the app dropped it" : answer.error.message;
     parts.log.warn(`${name} goes to the dead-letter topic ${deadLetterTopic}: ${why}`);
-    return deadLetter(parts, line, message);
+    return deadLetter(parts, line, message, why);
   }
   if (answer.kind === "drop") return parts.log.warn(`${name} is dropped`);
   parts.log.warn(`${name} was not handled and goes back to the broker: ${answer.error.message}`);
@@ -113,6 +112,7 @@ async function deadLetter(
   parts: DeliveryParts,
   { broker, subscription }: Line,
   message: BrokerMessage,
+  reason: string,
 ): Promise<void> {
   const { publisher, clock } = parts;
   const topic = subscription.deadLetterTopic;
@@ -129,6 +129,7 @@ async function deadLetter(
     contentType: message.contentType,
     // Without an id: the broker may still remember the event's own id and take the copy for a duplicate.
     id: undefined,
+    deadLetter: { of: message, reason },
   };
   try {
     publisher.allow({ broker, topic, raw: true });

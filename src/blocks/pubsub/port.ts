@@ -11,7 +11,12 @@ export type PublishMessage = {
   readonly contentType: string | undefined;
   /** CloudEvent id when the block knows it; components may use it to drop duplicates of a retried publish. */
   readonly id: string | undefined;
+  /** Set when it goes to a dead-letter topic; components may keep it beside the message. */
+  readonly deadLetter?: DeadLetter;
 };
+
+/** Which message was given up, and why. */
+export type DeadLetter = { readonly of: BrokerMessage; readonly reason: string };
 
 /** Messages of one request for one topic. */
 export type PublishBatch = {
@@ -33,6 +38,18 @@ export type BrokerMessage = {
   readonly data: Uint8Array;
   readonly metadata: Readonly<Record<string, string>>;
   readonly contentType: string | undefined;
+  /** Of its delivery, by components that can tell it with a dead letter. */
+  readonly delivery?: DeliveryPlace;
+};
+
+export type DeliveryPlace = {
+  /** Consumer group, and topic as it is subscribed to. */
+  readonly group: string;
+  readonly subscription: string;
+  /** 1 for the first delivery. */
+  readonly tries: number;
+  /** Number of the message at the broker. */
+  readonly sequence: number;
 };
 
 /** A publish or a subscription asks in its metadata for what cannot be; the same again would fail again. */

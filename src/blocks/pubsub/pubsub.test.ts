@@ -254,6 +254,7 @@ describe("an event", () => {
         metadata: { a: "b", pubsubName: "pubsub", "content-type": "application/cloudevents+json" },
         contentType: "application/cloudevents+json",
         id: undefined,
+        deadLetter: { of: expect.objectContaining(message), reason: expect.stringMatching(/./) },
       },
     ]);
   });

@@ -23,12 +23,12 @@ export type PubSubBlock = Block & { readonly brokers: Brokers; readonly publishe
 
 export async function createPubSubBlock(host: BlockHost): Promise<PubSubBlock> {
   const { appId, namespace } = host.options;
-  const { clock, metrics, tracer } = host;
+  const { clock, metrics, tracing } = host;
   const log = host.log.scope("dapr.runtime.pubsub");
   const brokers = createBrokers(host.components, appId, namespace, host.policies);
   const wrapEvent = createWrapEvent(appId, clock);
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
-  const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics, tracer }));
+  const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics, tracing }));
   const bulk = createBulkPublisher(publisher, appId, host, namespace);
   let declarative: readonly Compiled[] = await Promise.all(host.subscriptions.map(compileResource));
   const first = declarative.map(({ subscription }) => subscription);

@@ -5,19 +5,19 @@ import { Secrets } from "./secrets.ts";
 
 export function secretsBlock(host: BlockHost): Block {
   const { components, clock, policies, metrics, log } = host;
-  const scopes = host.configuration.secretScopes;
   const secrets = new Secrets({
     components,
-    scopes,
     namespace: host.options.namespace,
     clock,
     policies,
     metrics,
     log,
   });
+  secrets.setScopes(host.configuration.secretScopes);
   return {
     name: "secrets",
     http: secretHttpRoutes(secrets),
     grpc: async () => (await import("./grpc.ts")).secretGrpcMethods(secrets),
+    configurationChanged: ({ secretScopes }) => secrets.setScopes(secretScopes),
   };
 }

@@ -17,7 +17,6 @@ export type Metadata = Readonly<Record<string, string>>;
 
 export type SecretsInit = {
   readonly components: OpenComponents;
-  readonly scopes: readonly SecretScope[];
   readonly namespace: string;
   readonly clock: Clock;
   readonly policies: Policies;
@@ -28,17 +27,18 @@ export type SecretsInit = {
 /** The secret stores of this sidecar as its app may use them. Methods reject with ApiError. */
 export class Secrets {
   readonly #components: OpenComponents;
-  readonly #isAllowed: SecretPolicy;
+  readonly #log: Log;
+  #isAllowed: SecretPolicy = () => true;
   readonly #namespace: string;
   readonly #clock: Clock;
   readonly #policies: Policies;
   readonly #count: CountFamily;
   readonly #latency: LatencyFamily;
 
-  constructor({ components, scopes, namespace, clock, policies, metrics, log }: SecretsInit) {
+  constructor({ components, namespace, clock, policies, metrics, log }: SecretsInit) {
     const labels = ["component", "namespace", "operation", "success"];
     this.#components = components;
-    this.#isAllowed = compileScopes(scopes);
+    this.#log = log;
     this.#namespace = namespace;
     this.#clock = clock;
     this.#policies = policies;
@@ -48,9 +48,14 @@ export class Secrets {
       "Time of calls of secret stores, ms.",
       labels,
     );
+  }
+
+  /** Which secrets the app may read from here on. */
+  setScopes(scopes: readonly SecretScope[]): void {
+    this.#isAllowed = compileScopes(scopes);
     for (const { storeName } of scopes) {
-      if (components.get("secretstores", storeName) !== undefined) continue;
-      log.warn(
+      if (this.#components.get("secretstores", storeName) !== undefined) continue;
+      this.#log.warn(
         `Configuration: spec.secrets.scopes names the secret store ${storeName}, which is not loaded; ` +
           "correct storeName or add the component",
       );

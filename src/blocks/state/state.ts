@@ -5,7 +5,7 @@
 import type { Clock } from "../../../mesh/index.ts";
 import { ApiError } from "../../api/errors.ts";
 import { eachAtMost } from "../../lib/each-at-most.ts";
-import { anyFailure, callUnder, type Failure, ignoredFailure, type Policy } from "../../resiliency/policy.ts";
+import { anyFailure, callUnder, type Failure, type Guard, ignoredFailure } from "../../resiliency/policy.ts";
 import { PolicyStop } from "../../resiliency/stop.ts";
 import type { CountFamily, LatencyFamily } from "../../telemetry/metrics.ts";
 import * as errors from "./errors.ts";
@@ -74,25 +74,21 @@ export class NamedStore {
   readonly #port: StateStore;
   readonly #prefix: string;
   readonly #recorder: Recorder;
-  readonly #policy: Policy | undefined;
+  readonly #guard: Guard;
   readonly #outbox: StoreOutbox | undefined;
 
-  /** `prefix` goes before every key, separator included. `policy` stands around each call of the store. */
+  /** `prefix` goes before every key, separator included. What `guard` holds stands around each call. */
   constructor(
     name: string,
     port: StateStore,
     prefix: string,
-    {
-      recorder,
-      policy,
-      outbox,
-    }: { recorder: Recorder; policy?: Policy | undefined; outbox?: StoreOutbox | undefined },
+    { recorder, guard, outbox }: { recorder: Recorder; guard: Guard; outbox?: StoreOutbox | undefined },
   ) {
     this.name = name;
     this.#port = port;
     this.#prefix = prefix;
     this.#recorder = recorder;
-    this.#policy = policy;
+    this.#guard = guard;
     this.#outbox = outbox;
   }
 
@@ -430,7 +426,7 @@ export class NamedStore {
     const startedMs = clock.monotonicMs();
     let success = "false";
     try {
-      const result = await callUnder(this.#policy, signal, work, judgeError);
+      const result = await callUnder(this.#guard, signal, work, judgeError);
       success = "true";
       return result;
     } finally {

@@ -34,8 +34,8 @@ export function openStateStores(host: BlockHost, outboxOf: OutboxOf): StateStore
   const bound = new WeakMap<OpenComponent<StateStore>, NamedStore>();
   const bind = (component: OpenComponent<StateStore>): NamedStore => {
     const { name } = component.resource;
-    const policy = host.policies.component(name, "Statestore", "outbound");
-    const parts = { recorder, policy, outbox: outboxOf(component) };
+    const guard = host.policies.component(name, "Statestore", "outbound");
+    const parts = { recorder, guard, outbox: outboxOf(component) };
     const store = new NamedStore(name, portOf(component), prefixOf(component, host), parts);
     bound.set(component, store);
     return store;

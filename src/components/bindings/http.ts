@@ -115,7 +115,12 @@ function readUrl(text: string): string {
 
 function urlOf(base: string, path: string | undefined): string {
   if (path === undefined || path === "") return base;
-  return `${base.replace(/\/+$/, "")}/${path.replace(/^\/+/, "")}`;
+  const root = base.replace(/\/+$/, "");
+  const url = `${root}/${path.replace(/^\/+/, "")}`;
+  // As it will be sent: `..` is resolved, in all the ways to write it.
+  if (!new URL(url).pathname.startsWith(new URL(`${root}/`).pathname))
+    throw new Error('request metadata "path" leads out of the url of the binding');
+  return url;
 }
 
 type Headers = Record<string, string>;

@@ -200,10 +200,13 @@ class Reader implements KafkaReading {
     const { topics, group, settings, options } = this.#reading;
     const { Consumer } = await import("@platformatic/kafka");
     const consumer = new Consumer({ ...options, groupId: group, partitionAssigner: assignPartitions });
+    let stream: Awaited<ReturnType<typeof consumer.consume>> | undefined;
+    // The way back into the group failed. Nobody listening would end the process.
+    consumer.on("error", (error: Error) => void stream?.destroy(error));
     const lanes = new Lanes(this.#reading, consumer, this.#stopped.signal);
     try {
       await this.#untilKnown(consumer);
-      const stream = await consumer.consume({
+      stream = await consumer.consume({
         topics: [...topics],
         autocommit: false,
         mode: "committed",
@@ -216,10 +219,11 @@ class Reader implements KafkaReading {
         highWaterMark: settings.channelBufferSize,
       });
       onJoined();
-      const end = (): void => void stream.destroy();
+      const reading = stream;
+      const end = (): void => void reading.destroy();
       this.#ending.signal.addEventListener("abort", end, { once: true });
       try {
-        if (!this.#ending.signal.aborted) for await (const message of stream) await lanes.add(message);
+        if (!this.#ending.signal.aborted) for await (const message of reading) await lanes.add(message);
       } finally {
         this.#ending.signal.removeEventListener("abort", end);
       }
@@ -272,7 +276,8 @@ class Lanes {
   }
 
   async #handle(message: Message): Promise<void> {
-    if (this.#ended) return;
+    // A read that was under way while the group shared anew brings what somebody else has now.
+    if (this.#ended || !this.#owns(message)) return;
     const { log } = this.#reading.parts;
     const { topic, partition, offset } = message;
     const name = `message ${offset} of ${topic}/${partition}`;

@@ -5,7 +5,7 @@
 import type { RedisClusterOptions } from "redis";
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
-import type { MetadataValues } from "../component.ts";
+import { MetadataError, type MetadataValues } from "../component.ts";
 import { withDeadline } from "./deadline.ts";
 import { createReach } from "./reach.ts";
 import type { redisFields } from "./redis-fields.ts";
@@ -309,8 +309,14 @@ function readAddresses({ redisHost, redisPort, redisType, failover }: RedisMetad
 }
 
 function readAddress(text: string, redisPort: number | undefined): Address {
-  const match = /^(\[[^\]]+\]|[^:]+)(?::(\d+))?$/.exec(text);
-  if (match === null) throw new Error(`metadata field "redisHost": '${text}' is neither host nor host:port`);
+  const match = /^(\[[^\]]+\]|[^:{}\s]+)(?::(\d+))?$/.exec(text);
+  if (match === null) {
+    const hint = /[{}]/.test(text) ? "; a template is written {namespace}, {appID}, {podName} or {uuid}" : "";
+    throw new MetadataError(
+      "redisHost",
+      `metadata field "redisHost": '${text}' is neither host nor host:port${hint}`,
+    );
+  }
   const own = match[2] === undefined ? undefined : Number(match[2]);
   if (own !== undefined && redisPort !== undefined && own !== redisPort)
     throw new Error(

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { silentLog } from "../../../test/contract/silent-log.ts";
+import { systemClock } from "../../../mesh/index.ts";
 import type {
   Mesh,
   TopicHandler,
@@ -17,6 +18,7 @@ type Tested = {
   readonly port: PubSub;
   readonly published: Published[];
   readonly opened: unknown[];
+  readonly cancelled: unknown[];
   /** What a subscription asks of the stream, and what its handler gets of a stored message. */
   subscribe(rawPayload?: boolean): Promise<TopicSubscribeOptions>;
   read(message: Stored, rawPayload?: boolean): Promise<BrokerMessage>;
@@ -27,12 +29,16 @@ type Stored = { readonly data: string | Buffer; readonly headers?: Readonly<Reco
 async function tested(properties: Readonly<Record<string, string>> = {}): Promise<Tested> {
   const published: Published[] = [];
   const opened: unknown[] = [];
+  const cancelled: unknown[] = [];
   let subscribed: { options: TopicSubscribeOptions; handler: TopicHandler } | undefined;
   const stream: TopicStream = {
     stream: "weft_topics",
     async publish(...args) {
       published.push(args);
       return { sequence: 1, duplicate: false };
+    },
+    async cancelScheduled(...args) {
+      cancelled.push(args);
     },
     async subscribe(options, handler) {
       subscribed = { options, handler };
@@ -48,7 +54,7 @@ async function tested(properties: Readonly<Record<string, string>> = {}): Promis
   const { values } = readMetadata(metadataSchema, "pubsub", properties);
   const who = { name: "pubsub", type: "pubsub.nats", version: "v1", appId: "app", namespace: "prod" };
   const signal = new AbortController().signal;
-  const rest = { metadata: values, properties, mesh, clock: undefined as never, log: silentLog, signal };
+  const rest = { metadata: values, properties, mesh, clock: systemClock, log: silentLog, signal };
   const port = await open({ ...who, ...rest, env: {} });
   const got: BrokerMessage[] = [];
   const begin = async (rawPayload = false): Promise<NonNullable<typeof subscribed>> => {
@@ -61,6 +67,7 @@ async function tested(properties: Readonly<Record<string, string>> = {}): Promis
   return {
     port,
     published,
+    cancelled,
     opened,
     subscribe: async (rawPayload) => (await begin(rawPayload)).options,
     async read(message, rawPayload) {
@@ -89,11 +96,17 @@ describe("pubsub.nats", () => {
   it("opens one stream for its namespace and name", async () => {
     const week = 168 * 3600 * 1000;
     expect((await tested()).opened).toEqual([
-      { name: ["prod", "pubsub"], maxAgeMs: week, maxBytes: -1, partitions: 16 },
+      { name: ["prod", "pubsub"], maxAgeMs: week, maxBytes: -1, partitions: 16, duplicateWindowMs: 120_000 },
     ]);
     const { opened } = await tested({ maxAge: "1h", maxBytes: "1000" });
     expect(opened).toEqual([
-      { name: ["prod", "pubsub"], maxAgeMs: 3_600_000, maxBytes: 1000, partitions: 16 },
+      {
+        name: ["prod", "pubsub"],
+        maxAgeMs: 3_600_000,
+        maxBytes: 1000,
+        partitions: 16,
+        duplicateWindowMs: 120_000,
+      },
     ]);
   });
 
@@ -131,7 +144,7 @@ describe("pubsub.nats", () => {
     await expect(tested({ backOff })).rejects.toThrow('metadata field "backOff"');
   });
 
-  it.each([{ ackWait: "1s" }, { publishTimeout: "0" }, { maxAge: "-1s" }])(
+  it.each([{ ackWait: "1s" }, { publishTimeout: "0" }, { duplicateWindow: "48h" }, { maxAge: "-1s" }])(
     "refuses %j",
     async (properties) => {
       const [name] = Object.keys(properties);
@@ -242,6 +255,7 @@ describe("a message of another NATS program", () => {
       data: Buffer.from("hello"),
       metadata: { a: "b" },
       contentType: undefined,
+      delivery: { group: "app", subscription: "orders", tries: 1, sequence: 7 },
     });
     const raw = await (await tested()).read({ data: "hello", headers: { "Weft-Raw": "1" } });
     expect(raw).toMatchObject({ data: Buffer.from("hello"), contentType: undefined });

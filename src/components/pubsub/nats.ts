@@ -12,9 +12,12 @@
  * know nothing of CloudEvents (see `fromPlainMessage`).
  */
 import { createHash, randomUUID } from "node:crypto";
-import type { TopicMessage, TopicStream } from "../../../mesh/index.ts";
+import type { Clock, TopicMessage, TopicPublishOptions, TopicStream } from "../../../mesh/index.ts";
+import { RequestRefused } from "../../blocks/pubsub/port.ts";
 import type {
   BrokerMessage,
+  DeadLetter,
+  DeliveryPlace,
   MessageHandler,
   PublishMessage,
   PubSub,
@@ -24,7 +27,7 @@ import type {
 import { parseDurationOrSeconds } from "../../lib/duration.ts";
 import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
-import { readPublishWishes } from "./nats/publish-metadata.ts";
+import { isForPublishOnly, type PublishWishes, readPublishWishes } from "./nats/publish-metadata.ts";
 import { readSubscriptionWishes } from "./nats/subscription-metadata.ts";
 
 export const type = "pubsub.nats";
@@ -96,6 +99,13 @@ export const metadataSchema = {
     min: 1,
     max: 256,
   },
+  duplicateWindow: {
+    kind: "duration",
+    description:
+      "For how long a repeated publish with the same topic and `cloudevent.id` (of an own CloudEvent: source and id) " +
+      "is stored once; at most `maxAge`. Has effect when the stream is created.",
+    default: "2m",
+  },
   maxDeliver: {
     kind: "integer",
     description: "Deliveries after which an event is given up, -1 = never.",
@@ -114,25 +124,33 @@ type Settings = ComponentContext<typeof metadataSchema>["metadata"];
 /** Handlers report progress about once a second; a shorter deadline would pass while one works. */
 const minAckWaitMs = 2_000;
 
+const minDuplicateWindowMs = 1_000;
+/** NATS keeps all ids of the window in memory. */
+const maxDuplicateWindowMs = 24 * 3_600_000;
+
 /** Opens the stream; it is created with the first use and waits for NATS then. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<PubSub> {
-  const { mesh, metadata, namespace, name, appId } = context;
+  const { mesh, metadata, namespace, name, appId, clock } = context;
   if (metadata.ackWait < minAckWaitMs) throw new Error('metadata field "ackWait": use 2s or more');
   if (metadata.publishTimeout <= 0)
     throw new Error('metadata field "publishTimeout": use a time above 0, e.g. 30s');
   if (metadata.maxAge < 0)
     throw new Error('metadata field "maxAge": use 0 (no limit) or a time such as 168h');
+  if (metadata.duplicateWindow < minDuplicateWindowMs || metadata.duplicateWindow > maxDuplicateWindowMs)
+    throw new Error('metadata field "duplicateWindow": use a time from 1s to 24h');
   const stream = await mesh.topics({
     name: [namespace, name],
     maxAgeMs: metadata.maxAge,
     maxBytes: metadata.maxBytes,
     partitions: metadata.partitions,
+    duplicateWindowMs: metadata.duplicateWindow,
   });
   return new NatsPubSub(
     stream,
     metadata,
     metadata.consumerID?.trim() || appId,
     readBackOff(metadata.backOff),
+    clock,
   );
 }
 
@@ -142,7 +160,16 @@ class NatsPubSub implements PubSub {
   readonly #group: string;
   readonly #backoffMs: readonly number[];
 
-  constructor(stream: TopicStream, settings: Settings, group: string, backoffMs: readonly number[]) {
+  readonly #nowMs: () => number;
+
+  constructor(
+    stream: TopicStream,
+    settings: Settings,
+    group: string,
+    backoffMs: readonly number[],
+    clock: Clock,
+  ) {
+    this.#nowMs = () => clock.nowMs();
     this.#stream = stream;
     this.#settings = settings;
     this.#group = group;
@@ -152,23 +179,43 @@ class NatsPubSub implements PubSub {
   async publish(message: PublishMessage, signal: AbortSignal): Promise<void> {
     const { topic, data } = message;
     const timeoutMs = this.#settings.publishTimeout;
-    const { key } = readPublishWishes(message.metadata);
-    await this.#stream.publish(topic, data, {
-      id: publishId(message),
-      key,
-      headers: publishHeaders(message),
-      timeoutMs,
-      signal,
-    });
+    const wishes = readPublishWishes(message.metadata, this.#nowMs);
+    const id = publishId(message);
+    if (wishes.cancel === true) {
+      const scheduleId = wishes.scheduleId ?? (hasOwnId(message) ? id : undefined);
+      if (scheduleId === undefined)
+        throw new RequestRefused("cancelSchedule", "it needs the scheduleId or cloudevent.id of what waits");
+      return this.#stream.cancelScheduled(topic, scheduleId, { timeoutMs, signal });
+    }
+    const options = { key: wishes.key, headers: publishHeaders(message), timeoutMs, signal };
+    await this.#stream.publish(topic, data, { ...options, ...this.#timed(id, wishes) });
+  }
+
+  /** The id of the publish, and until when it waits. Throws RequestRefused where nothing may wait. */
+  #timed(id: string, { time, scheduleId = id }: PublishWishes): Pick<TopicPublishOptions, "id" | "schedule"> {
+    if (time === undefined) return { id };
+    if (this.#settings.maxBytes > 0)
+      throw new RequestRefused(
+        time.field,
+        "a component with maxBytes drops events that wait when it is full",
+      );
+    // With the time in it, so that a publish with another time replaces what waits.
+    const hash = createHash("sha256").update(JSON.stringify([id, time.field, time.text]));
+    return { id: hash.digest("base64url"), schedule: { id: scheduleId, atMs: time.atMs } };
   }
 
   async subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
     const { stream } = this.#stream;
     const wishes = readSubscriptionWishes(request.metadata);
-    const read = request.rawPayload ? fromRaw : (message: TopicMessage) => fromStored(message, stream);
+    const { topic } = request;
+    const group = request.group ?? this.#group;
+    const read = (message: TopicMessage): BrokerMessage => {
+      const delivery = { group, subscription: topic, tries: message.deliveries, sequence: message.sequence };
+      return request.rawPayload ? fromRaw(message, delivery) : fromStored(message, stream, delivery);
+    };
     const options = {
-      topic: request.topic,
-      group: request.group ?? this.#group,
+      topic,
+      group,
       deliver: this.#settings.deliverPolicy === "new" ? ("new" as const) : ("all" as const),
       ackWaitMs: this.#settings.ackWait,
       concurrency: Math.max(this.#settings.concurrency, request.batch, request.atOnce ?? 1),
@@ -201,6 +248,8 @@ const structured = "application/cloudevents+json";
 const structuredHeaders: readonly string[] = ["Content-Type", structured];
 const rawHeaders: readonly string[] = ["Weft-Raw", "1"];
 const metaPrefix = "Weft-Meta-";
+/** Of the reason of a dead letter, characters; headers have a limit in NATS. */
+const maxReasonLength = 1_000;
 const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** An id that the block made is unique; one that an app brought counts within its topic: events may be forwarded. */
@@ -212,12 +261,37 @@ function publishId({ topic, id }: PublishMessage): string {
     .digest("base64url");
 }
 
-function publishHeaders({ contentType, metadata }: PublishMessage): readonly string[] {
+/** True when the app chose the id. */
+function hasOwnId({ id }: PublishMessage): boolean {
+  return id !== undefined && !uuid.test(id);
+}
+
+function publishHeaders({ contentType, metadata, deadLetter }: PublishMessage): readonly string[] {
   const fixed = contentType === undefined ? rawHeaders : structuredHeaders;
   let headers: string[] | undefined;
-  for (const name in metadata)
+  for (const name in metadata) {
+    if (isForPublishOnly(name)) continue;
     (headers ??= [...fixed]).push(metaPrefix + encode(name), encode(metadata[name]!) || "%");
-  return headers ?? fixed;
+  }
+  if (deadLetter === undefined) return headers ?? fixed;
+  return [...(headers ?? fixed), ...deadLetterHeaders(deadLetter)];
+}
+
+/** What `weft dead-letters` shows, and needs to send the event back. */
+function deadLetterHeaders({ of, reason }: DeadLetter): string[] {
+  const { topic, delivery } = of;
+  const why = ["Weft-Dead-Topic", encode(topic) || "%", "Weft-Dead-Reason", encode(cut(reason)) || "%"];
+  if (delivery === undefined) return why;
+  const { group, subscription, tries, sequence } = delivery;
+  return [
+    ...why,
+    ...["Weft-Dead-Group", encode(group) || "%", "Weft-Dead-Subscription", encode(subscription) || "%"],
+    ...["Weft-Dead-Tries", String(tries), "Weft-Dead-Sequence", String(sequence)],
+  ];
+}
+
+function cut(reason: string): string {
+  return reason.length <= maxReasonLength ? reason : `${reason.slice(0, maxReasonLength)}…`;
 }
 
 /** Percent-encodes all but visible ASCII; names too, since every character kept here may stand in a name. */
@@ -247,14 +321,16 @@ function metadataOf(message: TopicMessage): Record<string, string> {
   return metadata;
 }
 
-function fromRaw(message: TopicMessage): BrokerMessage {
-  return { topic: message.topic, data: message.data, metadata: metadataOf(message), contentType: undefined };
+function fromRaw(message: TopicMessage, delivery: DeliveryPlace): BrokerMessage {
+  const { topic, data } = message;
+  return { topic, data, metadata: metadataOf(message), contentType: undefined, delivery };
 }
 
-function fromStored(message: TopicMessage, stream: string): BrokerMessage {
-  if (message.header("Content-Type") === structured) return { ...fromRaw(message), contentType: structured };
-  if (message.header("Weft-Raw") !== undefined) return fromRaw(message);
-  return { ...fromRaw(message), data: fromPlainMessage(message, stream), contentType: structured };
+function fromStored(message: TopicMessage, stream: string, delivery: DeliveryPlace): BrokerMessage {
+  const raw = fromRaw(message, delivery);
+  if (message.header("Content-Type") === structured) return { ...raw, contentType: structured };
+  if (message.header("Weft-Raw") !== undefined) return raw;
+  return { ...raw, data: fromPlainMessage(message, stream), contentType: structured };
 }
 
 /**

@@ -15,7 +15,8 @@ import {
   type StateStore,
   type StateWrite,
 } from "../../blocks/state/port.ts";
-import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { textOf } from "../../lib/thrown.ts";
+import { type ComponentContext, MetadataError, type MetadataSchema } from "../component.ts";
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
@@ -80,7 +81,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     metadata: tableName("metadataTableName", metadata.metadataTableName),
   };
   const { DatabaseSync } = await import("node:sqlite");
-  const database = new DatabaseSync(connection.location, { timeout: 0, readOnly: connection.readOnly });
+  const database = openDatabase(DatabaseSync, connection);
   const busyMs = Math.min(metadata.busyTimeout, metadata.timeout);
   const locked = new WhileLocked(clock, busyMs);
   try {
@@ -94,6 +95,20 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   } catch (error) {
     database.close();
     throw error;
+  }
+}
+
+/** SQLite's own words say neither which field nor which file. */
+function openDatabase(
+  Database: typeof DatabaseSync,
+  { location, readOnly }: ReturnType<typeof readConnectionString>,
+): DatabaseSync {
+  try {
+    return new Database(location, { timeout: 0, readOnly });
+  } catch (error) {
+    const fix = readOnly ? "correct the path" : "create its folder, or correct the path";
+    const text = `metadata field "connectionString": ${location}: ${textOf(error)}; ${fix}`;
+    throw new MetadataError("connectionString", text, error);
   }
 }
 

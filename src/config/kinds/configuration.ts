@@ -39,6 +39,11 @@ export interface TracingSettings {
   readonly otel: OtelSettings;
 }
 
+/** A sampling rate as written; undefined for what is no number. */
+export function parseRate(text: string): number | undefined {
+  return /^[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?$/i.test(text) ? Number(text) : undefined;
+}
+
 /** OTLP export is on when endpoint and protocol are both given. */
 export interface OtelSettings {
   /** `http`, `grpc` or empty. */
@@ -62,8 +67,18 @@ export interface MetricSettings {
   };
   /** Upper bounds of the buckets; empty for the default ones. */
   readonly latencyBuckets: readonly number[];
-  /** JSON data of `rules`. */
-  readonly rules: readonly unknown[];
+  readonly rules: readonly MetricRule[];
+}
+
+/** Values of labels are rewritten before they are counted. */
+export interface MetricRule {
+  /** Of the family, with or without `dapr_`. */
+  readonly name: string;
+  readonly labels: readonly {
+    readonly name: string;
+    /** Every match of a pattern is replaced. */
+    readonly regex: readonly { readonly replacement: string; readonly pattern: string }[];
+  }[];
 }
 
 export interface ApiRule {

@@ -59,7 +59,7 @@ describe("parseConfiguration", () => {
         recordErrorCodes: false,
         http: { increasedCardinality: false, pathMatching: ["/orders/{id}"], excludeVerbs: true },
         latencyBuckets: [1, 2.5],
-        rules: [{ name: "m", labels: [{ name: "l", regex: {} }] }],
+        rules: [{ name: "m", labels: [{ name: "l", regex: [] }] }],
       },
       api: {
         allowed: [{ name: "state", version: "v1", protocol: "http" }],

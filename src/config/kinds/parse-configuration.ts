@@ -1,7 +1,6 @@
 /**
  * Reads Configuration documents and merges them: mappings field by field, lists and scalars as a whole.
  */
-import { DurationError, parseGoDuration } from "../../lib/duration.ts";
 import { deepFreeze } from "../../lib/freeze.ts";
 import { goQuote } from "../../lib/go-quote.ts";
 import { parseYaml, type YamlDocument, type YamlEntry, type YamlMap } from "../../lib/yaml.ts";
@@ -13,11 +12,10 @@ import {
   type ApiRule,
   type ConfigurationResource,
   DEFAULT_CONFIGURATION,
-  type MetricSettings,
   type PipelineHandler,
   type SecretScope,
-  type TracingSettings,
 } from "./configuration.ts";
+import { readMetrics, readTracing } from "./parse-telemetry.ts";
 
 /** A file's text after variables were replaced. */
 export interface ConfigurationSource {
@@ -44,17 +42,23 @@ const SPEC_KEYS = [
 ];
 
 /**
- * Merges the files in their order over the defaults.
+ * Merges the files in their order over the defaults. `withSpec`: each must have one.
  * @throws {SettingError} naming file and line for the first value that cannot be used.
  */
-export function parseConfiguration(sources: readonly ConfigurationSource[]): ConfigurationResource {
+export function parseConfiguration(
+  sources: readonly ConfigurationSource[],
+  withSpec = false,
+): ConfigurationResource {
   const problems: Problem[] = [];
   let merged: YamlMap | undefined;
   for (const { text, file } of sources) {
     const list = new ProblemList(file);
     const root = readRoot(parseYaml(text), list);
     // Each file is also read alone, so that a fault is reported in its own file.
-    if (root !== undefined) readConfiguration(new Section(list, "", root));
+    const section = root && new Section(list, "", root);
+    if (section !== undefined) readConfiguration(section);
+    if (withSpec && section?.node("spec") === undefined)
+      list.error(section?.at ?? { line: 1, column: 1 }, "spec is missing; for all defaults write spec: {}");
     const fault = list.all.find((problem) => problem.severity === "error");
     if (fault !== undefined) throw new SettingError(`error loading configuration: ${formatProblem(fault)}`);
     problems.push(...list.all);
@@ -134,74 +138,6 @@ function readConfiguration(root: Section): ConfigurationResource {
   };
 }
 
-function readTracing(tracing: Section | undefined): TracingSettings {
-  const defaults = DEFAULT_CONFIGURATION.tracing;
-  if (tracing === undefined) return defaults;
-  tracing.warnUnknown(["samplingRate", "stdout", "zipkin", "otel"]);
-  const zipkin = tracing.section("zipkin");
-  zipkin?.warnUnknown(["endpointAddress"]);
-  const otel = tracing.section("otel");
-  otel?.warnUnknown(["protocol", "endpointAddress", "isSecure", "headers", "timeout"]);
-  const protocol = otel?.text("protocol") ?? "";
-  const endpoint = otel?.text("endpointAddress") ?? "";
-  if (otel !== undefined && endpoint !== "" && !["", "http", "grpc"].includes(protocol)) {
-    const text = `invalid protocol ${protocol} provided for Otel endpoint, write http or grpc`;
-    otel.problems.error(otel.positionOf("protocol"), text);
-  }
-  return {
-    samplingRate: tracing.text("samplingRate") ?? "",
-    stdout: tracing.boolean("stdout") ?? false,
-    zipkinEndpoint: zipkin?.text("endpointAddress") ?? "",
-    otel: {
-      protocol,
-      endpoint,
-      isSecure: otel?.boolean("isSecure") ?? true,
-      headers: otel?.texts("headers") ?? [],
-      timeoutMs: readDuration(otel, "timeout"),
-    },
-  };
-}
-
-/** Later sections win, field by field. */
-function readMetrics(sections: readonly (Section | undefined)[]): MetricSettings {
-  let metrics = DEFAULT_CONFIGURATION.metrics;
-  for (const section of sections) {
-    if (section === undefined) continue;
-    section.warnUnknown(["enabled", "recordErrorCodes", "http", "latencyDistributionBuckets", "rules"]);
-    const http = section.section("http");
-    http?.warnUnknown(["increasedCardinality", "pathMatching", "excludeVerbs"]);
-    const rules = section.json("rules");
-    metrics = {
-      enabled: section.boolean("enabled") ?? metrics.enabled,
-      recordErrorCodes: section.boolean("recordErrorCodes") ?? metrics.recordErrorCodes,
-      http:
-        http === undefined
-          ? metrics.http
-          : {
-              increasedCardinality: http.boolean("increasedCardinality") ?? true,
-              pathMatching: http.texts("pathMatching") ?? [],
-              excludeVerbs: http.boolean("excludeVerbs") ?? false,
-            },
-      latencyBuckets: readBuckets(section) ?? metrics.latencyBuckets,
-      rules: Array.isArray(rules) ? rules : metrics.rules,
-    };
-  }
-  return metrics;
-}
-
-function readBuckets(section: Section): readonly number[] | undefined {
-  const texts = section.texts("latencyDistributionBuckets");
-  if (texts === undefined) return undefined;
-  const buckets = texts.map(Number);
-  if (buckets.every(Number.isFinite) && !texts.includes("")) return buckets;
-  const at = section.positionOf("latencyDistributionBuckets");
-  section.problems.error(
-    at,
-    `${section.nameOf("latencyDistributionBuckets")} must be a list of numbers (milliseconds)`,
-  );
-  return undefined;
-}
-
 function readApiRules(api: Section | undefined, key: "allowed" | "denied"): readonly ApiRule[] {
   return (api?.sections(key) ?? []).map((rule) => {
     rule.warnUnknown(["name", "version", "protocol"]);
@@ -262,21 +198,6 @@ function readSecretScopes(secrets: Section | undefined): readonly SecretScope[] 
       deniedSecrets: scope.texts("deniedSecrets") ?? [],
     };
   });
-}
-
-function readDuration(section: Section | undefined, key: string): number {
-  const text = section?.text(key) ?? "";
-  if (section === undefined || text === "") return 0;
-  try {
-    return parseGoDuration(text);
-  } catch (error) {
-    if (!(error instanceof DurationError)) throw error;
-    section.problems.error(
-      section.positionOf(key),
-      `${section.nameOf(key)}: ${error.message}, write for example 30s`,
-    );
-    return 0;
-  }
 }
 
 /** A rule for no protocol lets everything through, which nobody means. */

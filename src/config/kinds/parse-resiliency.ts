@@ -4,6 +4,7 @@
 import { DurationError, parseDurationOrMilliseconds } from "../../lib/duration.ts";
 import { didYouMean } from "../../lib/nearest.ts";
 import type { YamlMap } from "../../lib/yaml.ts";
+import type { Origin } from "../problem.ts";
 import { ProblemList, Section } from "../section.ts";
 import type { ResourceHeader } from "./header.ts";
 import type {
@@ -38,6 +39,9 @@ export function parseResiliency(
   const top = new Section(own, "", root);
   top.warnUnknown(["apiVersion", "kind", "metadata", "spec", "scopes"]);
   const spec = top.section("spec");
+  if (top.node("spec") === undefined) {
+    own.error(top.positionOf("spec"), "spec is missing, write spec.policies and spec.targets");
+  }
   spec?.warnUnknown(["policies", "targets"]);
   const parts = { ...parsePolicies(spec?.section("policies")), ...parseTargets(spec?.section("targets")) };
   for (const problem of own.all) if (problem.severity === "warning") problems.warn(problem, problem.message);
@@ -51,7 +55,11 @@ function parsePolicies(
   policies?.warnUnknown(["timeouts", "retries", "circuitBreakers"]);
   const timeouts = policies?.section("timeouts");
   return {
-    timeouts: (timeouts?.keys() ?? []).map((name) => ({ name, timeoutMs: duration(timeouts!, name, 0) })),
+    timeouts: (timeouts?.keys() ?? []).map((name) => ({
+      name,
+      timeoutMs: duration(timeouts!, name, 0),
+      origin: timeouts!.problems.origin(timeouts!.positionOf(name)),
+    })),
     retries: named(policies, "retries").map(parseRetry),
     circuitBreakers: named(policies, "circuitBreakers").map(parseBreaker),
   };
@@ -68,14 +76,16 @@ function parseTargets(
   };
 }
 
-type Named = { readonly name: string; readonly section: Section };
+type Named = { readonly name: string; readonly section: Section; readonly origin: Origin };
 
 /** The entries of a mapping of mappings. An entry without a value is an empty one. */
 function named(parent: Section | undefined, key: string): Named[] {
   const all = parent?.section(key);
   return (all?.keys() ?? []).flatMap((name) => {
     const section = all!.section(name) ?? (all!.node(name) === undefined ? emptyAt(all!, name) : undefined);
-    return section === undefined ? [] : [{ name, section }];
+    return section === undefined
+      ? []
+      : [{ name, section, origin: all!.problems.origin(all!.positionOf(name)) }];
   });
 }
 
@@ -85,7 +95,7 @@ function emptyAt(parent: Section, key: string): Section {
   return new Section(parent.problems, parent.nameOf(key), map);
 }
 
-function parseRetry({ name, section }: Named): RetryPolicy {
+function parseRetry({ name, section, origin }: Named): RetryPolicy {
   section.warnUnknown(["policy", "duration", "maxInterval", "maxRetries", "matching"]);
   const matching = section.section("matching");
   matching?.warnUnknown(["httpStatusCodes", "gRPCStatusCodes"]);
@@ -97,6 +107,7 @@ function parseRetry({ name, section }: Named): RetryPolicy {
     maxRetries: Math.max(-1, section.integer("maxRetries") ?? -1),
     httpCodes: codes(matching, "httpStatusCodes", 100, 599),
     grpcCodes: codes(matching, "gRPCStatusCodes", 0, 16),
+    origin,
   };
 }
 
@@ -111,7 +122,7 @@ function parseKind(section: Section): RetryPolicy["policy"] {
   return "constant";
 }
 
-function parseBreaker({ name, section }: Named): BreakerPolicy {
+function parseBreaker({ name, section, origin }: Named): BreakerPolicy {
   section.warnUnknown(["maxRequests", "interval", "timeout", "trip"]);
   return {
     name,
@@ -119,7 +130,8 @@ function parseBreaker({ name, section }: Named): BreakerPolicy {
     intervalMs: duration(section, "interval", 0),
     openMs: duration(section, "timeout", DEFAULT_OPEN_MS) || DEFAULT_OPEN_MS,
     trip: section.text("trip")?.trim() ?? "",
-    origin: section.problems.origin(section.positionOf("trip")),
+    origin,
+    tripOrigin: section.problems.origin(section.positionOf("trip")),
   };
 }
 

@@ -7,6 +7,7 @@ import type { Origin, Problem } from "../problem.ts";
 export interface TimeoutPolicy {
   readonly name: string;
   readonly timeoutMs: number;
+  readonly origin: Origin;
 }
 
 /** Codes that are retried, both ends included. */
@@ -27,6 +28,7 @@ export interface RetryPolicy {
   /** Undefined for all codes. */
   readonly httpCodes: readonly CodeRange[] | undefined;
   readonly grpcCodes: readonly CodeRange[] | undefined;
+  readonly origin: Origin;
 }
 
 export interface BreakerPolicy {
@@ -40,6 +42,7 @@ export interface BreakerPolicy {
   /** CEL over the counts; empty for the default rule. */
   readonly trip: string;
   readonly origin: Origin;
+  readonly tripOrigin: Origin;
 }
 
 /** Names of policies; empty when none is given. */

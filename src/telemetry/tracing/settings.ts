@@ -1,22 +1,21 @@
 /** What the tracing settings and the OTEL_* environment mean. */
-import type { TracingSettings } from "../../config/kinds/configuration.ts";
+import { parseRate, type TracingSettings } from "../../config/kinds/configuration.ts";
 import type { BatchLimits } from "./batch.ts";
 import type { Attributes } from "./otlp-encode.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
 const defaultRate = 0.0001;
-const decimal = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?$/i;
 
 /** Share of roots that are sampled; `given` is false when nothing was written. What is no number counts as default. */
 export function readRate(text: string): { readonly rate: number; readonly given: boolean } {
-  const rate = decimal.test(text) ? Number(text) : defaultRate;
+  const rate = parseRate(text) ?? defaultRate;
   return { rate: Math.min(Math.max(rate, 0), 1), given: text !== "" };
 }
 
 /** `samplingRate: "0"`: no part of tracing is there. */
 export function tracingIsOff(settings: TracingSettings): boolean {
-  return decimal.test(settings.samplingRate) && Number(settings.samplingRate) === 0;
+  return parseRate(settings.samplingRate) === 0;
 }
 
 /** Attributes of the resource; `service.name` comes first. */

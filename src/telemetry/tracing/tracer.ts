@@ -17,6 +17,12 @@ export type Tracer = {
   child(name: string, kind: SpanKind, parent: Span): Span;
 };
 
+/** Tracing of now: to be read anew for each call, since a changed Configuration exchanges the tracer. */
+export type Tracing = {
+  /** Undefined when tracing is off. */
+  readonly tracer: Tracer | undefined;
+};
+
 /** Contexts go through unchanged; what has none gets the all-zero one. */
 export function passingTracer(): Tracer {
   const pass = (name: string, kind: SpanKind, traceparent: string, tracestate: string): Span =>

@@ -114,6 +114,8 @@ func call(ctx context.Context, scenario string, apps []string) error {
 	defer dapr.Close()
 	scenarios := map[string]func(context.Context, client.Client, []string) error{
 		"metadata": metadata, "invoke": invoke, "between": between, "failures": failures, "publish": publish, "state": state,
+		"bulk": bulk, "declared": declared, "streams": streams, "transaction": transaction, "ttl": ttl, "lock": lock,
+		"configuration": configuration, "keys": keys,
 	}
 	run, found := scenarios[scenario]
 	if !found {

@@ -65,6 +65,14 @@ await server.pubsub.subscribe("bus", "unwanted", async (data: unknown) => {
   seen.push({ handler: "unwanted", data });
   return DaprPubSubStatusEnum.DROP;
 });
+await server.pubsub.subscribeBulk(
+  "bus",
+  "crates",
+  async (data: unknown) => {
+    seen.push({ handler: "bulk", data });
+  },
+  { maxMessagesCount: 10, maxAwaitDurationMs: 100 },
+);
 
 await server.start();
 process.stdout.write("the app and its SDK are up\n");

@@ -6,6 +6,7 @@ A program with only nats-py and msgpack that takes part in a Weft mesh:
   plain_nats.py serve <url> <form> <app>                is an app until it is ended; says "serving" first
   plain_nats.py publish <url> <component> <topic> <mode> <id> <data>   mode: structured, binary or plain
   plain_nats.py keyed <url> <component> <topic> <key> <data>...        publishes events with one key
+  plain_nats.py later <url> <component> <topic> <id> <seconds> <data>...   publishes for later, the last one counts
   plain_nats.py receive <url> <component> <topic> <group> <count>      takes events out of a durable group
   plain_nats.py state <url> <component> <key part>...                  reads a state key
   plain_nats.py save <url> <component> <revision> <value> <key part>...   writes one, guarded by its revision
@@ -23,6 +24,7 @@ import json
 import pathlib
 import re
 import sys
+from datetime import datetime, timedelta, timezone
 
 import nats
 import protocol as weft
@@ -245,6 +247,20 @@ async def keyed(client, component, topic, key, *payloads):
         tell(subject=message.subject)
 
 
+async def later(client, component, topic, event_id, seconds, *payloads):
+    """Publishes events of one id for later: each replaces the one before it."""
+    base = f"weft.default.topic.{weft.token(component)}"
+    for payload in payloads:
+        due = datetime.now(timezone.utc) + timedelta(seconds=float(seconds))
+        headers = {
+            "Nats-Schedule": "@at " + due.isoformat(),
+            "Nats-Schedule-Target": weft.topic_subject(base, topic),
+            "Nats-TTL": "never",
+        }
+        await client.jetstream().publish(weft.timed_subject(base, event_id, topic), payload.encode(), headers=headers)
+    tell(due=due.timestamp() * 1000)
+
+
 async def receive(client, component, topic, group, count):
     base = f"weft.default.topic.{weft.token(component)}"
     stream = weft.name("weft", "topics", "default", component)
@@ -327,7 +343,7 @@ async def presence(client):
 
 
 async def main(command, url, *arguments):
-    commands = (call, serve, publish, keyed, receive, state, save, large, keys, watch, presence)
+    commands = (call, serve, publish, keyed, later, receive, state, save, large, keys, watch, presence)
     client = await nats.connect(url)
     try:
         await {it.__name__: it for it in commands}[command](client, *arguments)

@@ -69,6 +69,12 @@ def keyed_subject(base, key, topic):
     return topic_subject(".".join([root, namespace, "keyed", component, token(key)]), topic)
 
 
+def timed_subject(base, event_id, topic):
+    """Where an event waits until it is due."""
+    root, namespace, _, component = base.split(".")
+    return topic_subject(".".join([root, namespace, "timed", "=", component, token(event_id)]), topic)
+
+
 def partition(key, count=16):
     """Which partition NATS chooses for a key: FNV-1a over its token."""
     found = 0x811C9DC5

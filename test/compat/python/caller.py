@@ -10,7 +10,9 @@ import time
 import grpc
 from dapr.clients import DaprClient
 from dapr.clients.exceptions import DaprGrpcError, DaprHttpError
+from dapr.clients.grpc._crypto import DecryptOptions, EncryptOptions
 from dapr.clients.grpc._request import TransactionalStateOperation, TransactionOperationType
+from dapr.clients.grpc._response import TopicEventResponse, UnlockResponseStatus
 from dapr.clients.grpc._state import Concurrency, Consistency, StateItem, StateOptions
 
 STORE = "statestore"
@@ -113,10 +115,12 @@ def invoke_failures_grpc(client):
     assert "failed to invoke, id: nobody" in unknown.details(), unknown.details()
 
 
-def seen_by(client, app, handler, count):
+def seen_by(client, app, handler, count, topic=None):
     def look():
         listed = json.loads(client.invoke_method(app, "seen", http_verb="GET").text())
         found = [it for it in listed if it["handler"] == handler]
+        if topic is not None:
+            found = [it for it in found if it["event"]["topic"] == topic]
         assert len(found) >= count, f"{app} saw {len(found)} of {count} events at {handler}"
         return found
 
@@ -254,6 +258,87 @@ def state_transaction(client):
     same(client.get_state(STORE, "came").data, b"new")
 
 
+def declared(client):
+    """A subscription of a resource file; both apps serve its route."""
+    client.publish_event(BUS, "declared", json.dumps({"n": 1}), data_content_type="application/json")
+    [seen] = seen_by(client, "http-app", "orders", 1, "declared")
+    same((seen["event"]["topic"], seen["event"]["data"]), ("declared", {"n": 1}))
+
+
+def bulk_subscribe(client):
+    client.publish_events(BUS, "orders.bulk", ["one", "two", "three"], data_content_type="text/plain")
+    found = seen_by(client, "grpc-app", "bulk", 3)
+    same({it["data"] for it in found}, {"one", "two", "three"})
+
+
+def stream(client):
+    """The loop over a subscription, as the SDK's users write it."""
+    subscription = client.subscribe(BUS, "py.streamed")
+    for n in range(3):
+        client.publish_event(BUS, "py.streamed", json.dumps({"n": n}), data_content_type="application/json")
+    taken, retried = [], False
+    for message in subscription:
+        if message is None:
+            continue
+        same((message.topic(), message.pubsub_name(), message.source()), ("py.streamed", BUS, "caller"))
+        if message.data()["n"] == 1 and not retried:
+            retried = True
+            subscription.respond_retry(message)
+            continue
+        taken.append(message.data()["n"])
+        subscription.respond_success(message)
+        if len(taken) == 3:
+            break
+    subscription.close()
+    same(sorted(taken), [0, 1, 2])
+
+
+def stream_handler(client):
+    taken = []
+
+    def handle(message):
+        taken.append(message.data())
+        return TopicEventResponse("success")
+
+    close = client.subscribe_with_handler(BUS, "py.handled", handle, dead_letter_topic="py.dead")
+    client.publish_event(BUS, "py.handled", "ping", data_content_type="text/plain")
+    eventually(lambda: same(taken, ["ping"]))
+    close()
+
+
+def lock(client):
+    with client.try_lock("locks", "py", "one", 60) as first:
+        assert first.success, "the lock was free"
+        assert not client.try_lock("locks", "py", "two", 60).success, "two got what one holds"
+        same(client.unlock("locks", "py", "two").status, UnlockResponseStatus.lock_belongs_to_others)
+    same(client.unlock("locks", "py", "one").status, UnlockResponseStatus.lock_does_not_exist)
+
+
+def configuration(client):
+    items = client.get_configuration("settings", ["fixed", "absent"]).items
+    same({key: item.value for key, item in items.items()}, {"fixed": "blue"})
+    values = set()
+
+    def handle(_, response):
+        values.update(item.value for key, item in response.items.items() if key == "changing")
+
+    subscription = client.subscribe_configuration("settings", ["changing"], handle)
+
+    def changed():
+        assert len(values) >= 2, f"values of a changing item: {values}"
+
+    eventually(changed)
+    assert client.unsubscribe_configuration("settings", subscription)
+
+
+def crypto(client):
+    plain = b"secret " * 30_000
+    options = EncryptOptions(component_name="vault", key_name="key", key_wrap_algorithm="A256KW")
+    document = client.encrypt(plain, options).read()
+    assert b"secret" not in document
+    same(client.decrypt(document, DecryptOptions(component_name="vault")).read(), plain)
+
+
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (
@@ -272,6 +357,13 @@ SCENARIOS = {
         state_etag,
         state_ttl,
         state_transaction,
+        declared,
+        bulk_subscribe,
+        stream,
+        stream_handler,
+        lock,
+        configuration,
+        crypto,
     )
 }
 

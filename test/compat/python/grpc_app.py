@@ -6,7 +6,7 @@ import os
 from cloudevents.sdk.event import v1
 from dapr.clients import DaprClient
 from dapr.clients.grpc._response import TopicEventResponse
-from dapr.ext.grpc import App, InvokeMethodRequest, InvokeMethodResponse
+from dapr.ext.grpc import App, InvokeMethodRequest, InvokeMethodResponse, Rule
 
 app = App()
 me = os.environ["APP_ID"]
@@ -72,6 +72,12 @@ def on_flaky(event: v1.Event) -> TopicEventResponse:
 def on_unwanted(event: v1.Event) -> TopicEventResponse:
     remember("unwanted", event)
     return TopicEventResponse("drop")
+
+
+# The SDK names the path of a rule after its function. The subscription that asks for many at once is a resource file.
+@app.subscribe(pubsub_name="bus", topic="unused", rule=Rule("false", 1), disable_topic_validation=True)
+def on_bulk(event: v1.Event) -> None:
+    remember("bulk", event)
 
 
 app.run(int(os.environ["APP_PORT"]), "127.0.0.1")

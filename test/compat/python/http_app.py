@@ -49,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, ask(json.loads(body)))
         if path == "/seen":
             return self.answer(200, seen)
+        if path == "/orders":
+            return self.answer(200, receive("orders", json.loads(body)))
         if path.startswith("/events/"):
             return self.answer(200, receive(path.removeprefix("/events/"), json.loads(body)))
         return self.answer(404, {"path": path})

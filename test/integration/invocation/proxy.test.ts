@@ -365,6 +365,19 @@ test("with an API token set, a proxied call needs it, and the app never sees it"
   expect([app.calls.length, seen("dapr-api-token")]).toEqual([1, ["for-the-app"]]);
 });
 
+test("a deadline that has passed before the call: nobody is called", async () => {
+  for (const client of [remote, local]) {
+    for (const passed of ["0n", "0m", "0H"]) {
+      const ended = await call(client, { "grpc-timeout": passed });
+      expect([ended.code, ended.message]).toEqual([4, "context deadline exceeded"]);
+      const own = client.call("/dapr.proto.runtime.v1.Dapr/GetMetadata", { "grpc-timeout": passed });
+      own.stream.end(encodeFrame(Buffer.alloc(0)));
+      expect(await own.ended).toMatchObject({ code: 4, message: "context deadline exceeded" });
+    }
+  }
+  expect(app.calls).toEqual([]);
+});
+
 test("the app gets what is left of the deadline; when it passes, both sides are told", async () => {
   let over: number | undefined;
   app.on("/t.T/Slow", (stream) => stream.once("close", () => (over = stream.rstCode)));

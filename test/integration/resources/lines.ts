@@ -9,12 +9,13 @@ import { openApp } from "../../../src/app/open.ts";
 import type { BlockHost } from "../../../src/blocks/block.ts";
 import { makeBlocks } from "../../../src/blocks/index.ts";
 import { openComponents } from "../../../src/components/open.ts";
-import { resolveHttpEndpoints } from "../../../src/config/http-endpoints.ts";
+import { HttpEndpoints } from "../../../src/config/http-endpoints.ts";
 import { parseFlags } from "../../../src/config/flags.ts";
 import { loadConfiguration } from "../../../src/config/load-configuration.ts";
 import { resolveOptions } from "../../../src/config/options.ts";
 import { formatProblem, loadResources } from "../../../src/config/resources.ts";
-import { compilePolicies } from "../../../src/resiliency/compile.ts";
+import { wantedComponents } from "../../../src/foundation.ts";
+import { RunningPolicies } from "../../../src/resiliency/running.ts";
 import { noMetrics } from "../../../src/telemetry/metrics.ts";
 import { silentLog } from "../../contract/silent-log.ts";
 import { tempDir } from "../../kit/index.ts";
@@ -54,24 +55,24 @@ async function load(flags: readonly string[], lines: string[]): Promise<void> {
   try {
     const components = await openComponents({
       ...shared,
-      resources: loaded.components,
-      deny: configuration.deniedComponents,
+      wanted: wantedComponents(configuration, loaded),
     });
     try {
       const surroundings = { env, namespace: "default", ...components.secrets };
-      const resolved = await resolveHttpEndpoints(loaded.httpEndpoints, surroundings);
-      for (const problem of resolved.problems) say(formatProblem(problem));
+      const endpoints = new HttpEndpoints(surroundings, say);
+      await endpoints.set(loaded.httpEndpoints);
       const random = (): number => 0.5;
       const { clock } = mesh;
       const { resiliencies, subscriptions } = loaded;
-      const policies = compilePolicies({
-        resources: resiliencies,
+      const policies = new RunningPolicies({
         clock,
         random,
-        log,
+        log: { ...log, error: say },
         metrics: noMetrics,
       });
-      const app = openApp(options, clock, log, noMetrics);
+      await policies.set(resiliencies);
+      const pipelines = { app: undefined };
+      const app = openApp(options, clock, log, noMetrics, pipelines);
       const host: BlockHost = {
         ...shared,
         random,
@@ -79,8 +80,10 @@ async function load(flags: readonly string[], lines: string[]): Promise<void> {
         configuration,
         components,
         subscriptions,
-        httpEndpoints: resolved.endpoints,
+        httpEndpoints: endpoints.all,
         policies,
+        pipelines,
+        tracing: { tracer: undefined },
       };
       await makeBlocks(host);
       await app.close();

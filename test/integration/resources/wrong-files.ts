@@ -67,6 +67,16 @@ const yaml: readonly WrongFile[] = [
     resources: { "f.json": "{}" },
     line: /^f\.json:1:1: .*must end in \.yaml or \.yml/,
   },
+  {
+    what: "brackets without end",
+    resources: `apiVersion: dapr.io/v1alpha1\nkind: ${"[".repeat(5_000)}`,
+    line: /^f\.yaml:2:\d+: not valid YAML: nested deeper than 100 levels.*; take some out/,
+  },
+  {
+    what: "lists in lists without end",
+    resources: `apiVersion: dapr.io/v1alpha1\nkind: Component\nspec:\n${"- ".repeat(5_000)}x\n`,
+    line: /^f\.yaml:4:\d+: not valid YAML: nested deeper than 100 levels.*; take some out/,
+  },
   { what: "bytes that are no text", resources: "apiVersion: \u0000\u0001\n", line: /^f\.yaml:1:\d+: / },
 ];
 
@@ -339,6 +349,27 @@ const components: readonly WrongFile[] = [
     fatal: true,
   },
   {
+    what: "a direction that is none",
+    resources: items(
+      '  - name: schedule\n    value: "@every 1h"\n  - name: direction\n    value: inptu\n',
+      "bindings.cron",
+    ),
+    line: /^binding x: metadata field "direction": "inptu" is no direction; write "input", .* \(f\.yaml:11\)$/,
+    fatal: true,
+  },
+  {
+    what: "a database in a folder that is not there",
+    resources: items("  - name: connectionString\n    value: /nowhere/data/x.db\n", "state.sqlite"),
+    line: /field "connectionString": file:\/nowhere\/data\/x\.db: .*; create its folder, or .* \(f\.yaml:9\)$/,
+    fatal: true,
+  },
+  {
+    what: "a template that is not closed",
+    resources: items('  - name: redisHost\n    value: "redis-{namespace:6379"\n', "state.redis"),
+    line: /field "redisHost": 'redis-\{namespace:6379' is neither host nor host:port; a template .* \(f\.yaml:9\)$/,
+    fatal: true,
+  },
+  {
     what: "one name for two components",
     resources: { "f.yaml": component(memory), "g.yaml": component(memory) },
     line: /: duplicate definition of Component name x .* with existing x .* \(g\.yaml:1 and f\.yaml:1; rename one\)$/,
@@ -500,6 +531,21 @@ const resiliencies: readonly WrongFile[] = [
     line: /^f\.yaml:9: retry nowhere of app till is no policy of any Resiliency; it is ignored/,
   },
   {
+    what: "a policy that no target names",
+    resources: resiliency("  policies:\n    retries:\n      DefaultAppRetry:\n        maxRetries: 3\n"),
+    line: /^f\.yaml:8: retry DefaultAppRetry is named by no target and has no effect; name it in spec\.targets/,
+  },
+  {
+    what: "a Resiliency without spec",
+    resources: head("Resiliency"),
+    line: /^Could not read resiliency policy x: f\.yaml:1:1: spec is missing, write spec\.policies and spec\.targets/,
+  },
+  {
+    what: "a trip that is no expression",
+    resources: resiliency("  policies:\n    circuitBreakers:\n      b:\n        trip: requests >\n"),
+    line: /^Could not read resiliency policy x: f\.yaml:9:9: .*b\.trip "requests >": .*; write for example/,
+  },
+  {
     what: "a misspelt kind of policy",
     resources: resiliency("  targets:\n    apps:\n      cart:\n        retries: a\n"),
     line: /^f\.yaml:9:9: spec\.targets\.apps\.cart\.retries is not known and is ignored, known are timeout, retry/,
@@ -537,6 +583,48 @@ const configurations: readonly WrongFile[] = [
     what: "a protocol of traces that is none",
     config: configuration("  tracing:\n    otel:\n      endpointAddress: a:1\n      protocol: udp\n"),
     line: /^error loading configuration: c\.yaml:9:7: invalid protocol udp provided for .*, write http or grpc/,
+    fatal: true,
+  },
+  {
+    what: "a collector without protocol",
+    config: configuration("  tracing:\n    otel:\n      endpointAddress: a:1\n"),
+    line: /^c\.yaml:8:7: spec\.tracing\.otel\.protocol is missing, so nothing is exported; write http or grpc/,
+  },
+  {
+    what: "a collector with a scheme",
+    config: configuration(
+      "  tracing:\n    otel:\n      endpointAddress: http://127.0.0.1:1\n      protocol: http\n",
+    ),
+    line: /^c\.yaml:8:7: spec\.tracing\.otel\.endpointAddress is host:port, .*; write 127\.0\.0\.1:1, and isSecure/,
+  },
+  {
+    what: "a collector that is no address",
+    config: configuration("  tracing:\n    otel:\n      endpointAddress: a:b\n      protocol: http\n"),
+    line: /c\.yaml:8:7: spec\.tracing\.otel\.endpointAddress is "a:b", write host:port, such as localhost:4317/,
+    fatal: true,
+  },
+  {
+    what: "a zipkin that is no URL",
+    config: configuration("  tracing:\n    zipkin:\n      endpointAddress: zipkin:9411\n"),
+    line: /c\.yaml:8:7: spec\.tracing\.zipkin\.endpointAddress is "zipkin:9411", write a URL such as http:/,
+    fatal: true,
+  },
+  {
+    what: "a sampling rate that is no number",
+    config: configuration("  tracing:\n    samplingRate: lots\n"),
+    line: /^c\.yaml:7:5: spec\.tracing\.samplingRate "lots" is no number, 0\.0001 is used; write a share from/,
+  },
+  {
+    what: "a rule of metrics that is no regular expression",
+    config: configuration(
+      "  metrics:\n    rules:\n    - name: a\n      labels:\n      - name: path\n        regex:\n          x: (\n",
+    ),
+    line: /^c\.yaml:12:11: spec\.metrics\.rules\[0\]\.labels\[0\]\.regex\.x: Invalid .*; it is ignored, correct/,
+  },
+  {
+    what: "a rule of metrics without a name",
+    config: configuration("  metrics:\n    rules:\n    - labels: []\n"),
+    line: /c\.yaml:8:7: spec\.metrics\.rules\[0\]\.name is missing, write for example name: http_server_latency/,
     fatal: true,
   },
   {

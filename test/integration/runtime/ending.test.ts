@@ -1,5 +1,6 @@
 // How a sidecar ends and begins again: held back, forced, for ever patient, during its start, and SIGHUP.
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { connect as connectHttp2 } from "node:http2";
 import { connect } from "node:net";
@@ -146,6 +147,21 @@ test("a signal during the start ends it", async () => {
   await sidecar.logged(/Starting Weft/);
   expect(await sidecar.stop(5_000)).toBe(0);
   expect(sidecar.logs()).toContain("Daprd shutdown gracefully");
+});
+
+test("a signal that comes while the program is still being loaded ends it", async () => {
+  const nats = { url: "nats://127.0.0.1:1" };
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    await using sidecar = await startSidecar({ appId: "early", nats, wait: "none" });
+    // Node names the process first, then we do: signals are heard from then on.
+    const name = (): string => readFileSync(`/proc/${sidecar.pid}/comm`, "utf8").trim();
+    const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+    while (name() !== "MainThread" && sidecar.logs() === "") await turn();
+    while (name() !== "weftd") await turn();
+    sidecar.signal(signal);
+    expect(await sidecar.exited).toBe(0);
+    expect(sidecar.logs()).toContain("Daprd shutdown gracefully");
+  }
 });
 
 test("Shutdown over gRPC: graceful, and by force", async () => {

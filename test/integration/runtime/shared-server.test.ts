@@ -2,7 +2,17 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { eventually, freePort, natsServerBinary, startApp, startSidecar, tempHome } from "../../kit/index.ts";
+import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
+import {
+  eventually,
+  freePort,
+  grpcClient,
+  natsServerBinary,
+  startApp,
+  startNats,
+  startSidecar,
+  tempHome,
+} from "../../kit/index.ts";
 import { nativeComponents, ordersSubscription } from "./resources.ts";
 
 type Record = { readonly pid: number; readonly port: number };
@@ -68,6 +78,27 @@ test("they share one server and survive kill -9 of it without a restart or a los
   expect(await acked).toBe(204);
   const [event] = await app.received("/orders", 1, 20_000);
   expect(event!.json<{ data: unknown }>().data).toEqual({ order: 7 });
+});
+
+test("clients are not told where NATS is that was lost; the log says it", async () => {
+  await using nats = await startNats();
+  await using sidecar = await startSidecar({
+    appId: "alone",
+    nats,
+    resources: { "c.yaml": nativeComponents },
+  });
+  const { port } = nats;
+  await nats.kill();
+  await sidecar.logged(new RegExp(`NATS is away: lost .*:${port}`));
+  using client = grpcClient(sidecar.grpcPort);
+  const answers = await Promise.all([
+    sidecar.get("/v1.0/invoke/other/method/x").then(({ text }) => text),
+    client.unary(Dapr.method.invokeService, { id: "other", message: { method: "m" } }).catch(String),
+  ]);
+  for (const answer of answers) {
+    expect(answer).toContain("NATS is away");
+    expect(answer).not.toContain(String(port));
+  }
 });
 
 test("health is 500 with NATS named while it is away, and the API still answers", async () => {
