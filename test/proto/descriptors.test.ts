@@ -13,8 +13,12 @@ import { javascriptSdkFiles, ourFiles, pythonSdkFiles } from "./sources.ts";
 const installTimeoutMs = 300_000;
 const apiPackages = new Set(["dapr.proto.common.v1", "dapr.proto.runtime.v1"]);
 const notWellKnown = (name: string): boolean => name !== "google.protobuf";
-/** No Python package carries the services of plug-ins; test/integration/pluggable speaks them with Go's. */
-const inPython = (name: string): boolean => notWellKnown(name) && name !== "dapr.proto.components.v1";
+/**
+ * No Python package carries the services of plug-ins, which test/integration/pluggable speaks with Go's, and none what is
+ * ours alone.
+ */
+const inPython = (name: string): boolean =>
+  notWellKnown(name) && name !== "dapr.proto.components.v1" && !name.startsWith("weft.");
 const isApi = (name: string): boolean => apiPackages.has(name);
 
 let files: DescFile[];
