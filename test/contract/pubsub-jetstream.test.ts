@@ -191,6 +191,17 @@ describe("pubsub.jetstream", () => {
     resolve();
   });
 
+  it("ends within its grace while the server is away", async () => {
+    const { open } = await broker();
+    const port = await open({ durableName: "ending" });
+    const { subscription } = await subscribe(port, "shop.orders");
+    await server().kill();
+    const startMs = performance.now();
+    await subscription.stop(60_000);
+    expect(performance.now() - startMs).toBeLessThan(20_000);
+    await server().restart();
+  });
+
   it.each([
     ["a durable consumer", { durableName: "lost" }],
     ["a consumer of its own", {}],

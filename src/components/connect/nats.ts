@@ -3,7 +3,7 @@
  * sidecar like any database, or that of the mesh.
  */
 import { readFile } from "node:fs/promises";
-import type { ConnectionOptions, Msg, NatsConnection } from "@nats-io/transport-node";
+import type { ConnectionOptions, Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
 import { type Clock, destroySocket, type Mesh } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { MetadataSchema } from "../component.ts";
@@ -71,6 +71,13 @@ export async function connectNats(init: NatsInit): Promise<NatsLink> {
     ...(await loginOf(init)),
   });
   return watched(client, await inboxes(client), init);
+}
+
+/** What is on its way to a subscription still comes; without a connection there is nothing, and nobody to ask. */
+export async function endSubscription(subscription: Subscription, link: NatsLink): Promise<void> {
+  if (subscription.isClosed()) return;
+  if (!link.connected()) return subscription.unsubscribe();
+  await subscription.drain().catch(() => {});
 }
 
 /** Unix ms since when the mesh has no connection; undefined while it has one. */
