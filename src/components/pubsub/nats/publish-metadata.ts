@@ -1,5 +1,6 @@
 /** What publish metadata ask of pubsub.nats beyond what is kept with the event. Names count in any case. */
 import { RequestRefused } from "../../../blocks/pubsub/port.ts";
+import { propertyOf } from "../../component.ts";
 import { parseDurationOrSeconds } from "../../../lib/duration.ts";
 
 type Metadata = Readonly<Record<string, string>>;
@@ -63,6 +64,12 @@ export function readPublishWishes(metadata: Metadata, nowMs: () => number): Publ
     throw new RequestRefused("cancelSchedule", `a cancel has no ${time.field}; leave one of both out`);
   checkTtl(asked, time.atMs - nowMs());
   return { key, scheduleId, cancel, time };
+}
+
+/** The wishes that an event keeps after its delivery; what cannot be is left out. */
+export function keptWishes(metadata: Metadata): PublishWishes {
+  const key = propertyOf(metadata, "orderingKey") || propertyOf(metadata, "partitionKey");
+  return key && Buffer.byteLength(key) <= maxTextBytes ? { key } : none;
 }
 
 function shortText(asked: Metadata, name: string): string | undefined {
