@@ -182,7 +182,7 @@ describe("with one server", () => {
       {
         errorCode: "ERR_PUBSUB_REQUEST_METADATA",
         message: expect.stringContaining(
-          'metadata field "orderingKey": it has 257 bytes; use a key of at most 256',
+          'metadata field "orderingKey": it has 257 bytes; use at most 256',
         ),
       },
     ]);

@@ -77,7 +77,7 @@ function shortText(asked: Metadata, name: string): string | undefined {
   if (text === undefined) return undefined;
   const size = Buffer.byteLength(text);
   if (size > maxTextBytes)
-    throw new RequestRefused(name, `it has ${size} bytes; use a text of at most ${maxTextBytes}`);
+    throw new RequestRefused(name, `it has ${size} bytes; use at most ${maxTextBytes}`);
   return text;
 }
 
