@@ -64,6 +64,7 @@ pubsubContract(
     concurrency: 8,
     // By the JSON id, which the suite keeps: see below.
     dropsRepeated: false,
+    ackWaitMs: 2_000,
     takesTopic: (topic) => /^[^\s.*>]+(\.[^\s.*>]+)*$/.test(topic),
     wildcard: (prefix) => ({ pattern: `${prefix}.>`, fits: `${prefix}.a.b`, other: `${prefix}x.a` }),
   },

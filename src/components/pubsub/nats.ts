@@ -13,7 +13,7 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import type {
-  Clock,
+  Mesh,
   TopicMessage,
   TopicPublishOptions,
   TopicStart,
@@ -33,6 +33,7 @@ import type {
 import { parseDurationOrSeconds } from "../../lib/duration.ts";
 import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { meshAwaySinceMs } from "../connect/nats.ts";
 import {
   isForPublishOnly,
   keptWishes,
@@ -162,7 +163,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     metadata,
     metadata.consumerID?.trim() || appId,
     readBackOff(metadata.backOff),
-    clock,
+    { mesh, clock },
   );
 }
 
@@ -171,6 +172,7 @@ class NatsPubSub implements PubSub {
   readonly #settings: Settings;
   readonly #group: string;
   readonly #backoffMs: readonly number[];
+  readonly #mesh: Mesh;
   readonly #nowMs: () => number;
   readonly #deliver: TopicStart;
 
@@ -179,8 +181,9 @@ class NatsPubSub implements PubSub {
     settings: Settings,
     group: string,
     backoffMs: readonly number[],
-    clock: Clock,
+    { mesh, clock }: Pick<ComponentContext, "mesh" | "clock">,
   ) {
+    this.#mesh = mesh;
     this.#nowMs = () => clock.nowMs();
     // The schema lets nothing else pass.
     this.#deliver = settings.deliverPolicy as "all" | "new" | "last";
@@ -249,6 +252,10 @@ class NatsPubSub implements PubSub {
       ordered: wishes.ordered ?? (this.#settings.ordered && !wishes.broadcast),
     };
     return this.#stream.subscribe(options, (message, signal) => handler(read(message), signal));
+  }
+
+  awaySinceMs(): number | undefined {
+    return meshAwaySinceMs(this.#mesh);
   }
 
   /** The stream belongs to the mesh; nothing is held here. */

@@ -181,9 +181,7 @@ describe("with one server", () => {
       400,
       {
         errorCode: "ERR_PUBSUB_REQUEST_METADATA",
-        message: expect.stringContaining(
-          'metadata field "orderingKey": it has 257 bytes; use at most 256',
-        ),
+        message: expect.stringContaining('metadata field "orderingKey": it has 257 bytes; use at most 256'),
       },
     ]);
     using client = grpcClient(shop.grpcPort);
