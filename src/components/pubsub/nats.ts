@@ -34,7 +34,12 @@ import { parseDurationOrSeconds } from "../../lib/duration.ts";
 import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { meshAwaySinceMs } from "../connect/nats.ts";
-import { isForPublishOnly, type PublishWishes, readPublishWishes } from "./nats/publish-metadata.ts";
+import {
+  isForPublishOnly,
+  keptWishes,
+  type PublishWishes,
+  readPublishWishes,
+} from "./nats/publish-metadata.ts";
 import { readSubscriptionWishes } from "./nats/subscription-metadata.ts";
 
 export const type = "pubsub.nats";
@@ -167,7 +172,6 @@ class NatsPubSub implements PubSub {
   readonly #settings: Settings;
   readonly #group: string;
   readonly #backoffMs: readonly number[];
-
   readonly #mesh: Mesh;
   readonly #nowMs: () => number;
   readonly #deliver: TopicStart;
@@ -192,7 +196,11 @@ class NatsPubSub implements PubSub {
   async publish(message: PublishMessage, signal: AbortSignal): Promise<void> {
     const { topic, data } = message;
     const timeoutMs = this.#settings.publishTimeout;
-    const wishes = readPublishWishes(message.metadata, this.#nowMs);
+    // What was dead-lettered must be kept, whatever another program wrote beside it.
+    const wishes =
+      message.deadLetter === undefined
+        ? readPublishWishes(message.metadata, this.#nowMs)
+        : keptWishes(message.metadata);
     const id = publishId(message);
     if (wishes.cancel === true) {
       const scheduleId = wishes.scheduleId ?? (hasOwnId(message) ? id : undefined);
@@ -200,13 +208,18 @@ class NatsPubSub implements PubSub {
         throw new RequestRefused("cancelSchedule", "it needs the scheduleId or cloudevent.id of what waits");
       return this.#stream.cancelScheduled(topic, scheduleId, { timeoutMs, signal });
     }
-    const options = { key: wishes.key, headers: publishHeaders(message), timeoutMs, signal };
-    await this.#stream.publish(topic, data, { ...options, ...this.#timed(id, wishes) });
+    const options = { id, key: wishes.key, headers: publishHeaders(message), timeoutMs, signal };
+    const { time, scheduleId = id } = wishes;
+    const timed = time === undefined ? options : { ...options, ...this.#timed(id, time, scheduleId) };
+    await this.#stream.publish(topic, data, timed);
   }
 
   /** The id of the publish, and until when it waits. Throws RequestRefused where nothing may wait. */
-  #timed(id: string, { time, scheduleId = id }: PublishWishes): Pick<TopicPublishOptions, "id" | "schedule"> {
-    if (time === undefined) return { id };
+  #timed(
+    id: string,
+    time: NonNullable<PublishWishes["time"]>,
+    scheduleId: string,
+  ): Pick<TopicPublishOptions, "id" | "schedule"> {
     if (this.#settings.maxBytes > 0)
       throw new RequestRefused(
         time.field,
