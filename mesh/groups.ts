@@ -11,7 +11,7 @@ import { Puller } from "./pull.ts";
 import { encodeToken, joinName, partitionsOf, topicFilter, type TopicTrees } from "./subjects.ts";
 import { readTopicMessage } from "./topic-message.ts";
 import type { StreamConfig, Topology } from "./topology.ts";
-import type { TopicHandler, TopicSubscribeOptions, TopicSubscription } from "./types.ts";
+import type { TopicHandler, TopicMessage, TopicSubscribeOptions, TopicSubscription } from "./types.ts";
 
 const nanosPerMs = 1_000_000;
 /**
@@ -20,8 +20,10 @@ const nanosPerMs = 1_000_000;
  */
 const maxPendingEvents = 100_000;
 const consumerTimeoutMs = 10_000;
+/** For how long the place of a broadcast's member is kept while it is away, ms. */
+const broadcastKeptMs = 300_000;
 /** Metadata of an ordered group's own consumer: for how many partitions it has others. */
-const partitionsMark = "weft-partitions";
+export const partitionsMark = "weft-partitions";
 
 /** Header of an event that one group is to get: its token. Members of others acknowledge it unhandled. */
 export const onlyForHeader = "Weft-Only-For";
@@ -32,6 +34,8 @@ export type GroupPlace = {
   readonly topology: Topology;
   readonly trees: TopicTrees;
   readonly config: StreamConfig;
+  /** Of this participant. */
+  readonly instance: string;
   readonly onMissing: (options: WaitOptions) => Promise<unknown>;
 };
 
@@ -42,6 +46,7 @@ type ConsumerInfo = {
     readonly metadata?: Readonly<Record<string, string>>;
   };
   readonly ack_floor: { readonly stream_seq: number };
+  readonly delivered: { readonly stream_seq: number };
 };
 
 /** Partitions of the stream, once it is known. Throws MeshError `storage` when it has none. */
@@ -66,13 +71,14 @@ export async function openGroup(
   const handle = async (message: Msg, signal: AbortSignal): Promise<void> => {
     const event = readTopicMessage(trees.plain, message);
     if ((event.header(onlyForHeader) ?? member) !== member) return;
-    if (slots === undefined) return handler(event, signal);
-    await slots.take();
+    group.begun(event);
+    await slots?.take();
     try {
-      signal.throwIfAborted();
+      if (slots !== undefined) signal.throwIfAborted();
       await handler(event, signal);
+      group.done(event);
     } finally {
-      slots.give();
+      slots?.give();
     }
   };
   const inbox = `${js.connection.settings.inbox}.pull.${js.nextId()}`;
@@ -89,7 +95,7 @@ export async function openGroup(
     puller.start(ackWaitMs);
   };
   for (let n = 0; n < own.partitions; n++)
-    pull(group.partitionName(n), () => group.createPartition(n, startOf(options)), options.ackWaitMs, 1);
+    pull(group.partitionName(n), () => group.createPartition(n), options.ackWaitMs, 1);
   pull(group.name, () => group.create(), own.ackWaitMs, options.concurrency);
   if (pullers.length === 1) return pullers[0]!;
   return { stop: async (graceMs) => void (await Promise.all(pullers.map((puller) => puller.stop(graceMs)))) };
@@ -97,14 +103,33 @@ export async function openGroup(
 
 class Group {
   readonly name: string;
+  readonly #parts: readonly string[];
   readonly #place: GroupPlace;
   readonly #options: TopicSubscribeOptions;
   #partitions = 0;
+  /** Of a broadcast: events that are not handled yet, and the last one that came, to go on from. */
+  readonly #open = new Set<number>();
+  #last = 0;
 
   constructor(place: GroupPlace, options: TopicSubscribeOptions) {
+    const { group, topic, broadcast = false, deliver } = options;
     this.#place = place;
     this.#options = options;
-    this.name = joinName([options.group, options.topic]);
+    const own = broadcast ? [place.instance] : [];
+    const anew = broadcast && typeof deliver === "object" ? [`s${place.js.nextId()}`] : [];
+    this.#parts = [group, topic, ...own, ...anew];
+    this.name = joinName(this.#parts);
+  }
+
+  begun({ sequence }: TopicMessage): void {
+    if (this.#options.broadcast !== true) return;
+    this.#open.add(sequence);
+    this.#last = Math.max(this.#last, sequence);
+  }
+
+  /** Called for what was handled; what failed for good stays, and may come again after the loss of the consumer. */
+  done({ sequence }: TopicMessage): void {
+    this.#open.delete(sequence);
   }
 
   /** All consumers. A group that has once been ordered stays so, because its events wait in the partitions. */
@@ -114,27 +139,29 @@ class Group {
     await topology.ensure(config, this.#attempt());
     const found = await this.#info(this.name);
     const marked = Number(found?.config.metadata?.[partitionsMark] ?? 0);
-    if (!ordered && marked > 0) {
-      const { log } = this.#place.js.connection.settings;
-      log("info", `group ${group} of ${topic} stays ordered, as it was; delete its consumers to change that`);
-    }
+    if (!ordered && marked > 0)
+      this.#log(`group ${group} of ${topic} stays ordered, as it was; delete its consumers to change that`);
     this.#partitions = ordered ? Math.max(partitionsIn(this.#place), marked) : marked;
     // Until now the group's own consumer has had the events with a key.
     const start = found === undefined ? startOf(this.#options) : from(found.ack_floor.stream_seq + 1);
+    if (found !== undefined && typeof this.#options.deliver === "object")
+      this.#log(
+        `group ${group} of ${topic} is there already and goes on where it stands; \`weft groups move\` sets it back`,
+      );
     const numbers = Array.from({ length: this.#partitions }, (_, n) => n);
     await Promise.all(numbers.map((n) => this.createPartition(n, start)));
     return { partitions: this.#partitions, ackWaitMs: await this.create() };
   }
 
   partitionName(n: number): string {
-    return joinName([this.#options.group, this.#options.topic, String(n)]);
+    return joinName([...this.#parts, String(n)]);
   }
 
   /** Resolves with the ack deadline, ms. */
   async create(): Promise<number> {
     const { trees } = this.#place;
     const { topic } = this.#options;
-    return this.#establish(this.name, startOf(this.#options), (metadata) => {
+    return this.#establish(this.name, await this.#start(), (metadata) => {
       const partitions = this.#partitions || Number(metadata?.[partitionsMark] ?? 0);
       if (partitions === 0)
         return { filter_subjects: [topicFilter(trees.any, topic)], max_ack_pending: maxPendingEvents };
@@ -147,11 +174,23 @@ class Group {
   }
 
   /** `start`: for the case that it is not there. Resolves with the ack deadline, ms. */
-  createPartition(n: number, start: ConsumerConfig): Promise<number> {
+  async createPartition(n: number, start?: ConsumerConfig): Promise<number> {
     const filter = topicFilter(this.#place.trees.partition(n), this.#options.topic);
     // The next event comes when this one is acknowledged or given up, also while it waits for another delivery.
     const settings = { filter_subjects: [filter], max_ack_pending: 1 };
-    return this.#establish(this.partitionName(n), start, () => settings);
+    return this.#establish(this.partitionName(n), start ?? (await this.#start()), () => settings);
+  }
+
+  /** Where a consumer that is not there begins: as wished, or where a broadcast was when it got lost. */
+  async #start(): Promise<ConsumerConfig> {
+    if (this.#last === 0) return startOf(this.#options);
+    type Info = { readonly state: { readonly last_seq: number } };
+    const subject = `STREAM.INFO.${this.#place.config.name}`;
+    const { state } = await this.#place.js.api<Info>(subject, undefined, this.#attempt());
+    // Else it is another stream, whose numbers begin anew.
+    return state.last_seq >= this.#last
+      ? from(Math.min(this.#last + 1, ...this.#open))
+      : startOf(this.#options);
   }
 
   /** Creates the consumer, or changes the one that is there where it can be changed. */
@@ -163,7 +202,8 @@ class Group {
     const { topology, config } = this.#place;
     const { ackWaitMs, maxDeliver, topic } = this.#options;
     const fixed = { durable_name: name, name, ack_policy: "explicit", replay_policy: "instant", ...start };
-    const common = { ack_wait: ackWaitMs * nanosPerMs, max_deliver: maxDeliver };
+    const kept = this.#options.broadcast === true ? { inactive_threshold: broadcastKeptMs * nanosPerMs } : {};
+    const common = { ack_wait: ackWaitMs * nanosPerMs, max_deliver: maxDeliver, ...kept };
     await topology.ensure(config, this.#attempt());
     for (let lost = false; ; lost = true) {
       const found = await this.#info(name);
@@ -194,7 +234,11 @@ class Group {
     }
   }
 
-  #api(subject: string, config: ConsumerConfig): Promise<unknown> {
+  #log(text: string): void {
+    this.#place.js.connection.settings.log("info", text);
+  }
+
+  #api(subject: string, config: ConsumerConfig): Promise<ConsumerInfo> {
     return this.#place.js.api(subject, { stream_name: this.#place.config.name, config }, this.#attempt());
   }
 
@@ -206,7 +250,9 @@ class Group {
 
 /** Where a consumer that is created now starts. */
 function startOf({ deliver }: TopicSubscribeOptions): ConsumerConfig {
-  return { deliver_policy: deliver };
+  if (typeof deliver === "string") return { deliver_policy: deliver };
+  if ("sequence" in deliver) return from(deliver.sequence);
+  return { deliver_policy: "by_start_time", opt_start_time: new Date(deliver.timeMs).toISOString() };
 }
 
 function from(sequence: number): ConsumerConfig {

@@ -218,8 +218,9 @@ class NatsMesh implements JoinedMesh {
     const stream = joinName([this.identity.root, "topics", ...options.name]);
     let topics = this.#topics.get(stream);
     if (topics === undefined) {
-      const base = topicBase(this.identity.root, options.name);
-      topics = new JetStreamTopics(this.#js, this.#topology, stream, base, options);
+      const { root, instance } = this.identity;
+      const base = topicBase(root, options.name);
+      topics = new JetStreamTopics(this.#js, this.#topology, { stream, base, instance }, options);
       this.#topics.set(stream, topics);
     }
     return topics;

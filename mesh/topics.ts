@@ -28,13 +28,26 @@ export class JetStreamTopics implements TopicStream {
   readonly #topology: Topology;
   readonly #place: GroupPlace;
 
-  constructor(js: JetStream, topology: Topology, stream: string, base: string, options: TopicStreamOptions) {
+  constructor(
+    js: JetStream,
+    topology: Topology,
+    names: { readonly stream: string; readonly base: string; readonly instance: string },
+    options: TopicStreamOptions,
+  ) {
+    const { stream, base, instance } = names;
     this.stream = stream;
     this.#js = js;
     this.#topology = topology;
     const trees = topicTrees(base);
     const config = topicsConfig(stream, trees, options);
-    this.#place = { js, topology, trees, config, onMissing: (wait) => topology.refresh(config, wait) };
+    this.#place = {
+      js,
+      topology,
+      trees,
+      config,
+      instance,
+      onMissing: (wait) => topology.refresh(config, wait),
+    };
   }
 
   async publish(

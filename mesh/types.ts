@@ -244,13 +244,21 @@ export type TopicMessage = {
   readonly timestampMs: number;
 };
 
+/** With the oldest event kept, the next one, the last one; from a number in the stream, from a Unix time on. */
+export type TopicStart = "all" | "new" | "last" | { readonly sequence: number } | { readonly timeMs: number };
+
 export type TopicSubscribeOptions = {
   /** Topic; a trailing or inner "*" or ">" part is a NATS wildcard. */
   readonly topic: string;
   /** Consumer group: subscriptions with the same group and topic share the events. */
   readonly group: string;
   /** Where a group that is created now starts. */
-  readonly deliver: "all" | "new";
+  readonly deliver: TopicStart;
+  /**
+   * Every participant gets each event. Its place is kept for some minutes while it is away; a `deliver` that is no word
+   * counts for each subscription anew. Not for ordered groups.
+   */
+  readonly broadcast?: boolean;
   /**
    * Events with one key come one after the other, in the order of the stream, across all members of the group; those of
    * different keys, and those without, side by side.
@@ -331,6 +339,18 @@ export type StoredEvent = {
   readonly data: Uint8Array;
 };
 
+/** Where a consumer of a group stands. */
+export type GroupPosition = {
+  readonly consumer: string;
+  /** As subscribed to; undefined for a consumer of another program that has no single topic. */
+  readonly topic: string | undefined;
+  /** All up to this one are done. */
+  readonly doneSequence: number;
+  /** Delivered and not acknowledged; not delivered yet. */
+  readonly underWay: number;
+  readonly waiting: number;
+};
+
 /** The stored events of one pub/sub component, for tools (topic-records.ts). Errors as in Table. */
 export type TopicRecords = {
   readonly stream: string;
@@ -341,6 +361,13 @@ export type TopicRecords = {
   /** False when it is not there (any more). */
   remove(sequence: number): Promise<boolean>;
   hasGroup(group: string, topic: string): Promise<boolean>;
+  /** All consumers of the stream, sorted by name. */
+  groups(): Promise<GroupPosition[]>;
+  /**
+   * Sets a group to another place, while its members go on; what they have in hand may come again. Resolves with the
+   * sequence of the place, undefined when there is no such group.
+   */
+  moveGroup(group: string, topic: string, to: TopicStart): Promise<number | undefined>;
 };
 
 /** A live sidecar as its presence entry shows it. */
@@ -365,6 +392,8 @@ export type PresenceEntry = {
 
 export type MeshStatus = {
   readonly connected: boolean;
+  /** When `connected` became so, Unix ms. */
+  readonly sinceMs: number;
   /** Server and way in words, for logs and `weft status`. */
   readonly server: string;
   readonly way: string;

@@ -8,6 +8,7 @@ import { FindNatsError } from "../../mesh/server/index.ts";
 import { addDeadLettersCommand } from "./dead-letters.ts";
 import { addDownCommand } from "./down.ts";
 import { CliError, exitCodes } from "./failure.ts";
+import { addGroupsCommand } from "./groups.ts";
 import type { CommandHost } from "./host.ts";
 import { addRunCommand } from "./run.ts";
 import { spellOutBooleans } from "./sidecar-flags.ts";
@@ -52,6 +53,7 @@ function makeProgram(host: CommandHost): Command {
   addStatusCommand(program, host);
   addDeadLettersCommand(program, host);
   addDownCommand(program, host);
+  addGroupsCommand(program, host);
   addVersionCommand(program, host);
   for (const command of program.commands) {
     command.showHelpAfterError(`(weft ${command.name()} --help shows what there is)`);

@@ -445,7 +445,7 @@ function flow({ open, options }: Suite): void {
   });
 }
 
-function ends({ open }: Suite): void {
+function ends({ open, options }: Suite): void {
   describe("stop", () => {
     it("waits for the handler that runs, and hands over nothing more", async () => {
       const [port, topic] = [await open(), newTopic()];
@@ -467,6 +467,10 @@ function ends({ open }: Suite): void {
       expect(handled).toBe(true);
       await publish(port, topic);
       expect(got).toHaveLength(1);
+      if (!options.keepsForAbsent || !options.shares) return;
+      // What it handled last does not come again.
+      const { got: later } = await collect(port, { topic });
+      expect(await arrived(later, 2)).toHaveLength(2);
     });
 
     it("ends within its grace although a handler does not, and tells the handler", async () => {

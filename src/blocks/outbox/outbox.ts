@@ -10,9 +10,8 @@ import type { BrokerMessage, SubscribeRequest } from "../pubsub/port.ts";
 import type { Publisher } from "../pubsub/publish.ts";
 import { createSubscriber, type Subscriber } from "../pubsub/subscriber.ts";
 import type { TopicSubscription } from "../pubsub/subscription.ts";
-import type { OutboxOf, OutboxRound, StoreOutbox } from "../state/outbox.ts";
+import type { OutboxOf, OutboxRound } from "../state/outbox.ts";
 import type { StateStore } from "../state/port.ts";
-import type { Operation } from "../state/writes.ts";
 import { outboxFailed } from "./errors.ts";
 import { type Plan, planEvents, waitingEnvelope } from "./event.ts";
 import { createRelay, type OutboxStore, type Relay } from "./relay.ts";
@@ -70,7 +69,7 @@ export function createOutboxBlock(host: BlockHost, { brokers, publisher }: Outbo
       const of = { appId, store: component.resource.name, brokers, publisher, rounds, clock };
       return settings === undefined || component.port.transact === undefined
         ? undefined
-        : createStoreOutbox(of, settings);
+        : { plan: (operations) => roundOf(of, settings, planEvents(operations)) };
     },
     async appReady() {
       subscriber ??= createSubscriber(parts);
@@ -122,12 +121,6 @@ type StoreParts = OutboxParts & {
   readonly rounds: Rounds;
   readonly clock: BlockHost["clock"];
 };
-
-function createStoreOutbox(parts: StoreParts, settings: OutboxSettings): StoreOutbox {
-  return {
-    plan: (operations: readonly Operation[]) => roundOf(parts, settings, planEvents(operations)),
-  };
-}
 
 function roundOf(parts: StoreParts, { waitPubsub, waitTopic }: OutboxSettings, plan: Plan): OutboxRound {
   const { appId, brokers, publisher, rounds, clock, store } = parts;

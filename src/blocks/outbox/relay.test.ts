@@ -145,6 +145,14 @@ it("acknowledges what is not found when the store says so, but not when the stor
   expect(tested.logged).toEqual(["outbox event outbox-1 is discarded: its transaction was not found"]);
 });
 
+it("gives nothing up or away while it has no store to ask", async () => {
+  const tested = testRelay(true, 0);
+  expect(await tested.handle("outbox-1")).toBeInstanceOf(Error);
+  tested.clock.advance(120_000);
+  expect(await tested.handle("outbox-1")).toBeInstanceOf(Error);
+  expect(tested.logged).toEqual([]);
+});
+
 it("knows the transactions of its own sidecar without asking the store", async () => {
   const tested = testRelay();
   tested.keys[0]!.add("outbox-1");

@@ -90,9 +90,10 @@ export function createRelay(parts: RelayParts): Relay {
       (outcome === "committed" ? stores().find(({ name }) => name === own?.store) : undefined) ??
       (await findStore(stores, marker, { looksMs, clock, signal }));
     if (store === undefined) {
-      const stated = stores();
-      if (isDone(marker, stated.length > 0 && stated.every(({ settings }) => settings.discardsMissing)))
-        return void missed.delete(marker);
+      const asked = stores();
+      const discards = asked.every(({ settings }) => settings.discardsMissing);
+      // Without a store nothing is known.
+      if (asked.length > 0 && isDone(marker, discards)) return void missed.delete(marker);
       throw new Error(`the transaction of outbox event ${marker} is not found`);
     }
     await publish(parts, store.settings, event, signal);

@@ -11,25 +11,24 @@ import { dropLost, retry } from "./answer.ts";
 import type { DeliveryParts, Line } from "./delivery.ts";
 import { handleLoss, prepare } from "./delivery.ts";
 import type { AppEvent } from "./event.ts";
-import type { BrokerMessage, MessageHandler } from "./port.ts";
+import type { Broker } from "./broker.ts";
+import type { BatchHandler, BatchLimits, BrokerMessage, MessageHandler } from "./port.ts";
 import { failureOfAll } from "./policy.ts";
 import { deliverySpan, endDelivery } from "./trace.ts";
 
-/** What a bulk subscription asks for; both at least 1. */
-export type BulkLimits = { readonly maxMessages: number; readonly maxAwaitMs: number };
-
-/** Dapr's values where the subscription gives none. */
-const defaultLimits: BulkLimits = { maxMessages: 100, maxAwaitMs: 1_000 };
+/** Dapr's values where neither the subscription nor the component gives any. */
+const defaultLimits: BatchLimits = { maxMessages: 100, maxAwaitMs: 1_000 };
 /** A batch never holds more than this, whatever was asked. */
 const maxMessages = 10_000;
 /** Messages of this size together leave at once, so that a batch stays below what apps accept, bytes. */
 const fullBytes = 2 * 1024 * 1024;
 
-/** 0 and below mean that nothing was asked. */
-export function bulkLimits(messages: number, awaitMs: number): BulkLimits {
+/** What holds at a component; of what a subscription asks, 0 and below mean nothing. */
+export function limitsAt({ port }: Pick<Broker, "port">, asked: BatchLimits): BatchLimits {
+  const common = port.batchLimits ?? defaultLimits;
   return {
-    maxMessages: messages > 0 ? Math.min(messages, maxMessages) : defaultLimits.maxMessages,
-    maxAwaitMs: awaitMs > 0 ? awaitMs : defaultLimits.maxAwaitMs,
+    maxMessages: asked.maxMessages > 0 ? Math.min(asked.maxMessages, maxMessages) : common.maxMessages,
+    maxAwaitMs: asked.maxAwaitMs > 0 ? asked.maxAwaitMs : common.maxAwaitMs,
   };
 }
 
@@ -62,11 +61,22 @@ export type DeliverBulk = (
 export function createBulkHandler(
   parts: DeliveryParts,
   line: Line,
-  limits: BulkLimits,
+  limits: BatchLimits,
   deliver: DeliverBulk,
 ): MessageHandler {
   const batches = new Batches(parts, line, limits, deliver, createRecord(parts));
   return (message, signal) => batches.add(message, signal);
+}
+
+/** The handler of a bulk subscription whose broker makes the batches. */
+export function createBatchHandler(
+  parts: DeliveryParts,
+  line: Line,
+  limits: BatchLimits,
+  deliver: DeliverBulk,
+): BatchHandler {
+  const batches = new Batches(parts, line, limits, deliver, createRecord(parts));
+  return (messages, signal) => batches.handle(messages, signal);
 }
 
 type Waiting = {
@@ -81,14 +91,14 @@ type Record = (answers: readonly Answer[], component: string, topic: string, lat
 class Batches {
   readonly #parts: DeliveryParts;
   readonly #line: Line;
-  readonly #limits: BulkLimits;
+  readonly #limits: BatchLimits;
   readonly #deliver: DeliverBulk;
   readonly #record: Record;
   #waiting: Waiting[] = [];
   #sizeBytes = 0;
   #timer: Timer | undefined;
 
-  constructor(parts: DeliveryParts, line: Line, limits: BulkLimits, deliver: DeliverBulk, record: Record) {
+  constructor(parts: DeliveryParts, line: Line, limits: BatchLimits, deliver: DeliverBulk, record: Record) {
     this.#parts = parts;
     this.#line = line;
     this.#limits = limits;
@@ -106,6 +116,22 @@ class Batches {
       if (full || this.#line.broker.immediateBulk) return this.#flush();
       this.#timer ??= this.#parts.clock.setTimeout(() => this.#flush(), maxAwaitMs);
     });
+  }
+
+  /** Never rejects. */
+  async handle(
+    messages: readonly BrokerMessage[],
+    signal: AbortSignal,
+  ): Promise<readonly (Error | undefined)[]> {
+    const failures = new Array<Error | undefined>(messages.length);
+    const batch = messages.map((message, index) => ({
+      message,
+      signal,
+      resolve: () => {},
+      reject: (error: unknown) => void (failures[index] = asError(error)),
+    }));
+    await this.#run(batch);
+    return failures;
   }
 
   #flush(): void {

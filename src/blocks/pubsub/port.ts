@@ -65,6 +65,18 @@ export class RequestRefused extends Error {
 /** Resolve = handled, forget it. Reject = deliver again by the component's rule. Never called after `stop` resolved. */
 export type MessageHandler = (message: BrokerMessage, signal: AbortSignal) => Promise<void>;
 
+/**
+ * Hands over a batch and resolves, always, with what became of each message by its place: undefined = handled, forget
+ * it; an Error = deliver it again. Never called after `stop` resolved.
+ */
+export type BatchHandler = (
+  messages: readonly BrokerMessage[],
+  signal: AbortSignal,
+) => Promise<readonly (Error | undefined)[]>;
+
+/** A batch leaves with so many messages, or so long after its first one. */
+export type BatchLimits = { readonly maxMessages: number; readonly maxAwaitMs: number };
+
 export type SubscribeRequest = {
   readonly topic: string;
   /** Metadata of the subscription, as the user wrote it. */
@@ -93,6 +105,14 @@ export type PubSub = {
    * did not take, by entry id; rejects when it is unknown which it took. Absent = the block publishes one by one.
    */
   publishMany?(batch: PublishBatch, signal: AbortSignal): Promise<ReadonlyMap<string, Error>>;
+  /** As `subscribe`, in batches that the component makes. Absent: the block gathers what comes one by one. */
+  subscribeBatches?(
+    request: SubscribeRequest,
+    limits: BatchLimits,
+    handler: BatchHandler,
+  ): Promise<Subscription>;
+  /** Limits of batches where a subscription gives none; Dapr's common ones when absent. */
+  readonly batchLimits?: BatchLimits;
   /** Resolves when the subscription exists at the broker. Survives broker outages by itself. */
   subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription>;
   /** Unix ms since when it cannot reach its server; undefined while it can. Absent where there is none. */

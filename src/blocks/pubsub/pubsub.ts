@@ -7,14 +7,12 @@ import type { Log } from "../../telemetry/log.ts";
 import type { Block, BlockHost } from "../block.ts";
 import { createAppDelivery } from "./app-delivery.ts";
 import { type Brokers, createBrokers } from "./broker.ts";
-import { bulkLimits } from "./bulk-delivery.ts";
 import { createBulkPublisher } from "./bulk-publish.ts";
-import { createHandlers } from "./handlers.ts";
+import { createSubscribe } from "./handlers.ts";
 import { createWrapEvent } from "./envelope.ts";
 import { httpRoutes } from "./http.ts";
 import { createPublisher, type Publisher } from "./publish.ts";
 import type { Streams } from "./stream.ts";
-import { createOpenSubscription } from "./subscriber.ts";
 import { compileSubscription, describeSubscription } from "./subscription.ts";
 import type { SubscriptionSpec, TopicSubscription } from "./subscription.ts";
 
@@ -28,7 +26,7 @@ export async function createPubSubBlock(host: BlockHost): Promise<PubSubBlock> {
   const brokers = createBrokers(host.components, appId, namespace, host.policies);
   const wrapEvent = createWrapEvent(appId, clock);
   const publisher = createPublisher({ appId, namespace, brokers, wrapEvent, clock, metrics });
-  const open = createOpenSubscription(createHandlers({ namespace, publisher, clock, log, metrics, tracing }));
+  const open = createSubscribe({ namespace, publisher, clock, log, metrics, tracing });
   const bulk = createBulkPublisher(publisher, appId, host, namespace);
   let declarative: readonly Compiled[] = await Promise.all(host.subscriptions.map(compileResource));
   const first = declarative.map(({ subscription }) => subscription);
@@ -108,7 +106,7 @@ async function compileResource(resource: SubscriptionResource): Promise<Compiled
       metadata: resource.metadata,
       rules: resource.rules,
       deadLetterTopic: resource.deadLetterTopic,
-      bulk: enabled ? bulkLimits(maxMessagesCount, maxAwaitDurationMs) : undefined,
+      bulk: enabled ? { maxMessages: maxMessagesCount, maxAwaitMs: maxAwaitDurationMs } : undefined,
     });
     return { name: resource.name, subscription };
   } catch (error) {

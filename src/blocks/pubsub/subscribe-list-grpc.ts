@@ -3,7 +3,6 @@
  */
 import { fromBinary } from "@bufbuild/protobuf";
 import { ListTopicSubscriptionsResponseSchema } from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
-import { bulkLimits } from "./bulk-delivery.ts";
 import type { RouteRule } from "./routes.ts";
 import type { SubscriptionSpec } from "./subscription.ts";
 
@@ -21,7 +20,7 @@ export function readGrpcList(message: Uint8Array): SubscriptionSpec[] {
       metadata: { ...item.metadata },
       rules,
       deadLetterTopic: item.deadLetterTopic,
-      bulk: enabled ? bulkLimits(maxMessagesCount, maxAwaitDurationMs) : undefined,
+      bulk: enabled ? { maxMessages: maxMessagesCount, maxAwaitMs: maxAwaitDurationMs } : undefined,
     };
   });
 }

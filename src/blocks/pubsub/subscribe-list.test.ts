@@ -51,7 +51,7 @@ describe("the list of GET /dapr/subscribe", () => {
           rules: [{ match: "", path: "/a" }],
           metadata: { rawPayload: "true" },
           deadLetterTopic: "dead",
-          bulk: { maxMessages: 100, maxAwaitMs: 1_000 },
+          bulk: { maxMessages: 0, maxAwaitMs: 0 },
         },
       ],
     ],

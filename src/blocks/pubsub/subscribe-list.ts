@@ -10,7 +10,6 @@ import { jsonFields } from "../../lib/json-fields.ts";
 import { Waits } from "../../resiliency/retry.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { BlockHost } from "../block.ts";
-import { bulkLimits } from "./bulk-delivery.ts";
 import type { RouteRule } from "./routes.ts";
 import type { SubscriptionSpec } from "./subscription.ts";
 
@@ -136,10 +135,10 @@ function readItem(value: unknown, where: string): SubscriptionSpec {
     rules,
     bulk:
       bulk["enabled"] === true
-        ? bulkLimits(
-            json.integer(bulk["maxmessagescount"], `${where}.bulkSubscribe.maxMessagesCount`),
-            json.integer(bulk["maxawaitdurationms"], `${where}.bulkSubscribe.maxAwaitDurationMs`),
-          )
+        ? {
+            maxMessages: json.integer(bulk["maxmessagescount"], `${where}.bulkSubscribe.maxMessagesCount`),
+            maxAwaitMs: json.integer(bulk["maxawaitdurationms"], `${where}.bulkSubscribe.maxAwaitDurationMs`),
+          }
         : undefined,
   };
 }

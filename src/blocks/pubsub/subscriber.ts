@@ -6,8 +6,7 @@ import { asError } from "../../lib/thrown.ts";
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Broker, Brokers } from "./broker.ts";
-import type { CreateHandler, Delivering } from "./handlers.ts";
-import { readRawPayload } from "./raw-payload.ts";
+import type { Delivering } from "./handlers.ts";
 import { RequestRefused, type Subscription } from "./port.ts";
 import { describeSubscription, type TopicSubscription } from "./subscription.ts";
 
@@ -17,18 +16,6 @@ export type OpenSubscription<D = Delivering> = (
   subscription: TopicSubscription,
   deliver: D,
 ) => Promise<Subscription>;
-
-export function createOpenSubscription(createHandler: CreateHandler): OpenSubscription {
-  return (broker, subscription, deliver) => {
-    const request = {
-      topic: broker.stored(subscription.topic),
-      metadata: subscription.metadata,
-      rawPayload: readRawPayload(subscription.metadata) === true,
-      batch: deliver.many === undefined ? 1 : (subscription.bulk?.maxMessages ?? 1),
-    };
-    return broker.port.subscribe(request, createHandler(broker, subscription, deliver));
-  };
-}
 
 export type SubscriberParts<D> = {
   readonly appId: string;

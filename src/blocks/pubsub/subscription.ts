@@ -1,7 +1,7 @@
 /**
  * A subscription of the app, wherever it was declared, and what of it counts when several name one topic.
  */
-import type { BulkLimits } from "./bulk-delivery.ts";
+import type { BatchLimits } from "./port.ts";
 import type { Metadata } from "./event.ts";
 import { compileRoute } from "./routes.ts";
 import type { Route, RouteRule } from "./routes.ts";
@@ -17,8 +17,8 @@ export type SubscriptionSpec = {
   readonly rules: readonly RouteRule[];
   /** Empty = none. */
   readonly deadLetterTopic: string;
-  /** Asks for several events in one call; undefined = one by one. */
-  readonly bulk: BulkLimits | undefined;
+  /** Asks for several events in one call, with 0 for limits it does not name; undefined = one by one. */
+  readonly bulk: BatchLimits | undefined;
 };
 
 /** Ready to run: its routes are compiled. */

@@ -21,6 +21,8 @@ export type SecretStore = {
     metadata: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<Readonly<Record<string, Secret>>>;
+  /** Unix ms since when it cannot reach its server; undefined while it can. Absent where there is none. */
+  awaySinceMs?(): number | undefined;
   /** Called once, when no call runs any more. */
   close(): Promise<void>;
 };

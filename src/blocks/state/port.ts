@@ -241,6 +241,12 @@ export type StateStore = {
     metadata: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<readonly StateQueryRow[]>;
+  /** In place of `query`, for stores that read queries themselves and page by tokens of their own. */
+  queryAsWritten?(
+    query: WrittenStateQuery,
+    metadata: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<WrittenQueryAnswer>;
   /**
    * Keys that begin with a text, of records that have not expired, at most `limit`; fewer, even none, may come though
    * more follow. `after` is the `next` of a page before. A key that is written while pages are read may come twice, and
@@ -259,12 +265,6 @@ export type StateStore = {
     target: StateTarget,
     options: { readonly after: string | undefined; readonly signal: AbortSignal },
   ): Promise<AsyncIterableIterator<StateChange>>;
-  /** In place of `query`, for stores that read queries themselves and page by tokens of their own. */
-  queryAsWritten?(
-    query: WrittenStateQuery,
-    metadata: Readonly<Record<string, string>>,
-    signal: AbortSignal,
-  ): Promise<WrittenQueryAnswer>;
   /** Called once, when no call runs any more. */
   close(): Promise<void>;
 };

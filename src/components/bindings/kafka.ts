@@ -1,7 +1,7 @@
 /** Messages of Kafka topics for the app, and the app's messages to a topic. */
 import type { Binding } from "../../blocks/bindings/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
-import { connectKafka } from "../connect/kafka.ts";
+import { connectKafka, handleEach, oneByOne } from "../connect/kafka.ts";
 import { kafkaFields } from "../connect/kafka-fields.ts";
 
 export const type = "bindings.kafka";
@@ -26,19 +26,14 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   return {
     operations: publishTopic === undefined ? [] : ["create"],
     ...(publishTopic !== undefined && {
-      async invoke({ data, metadata: request }) {
-        await kafka.publish(publishTopic, data, request);
+      async invoke(request) {
+        await kafka.publish(publishTopic, request);
         return undefined;
       },
     }),
     ...(topics.length > 0 && {
       read: (handler) =>
-        kafka.read(
-          topics,
-          group,
-          metadata.consumeRetryEnabled ?? false,
-          async ({ data, metadata: sent }, signal) => void (await handler({ data, metadata: sent }, signal)),
-        ),
+        kafka.read(topics, group, metadata.consumeRetryEnabled ?? false, oneByOne, handleEach(handler)),
     }),
     awaySinceMs: () => kafka.awaySinceMs(),
     close: () => kafka.close(),

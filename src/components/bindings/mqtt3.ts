@@ -28,6 +28,8 @@ export const metadataSchema = {
 const retryWaitMs = 5_000;
 const publishTries = 4;
 const publishWaitMs = 200;
+/** After so long no further try begins, ms: the broker is away, and one try takes up to 20 s. */
+const publishTimeMs = 5_000;
 
 /** Rejects when the broker cannot be reached. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<Binding> {
@@ -38,12 +40,13 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     operations: ["create"],
     async invoke({ data, metadata: request }, signal) {
       const topic = request["topic"] || metadata.topic;
+      const startMs = clock.monotonicMs();
       for (let tries = 1; ; tries++) {
         try {
           await producer.publish(topic, data, { qos: 1, retain: metadata.retain });
           return undefined;
         } catch (error) {
-          if (tries === publishTries) throw error;
+          if (tries === publishTries || clock.monotonicMs() - startMs >= publishTimeMs) throw error;
           await clock.sleep(publishWaitMs, signal);
         }
       }

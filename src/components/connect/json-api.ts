@@ -3,7 +3,10 @@
  * files which are exchanged while the sidecar runs count at once; connections come back by themselves.
  */
 import type { Dispatcher } from "undici";
+import type { Clock } from "../../../mesh/index.ts";
 import { asError } from "../../lib/thrown.ts";
+import type { Log } from "../../telemetry/log.ts";
+import { createReach } from "./reach.ts";
 
 /** PEM texts and the choices of a TLS client; empty for the roots and checks of Node. */
 export type TlsChoice = {
@@ -31,6 +34,8 @@ export type JsonAnswer = {
 export type JsonApi = {
   /** Resolves with any status. Rejects with an Error that names the server, what is wrong, and the remedy if known. */
   request(request: JsonRequest): Promise<JsonAnswer>;
+  /** Unix ms; undefined while the last call, or a try since then, reached the server. */
+  awaySinceMs(): number | undefined;
   close(): Promise<void>;
 };
 
@@ -43,6 +48,12 @@ export type JsonApiInit = {
     readonly untrusted: string;
     readonly otherName: string;
   };
+  /** Names the server in the log. */
+  readonly what: string;
+  /** Asked while the server is away; any answer shows that it is back. */
+  readonly probeUrl: string;
+  readonly clock: Clock;
+  readonly log: Log;
 };
 
 /** Longest silence of a server, ms. */
@@ -50,7 +61,8 @@ const silenceMs = 30_000;
 const maxConnections = 32;
 const maxAnswerBytes = 128 * 1024 * 1024;
 
-export async function openJsonApi({ tls, remedies }: JsonApiInit): Promise<JsonApi> {
+export async function openJsonApi(init: JsonApiInit): Promise<JsonApi> {
+  const { tls, remedies, what, probeUrl } = init;
   const { Agent, request: send } = await import("undici");
   let agent: Dispatcher | undefined;
   let agentFor = "";
@@ -76,19 +88,28 @@ export async function openJsonApi({ tls, remedies }: JsonApiInit): Promise<JsonA
     const text = await textOfBody(answer.body);
     return { status: answer.statusCode, text, location: typeof location === "string" ? location : undefined };
   };
+  // A try ends with its connection when the component is closed.
+  const probe = () => ask({ url: probeUrl, headers: {}, signal: new AbortController().signal });
+  const reach = createReach(what, init, probe);
+  const askAgain = (request: JsonRequest): Promise<JsonAnswer> =>
+    ask(request).catch((error: unknown) => {
+      if (!isGone(error)) throw error;
+      return ask(request);
+    });
   return {
     async request(request) {
       try {
-        return await ask(request).catch((error: unknown) => {
-          if (!isGone(error)) throw error;
-          return ask(request);
-        });
+        return await reach.watch(askAgain(request));
       } catch (error) {
         if (request.signal.aborted) throw error;
         throw readable(error, request.url, remedies);
       }
     },
-    close: async () => agent?.destroy(),
+    awaySinceMs: () => reach.awaySinceMs(),
+    async close() {
+      reach.close();
+      await agent?.destroy();
+    },
   };
 }
 

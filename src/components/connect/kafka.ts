@@ -2,28 +2,58 @@
  * Publishing to Kafka and reading from it as one member of a consumer group: partitions side by side, each in order,
  * an offset committed when its message is done. A consumer that breaks begins again where the group stands.
  */
-import type { BaseOptions, Consumer, Message } from "@platformatic/kafka";
+import type { BaseOptions, Consumer } from "@platformatic/kafka";
+import { asError } from "../../lib/thrown.ts";
 import type { ComponentContext } from "../component.ts";
 import { assignPartitions } from "./kafka-assign.ts";
 import { type KafkaSettings, kafkaOptions } from "./kafka-fields.ts";
+import { kafkaText, Lanes } from "./kafka-lanes.ts";
 import { createReach, type Reach } from "./reach.ts";
 
 type Metadata = Readonly<Record<string, string>>;
 
 export type KafkaMessage = { readonly topic: string; readonly data: Uint8Array; readonly metadata: Metadata };
 
-export type KafkaHandler = (message: KafkaMessage, signal: AbortSignal) => Promise<void>;
+/** Hands over messages of one partition; resolves, always, with an Error by place for each that was not handled. */
+export type KafkaHandler = (
+  messages: readonly KafkaMessage[],
+  signal: AbortSignal,
+) => Promise<readonly (Error | undefined)[]>;
+
+/** What is handed over at once: so many messages, or those that came within this time after the first. */
+export type KafkaBatch = { readonly maxMessages: number; readonly maxAwaitMs: number };
+
+export const oneByOne: KafkaBatch = { maxMessages: 1, maxAwaitMs: 0 };
+
+/** For a handler of single messages, which rejects when one was not handled. */
+export function handleEach(
+  handler: (message: KafkaMessage, signal: AbortSignal) => Promise<unknown>,
+): KafkaHandler {
+  return async ([message], signal) => {
+    try {
+      await handler(message!, signal);
+      return [undefined];
+    } catch (error) {
+      return [asError(error)];
+    }
+  };
+}
+
+export type KafkaEntry = { readonly data: Uint8Array; readonly metadata: Metadata };
 
 export type KafkaReading = { stop(graceMs: number): Promise<void> };
 
 export type Kafka = {
   /** Resolves when the brokers that producerRequiredAcks asks for have it. */
-  publish(topic: string, data: Uint8Array, metadata: Metadata): Promise<void>;
+  publish(topic: string, entry: KafkaEntry): Promise<void>;
+  /** In as few requests as hold them. Errors by place of those that were not accepted. */
+  publishMany(topic: string, entries: readonly KafkaEntry[]): Promise<ReadonlyMap<number, Error>>;
   /** Resolves when the group has taken this consumer in. `retry`: what failed is tried again before what follows. */
   read(
     topics: readonly string[],
     group: string,
     retry: boolean,
+    batch: KafkaBatch,
     handler: KafkaHandler,
   ): Promise<KafkaReading>;
   /** Unix ms; undefined while the last call reached a broker. */
@@ -54,29 +84,26 @@ export async function connectKafka(settings: KafkaSettings, parts: Parts): Promi
     await producer.metadata({ topics: [] });
   } catch (cause) {
     await producer.close(true).catch(() => {});
-    throw new Error(`cannot connect to ${settings.brokers}: ${textOf(cause)}`, { cause });
+    throw new Error(`cannot connect to ${settings.brokers}: ${kafkaText(cause)}`, { cause });
   }
   const excluded = excludedHeaders(settings.excludeHeaderMetaRegex);
   const reach = createReach(`kafka at ${settings.brokers}`, parts, () =>
     producer.metadata({ topics: [], forceUpdate: true }),
   );
+  const limit = settings.maxMessageBytes;
+  const messageOf = (topic: string, { data, metadata }: KafkaEntry): ProducerMessage => {
+    if (data.length > limit)
+      throw new Error(`the message has ${data.length} bytes, more than maxMessageBytes ${limit}`);
+    const headers = headersOf(metadata, excluded);
+    return { topic, value: Buffer.from(data), headers, ...placeOf(metadata) };
+  };
+  const send = async (messages: ProducerMessage[]): Promise<void> =>
+    void (await reach.watch(producer.send({ messages })));
   return {
-    async publish(topic, data, metadata) {
-      if (data.length > settings.maxMessageBytes) {
-        throw new Error(
-          `the message has ${data.length} bytes, more than maxMessageBytes ${settings.maxMessageBytes}`,
-        );
-      }
-      const message = {
-        topic,
-        value: Buffer.from(data),
-        headers: headersOf(metadata, excluded),
-        ...placeOf(metadata),
-      };
-      await reach.watch(producer.send({ messages: [message] }));
-    },
-    async read(topics, group, retry, handler) {
-      const reader = new Reader({ topics, group, retry, handler, settings, options, parts, reach });
+    publish: async (topic, entry) => send([messageOf(topic, entry)]),
+    publishMany: (topic, entries) => sendMany(entries, (entry) => messageOf(topic, entry), limit, send),
+    async read(topics, group, retry, batch, handler) {
+      const reader = new Reader({ topics, group, retry, batch, handler, settings, options, parts, reach });
       await reader.start();
       return reader;
     },
@@ -88,13 +115,54 @@ export async function connectKafka(settings: KafkaSettings, parts: Parts): Promi
   };
 }
 
+type ProducerMessage = {
+  topic: string;
+  value: Buffer;
+  headers: Map<Buffer, Buffer>;
+  key?: Buffer;
+  partition?: number;
+};
+
+/** A request above what one message may have would be refused as a whole; one that fails, fails for all of its. */
+async function sendMany(
+  entries: readonly KafkaEntry[],
+  messageOf: (entry: KafkaEntry) => ProducerMessage,
+  maxBytes: number,
+  send: (messages: ProducerMessage[]) => Promise<void>,
+): Promise<ReadonlyMap<number, Error>> {
+  const failed = new Map<number, Error>();
+  let group: { messages: ProducerMessage[]; places: number[]; bytes: number } | undefined;
+  const leave = async (): Promise<void> => {
+    const { messages, places } = group ?? { messages: [], places: [] };
+    group = undefined;
+    if (messages.length === 0) return;
+    await send(messages).catch((error: unknown) => {
+      for (const place of places) failed.set(place, asError(error));
+    });
+  };
+  for (const [place, entry] of entries.entries()) {
+    try {
+      const message = messageOf(entry);
+      if (group !== undefined && group.bytes + message.value.length > maxBytes) await leave();
+      group ??= { messages: [], places: [], bytes: 0 };
+      group.messages.push(message);
+      group.places.push(place);
+      group.bytes += message.value.length;
+    } catch (error) {
+      failed.set(place, asError(error));
+    }
+  }
+  await leave();
+  return failed;
+}
+
 function excludedHeaders(text: string | undefined): (name: string) => boolean {
   if (text === undefined) return () => false;
   try {
     const pattern = new RegExp(text);
     return (name) => pattern.test(name);
   } catch (cause) {
-    throw new Error(`metadata field "excludeHeaderMetaRegex": ${textOf(cause)}`, { cause });
+    throw new Error(`metadata field "excludeHeaderMetaRegex": ${kafkaText(cause)}`, { cause });
   }
 }
 
@@ -123,6 +191,7 @@ type Reading = {
   readonly topics: readonly string[];
   readonly group: string;
   readonly retry: boolean;
+  readonly batch: KafkaBatch;
   readonly handler: KafkaHandler;
   readonly settings: KafkaSettings;
   readonly options: BaseOptions;
@@ -173,7 +242,7 @@ class Reader implements KafkaReading {
         await reach.watch(consuming);
       } catch (error) {
         if (first) return joined.reject(error);
-        if (!this.#ending.signal.aborted) log.warn(`reading begins again: ${textOf(error)}`);
+        if (!this.#ending.signal.aborted) log.warn(`reading begins again: ${kafkaText(error)}`);
       }
       const waitMs = Math.max(50, this.#reading.settings.consumeRetryInterval);
       await clock.sleep(waitMs, this.#ending.signal).catch(() => {});
@@ -232,121 +301,4 @@ class Reader implements KafkaReading {
       await consumer.close(true).catch(() => {});
     }
   }
-}
-
-/** What a consumer has in hand: one line per partition. */
-class Lanes {
-  readonly #reading: Reading;
-  readonly #consumer: Consumer;
-  readonly #signal: AbortSignal;
-  readonly #lanes = new Map<string, Promise<void>>();
-  readonly #left = new AbortController();
-  #pending = 0;
-  #room: (() => void) | undefined;
-  #ended = false;
-
-  constructor(reading: Reading, consumer: Consumer, stopped: AbortSignal) {
-    this.#reading = reading;
-    this.#consumer = consumer;
-    this.#signal = AbortSignal.any([stopped, this.#left.signal]);
-  }
-
-  /** Resolves when there is room for the next message. */
-  async add(message: Message): Promise<void> {
-    const lane = `${message.topic}/${message.partition}`;
-    const before = this.#lanes.get(lane) ?? Promise.resolve();
-    this.#pending += 1;
-    const run = before.then(() => this.#handle(message));
-    this.#lanes.set(lane, run);
-    void run.finally(() => {
-      this.#pending -= 1;
-      if (this.#lanes.get(lane) === run) this.#lanes.delete(lane);
-      this.#room?.();
-    });
-    if (this.#pending < this.#reading.settings.channelBufferSize) return;
-    await new Promise<void>((resolve) => (this.#room = resolve));
-    this.#room = undefined;
-  }
-
-  /** Waits for the handlers that run; what waits behind them is left to the group. */
-  async end(gracefully: boolean): Promise<void> {
-    this.#ended = true;
-    if (!gracefully) this.#left.abort(new Error("the consumer has left its group"));
-    await Promise.all(this.#lanes.values());
-  }
-
-  async #handle(message: Message): Promise<void> {
-    // A read that was under way while the group shared anew brings what somebody else has now.
-    if (this.#ended || !this.#owns(message)) return;
-    const { log } = this.#reading.parts;
-    const { topic, partition, offset } = message;
-    const name = `message ${offset} of ${topic}/${partition}`;
-    try {
-      if (!(await this.#tryOn(message, name))) return;
-      await message.commit();
-    } catch (error) {
-      log.debug(`${name} is done, but its offset is not kept: ${textOf(error)}`);
-    }
-  }
-
-  /** True when the message is done with, by success or because all tries are used up. */
-  async #tryOn(message: Message, name: string): Promise<boolean> {
-    const { handler, retry, settings, parts } = this.#reading;
-    const event = eventOf(message, settings.escapeHeaders);
-    for (let tries = 0; ; tries++) {
-      try {
-        await handler(event, this.#signal);
-        return true;
-      } catch (error) {
-        if (this.#signal.aborted) return false;
-        const most = settings.backOffMaxRetries;
-        if (!retry || (most >= 0 && tries >= most)) {
-          parts.log.error(`${name} was not handled and is given up: ${textOf(error)}`);
-          return true;
-        }
-        if (this.#ended || !this.#owns(message)) return false;
-        parts.log.warn(`${name} was not handled and is tried again: ${textOf(error)}`);
-        await parts.clock.sleep(waitMs(settings, tries), this.#signal).catch(() => {});
-        if (this.#ended || this.#signal.aborted) return false;
-      }
-    }
-  }
-
-  /** False when the group has given the partition to somebody else. */
-  #owns({ topic, partition }: Message): boolean {
-    const { assignments } = this.#consumer;
-    return (
-      assignments === null ||
-      assignments.some((own) => own.topic === topic && own.partitions.includes(partition))
-    );
-  }
-}
-
-function waitMs(settings: KafkaSettings, tries: number): number {
-  if (settings.backOffPolicy === "constant") return settings.backOffDuration;
-  return Math.min(settings.backOffInitialInterval * 1.5 ** Math.min(tries, 50), settings.backOffMaxInterval);
-}
-
-function eventOf(message: Message, escape: boolean): KafkaMessage {
-  const metadata: Record<string, string> = {
-    __topic: message.topic,
-    __partition: String(message.partition),
-    __offset: String(message.offset),
-    __timestamp: String(message.timestamp),
-  };
-  // Absent where a message has none, whatever the library's types say.
-  const { key, value } = message as { key?: Buffer | null; value?: Buffer | null };
-  if (key !== null && key !== undefined && key.length > 0) metadata["__key"] = key.toString();
-  for (const [name, header] of message.headerEntries) {
-    const text = (header as Buffer | null)?.toString() ?? "";
-    metadata[name.toString()] = escape ? encodeURIComponent(text) : text;
-  }
-  return { topic: message.topic, data: value ?? new Uint8Array(), metadata };
-}
-
-function textOf(error: unknown): string {
-  if (error instanceof AggregateError && error.errors.length > 0) {
-    return `${error.message} (${textOf(error.errors[0])})`;
-  }
-  return error instanceof Error ? error.message : String(error);
 }

@@ -125,16 +125,19 @@ function subscribe(
   js: JetStream,
   { metadata, clock, log }: ComponentContext<typeof metadataSchema>,
   settings: ConsumerSettings,
-  { topic }: SubscribeRequest,
+  { topic, group: asked, atOnce = 1 }: SubscribeRequest,
   handler: MessageHandler,
 ): Promise<Subscription> {
-  const { streamName: stream, durableName: durable, queueGroupName: group, ackPolicy, ackWait } = metadata;
+  const { streamName: stream, durableName, queueGroupName, ackPolicy, ackWait } = metadata;
+  // A group besides the app's own has a consumer of its own for each topic.
+  const own = asked === undefined ? undefined : `${asked}-${topic}`.replace(/[^\w-]/g, "_");
+  const [durable, group] = own === undefined ? [durableName, queueGroupName] : [own, own];
   // Under `all` an answer speaks for what came before it, so there must be nothing unhandled before it.
   const single = metadata.concurrencyMode === "single" || ackPolicy === "all";
   return readJetStream({
     js,
     wish: { stream, subject: topic, durable, group, mode: "push", settings },
-    concurrency: single ? 1 : maxParallel,
+    concurrency: Math.max(single ? 1 : maxParallel, atOnce),
     retryMs: () => ackWait ?? 0,
     clock,
     log,

@@ -120,6 +120,7 @@ describe("pubsub.nats", () => {
       backoffMs: [100, 500, 2_000, 10_000],
       maxDeliver: -1,
       ordered: false,
+      broadcast: false,
     });
     const properties = {
       consumerID: " g ",
@@ -137,6 +138,7 @@ describe("pubsub.nats", () => {
       backoffMs: [1_000, 2_000],
       maxDeliver: 3,
       ordered: false,
+      broadcast: false,
     });
   });
 

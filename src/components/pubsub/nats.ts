@@ -12,7 +12,13 @@
  * know nothing of CloudEvents (see `fromPlainMessage`).
  */
 import { createHash, randomUUID } from "node:crypto";
-import type { Clock, TopicMessage, TopicPublishOptions, TopicStream } from "../../../mesh/index.ts";
+import type {
+  Mesh,
+  TopicMessage,
+  TopicPublishOptions,
+  TopicStart,
+  TopicStream,
+} from "../../../mesh/index.ts";
 import { RequestRefused } from "../../blocks/pubsub/port.ts";
 import type {
   BrokerMessage,
@@ -27,6 +33,7 @@ import type {
 import { parseDurationOrSeconds } from "../../lib/duration.ts";
 import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
+import { meshAwaySinceMs } from "../connect/nats.ts";
 import { isForPublishOnly, type PublishWishes, readPublishWishes } from "./nats/publish-metadata.ts";
 import { readSubscriptionWishes } from "./nats/subscription-metadata.ts";
 
@@ -58,9 +65,10 @@ export const metadataSchema = {
     kind: "string",
     description:
       "Where a consumer group begins when it first subscribes: all = with the oldest event kept, so that an app " +
-      "which starts after its publisher misses nothing; new = with the next one.",
+      "which starts after its publisher misses nothing; new = with the next one; last = with the last one. A " +
+      "subscription may say otherwise with metadata.",
     default: "all",
-    oneOf: ["all", "new"],
+    oneOf: ["all", "new", "last"],
   },
   ackWait: {
     kind: "duration",
@@ -150,7 +158,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     metadata,
     metadata.consumerID?.trim() || appId,
     readBackOff(metadata.backOff),
-    clock,
+    { mesh, clock },
   );
 }
 
@@ -160,16 +168,21 @@ class NatsPubSub implements PubSub {
   readonly #group: string;
   readonly #backoffMs: readonly number[];
 
+  readonly #mesh: Mesh;
   readonly #nowMs: () => number;
+  readonly #deliver: TopicStart;
 
   constructor(
     stream: TopicStream,
     settings: Settings,
     group: string,
     backoffMs: readonly number[],
-    clock: Clock,
+    { mesh, clock }: Pick<ComponentContext, "mesh" | "clock">,
   ) {
+    this.#mesh = mesh;
     this.#nowMs = () => clock.nowMs();
+    // The schema lets nothing else pass.
+    this.#deliver = settings.deliverPolicy as "all" | "new" | "last";
     this.#stream = stream;
     this.#settings = settings;
     this.#group = group;
@@ -206,9 +219,9 @@ class NatsPubSub implements PubSub {
 
   async subscribe(request: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
     const { stream } = this.#stream;
-    const wishes = readSubscriptionWishes(request.metadata);
+    const wishes = readSubscriptionWishes(request.metadata, this.#nowMs());
     const { topic } = request;
-    const group = request.group ?? this.#group;
+    const group = request.group ?? wishes.group ?? this.#group;
     const read = (message: TopicMessage): BrokerMessage => {
       const delivery = { group, subscription: topic, tries: message.deliveries, sequence: message.sequence };
       return request.rawPayload ? fromRaw(message, delivery) : fromStored(message, stream, delivery);
@@ -216,14 +229,20 @@ class NatsPubSub implements PubSub {
     const options = {
       topic,
       group,
-      deliver: this.#settings.deliverPolicy === "new" ? ("new" as const) : ("all" as const),
+      // Who takes part in a broadcast wants to hear of changes, not a week of them at each start.
+      deliver: wishes.start ?? (wishes.broadcast ? ("new" as const) : this.#deliver),
+      broadcast: wishes.broadcast,
       ackWaitMs: this.#settings.ackWait,
       concurrency: Math.max(this.#settings.concurrency, request.batch, request.atOnce ?? 1),
       backoffMs: this.#backoffMs,
       maxDeliver: this.#settings.maxDeliver,
-      ordered: wishes.ordered ?? this.#settings.ordered,
+      ordered: wishes.ordered ?? (this.#settings.ordered && !wishes.broadcast),
     };
     return this.#stream.subscribe(options, (message, signal) => handler(read(message), signal));
+  }
+
+  awaySinceMs(): number | undefined {
+    return meshAwaySinceMs(this.#mesh);
   }
 
   /** The stream belongs to the mesh; nothing is held here. */

@@ -59,13 +59,17 @@ const remedies = {
 };
 
 /** Rejects with MetadataError when the metadata, the token file or the certificates are of no use. */
-export async function open({ metadata, log }: Context): Promise<SecretStore> {
+export async function open({ metadata, clock, log }: Context): Promise<SecretStore> {
   const token = tokenSource(metadata);
   const tls = (): Promise<TlsChoice> => tlsOf(metadata);
   await token();
   await tls();
   if (metadata.skipVerify) log.warn("Vault's certificate is not checked, as skipVerify says");
-  return new Vault(metadata, token, await openJsonApi({ tls, remedies }));
+  const base = `${readAddress(metadata.vaultAddr)}/v1/`;
+  const probeUrl = `${base}sys/health`;
+  const what = `Vault at ${metadata.vaultAddr}`;
+  const api = await openJsonApi({ tls, remedies, what, probeUrl, clock, log });
+  return new Vault(metadata, base, token, api);
 }
 
 class Vault implements SecretStore {
@@ -77,8 +81,8 @@ class Vault implements SecretStore {
   readonly #token: () => Promise<string>;
   readonly #api: JsonApi;
 
-  constructor(metadata: Settings, token: () => Promise<string>, api: JsonApi) {
-    this.#base = `${readAddress(metadata.vaultAddr)}/v1/`;
+  constructor(metadata: Settings, base: string, token: () => Promise<string>, api: JsonApi) {
+    this.#base = base;
     this.#engine = metadata.enginePath.replace(/^\/+|\/+$/g, "");
     this.#prefix = metadata.vaultKVUsePrefix ? metadata.vaultKVPrefix.replace(/^\/+|\/+$/g, "") : "";
     this.#isText = metadata.vaultValueType === "text";
@@ -104,6 +108,10 @@ class Vault implements SecretStore {
       if (typeof secret === "object") found.push([name, secret]);
     });
     return Object.fromEntries(found);
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#api.awaySinceMs();
   }
 
   close(): Promise<void> {

@@ -47,7 +47,10 @@ const remedies = {
 /** Rejects when there is neither a cluster around nor a kubeconfig file that can be used. */
 export async function open(context: Context, folder = serviceAccountFolder): Promise<SecretStore> {
   const access = await findAccess(context, folder);
-  const api = await openJsonApi({ tls: access.tls, remedies });
+  const { clock, log } = context;
+  const { server, tls } = access;
+  const what = `Kubernetes at ${server}`;
+  const api = await openJsonApi({ tls, remedies, what, probeUrl: `${server}/version`, clock, log });
   return new Kubernetes(access, api, [context.env["NAMESPACE"], context.metadata.defaultNamespace]);
 }
 
@@ -100,6 +103,10 @@ class Kubernetes implements SecretStore {
       next = list.metadata?.continue || undefined;
     }
     return Object.fromEntries(found);
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#api.awaySinceMs();
   }
 
   close(): Promise<void> {

@@ -27,9 +27,9 @@ async function publish(
   return Date.now();
 }
 
-function listeningApp(metadata: Readonly<Record<string, string>> = {}): Promise<App> {
+function listeningApp(metadata: Readonly<Record<string, string>> = {}, topic = "later"): Promise<App> {
   return startApp({
-    subscriptions: [{ pubsubname: "pubsub", topic: "later", route: "/on", metadata }],
+    subscriptions: [{ pubsubname: "pubsub", topic, route: "/on", metadata }],
     routes: { "/on": () => undefined },
   });
 }
@@ -44,11 +44,15 @@ describe("with one server", () => {
   const stack = new AsyncDisposableStack();
   let nats: Nats;
   let app: App;
+  let everything: App;
   let sidecar: Sidecar;
   beforeAll(async () => {
     nats = stack.use(await startNats());
     app = stack.use(await listeningApp({ ordered: "true" }));
     const resources = { "p.yaml": pubsubComponent("pubsub.nats", { maxAge: "3s" }) };
+    everything = stack.use(await listeningApp({}, ">"));
+    const all = stack.use(await startSidecar({ appId: "all", nats, resources, appPort: everything.port }));
+    await all.subscribed(">");
     sidecar = stack.use(await startSidecar({ appId: "later", nats, resources, appPort: app.port }));
     await sidecar.subscribed("later");
   }, 60_000);
@@ -117,6 +121,10 @@ describe("with one server", () => {
     });
     expect(raw.string()).toBe('{"n":"raw"}');
     expect(got(app).filter(({ n }) => n === "delay")).toHaveLength(1);
+    // What waits is no event of any topic.
+    const topics = everything.requestsTo("/on").map((request) => request.json<{ topic?: string }>().topic);
+    expect(topics.filter((topic) => topic === "later")).toHaveLength(got(app).length);
+    expect(new Set(topics)).toEqual(new Set(["later", undefined]));
   }, 60_000);
 
   test("a delay beyond the age limit of the stream does not make it vanish", async () => {
@@ -167,10 +175,7 @@ describe("with one server", () => {
     [{ cancelSchedule: "true", scheduleId: "a", delay: "1s" }, 'metadata field "cancelSchedule"'],
     [{ delay: "10s", ttlInSeconds: "5" }, 'metadata field "ttlInSeconds"'],
   ])("%j is refused", async (metadata, words) => {
-    const answer = await sidecar.post(
-      `/v1.0/publish/pubsub/later?${query(metadata as Record<string, string>)}`,
-      {},
-    );
+    const answer = await sidecar.post(`/v1.0/publish/pubsub/later?${query(metadata)}`, {});
     expect([answer.status, answer.json()]).toMatchObject([
       400,
       { errorCode: "ERR_PUBSUB_REQUEST_METADATA", message: expect.stringContaining(words) },
