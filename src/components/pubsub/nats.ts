@@ -19,6 +19,7 @@ import type {
   TopicStart,
   TopicStream,
 } from "../../../mesh/index.ts";
+import { decodeText, encodeText } from "../../lib/header-text.ts";
 import { RequestRefused } from "../../blocks/pubsub/port.ts";
 import type {
   BrokerMessage,
@@ -303,7 +304,7 @@ function publishHeaders({ contentType, metadata, deadLetter }: PublishMessage): 
   let headers: string[] | undefined;
   for (const name in metadata) {
     if (isForPublishOnly(name)) continue;
-    (headers ??= [...fixed]).push(metaPrefix + encode(name), encode(metadata[name]!) || "%");
+    (headers ??= [...fixed]).push(metaPrefix + encodeText(name), encodeText(metadata[name]!) || "%");
   }
   if (deadLetter === undefined) return headers ?? fixed;
   return [...(headers ?? fixed), ...deadLetterHeaders(deadLetter)];
@@ -312,12 +313,22 @@ function publishHeaders({ contentType, metadata, deadLetter }: PublishMessage): 
 /** What `weft dead-letters` shows, and needs to send the event back. */
 function deadLetterHeaders({ of, reason }: DeadLetter): string[] {
   const { topic, delivery } = of;
-  const why = ["Weft-Dead-Topic", encode(topic) || "%", "Weft-Dead-Reason", encode(cut(reason)) || "%"];
+  const why = [
+    "Weft-Dead-Topic",
+    encodeText(topic) || "%",
+    "Weft-Dead-Reason",
+    encodeText(cut(reason)) || "%",
+  ];
   if (delivery === undefined) return why;
   const { group, subscription, tries, sequence } = delivery;
   return [
     ...why,
-    ...["Weft-Dead-Group", encode(group) || "%", "Weft-Dead-Subscription", encode(subscription) || "%"],
+    ...[
+      "Weft-Dead-Group",
+      encodeText(group) || "%",
+      "Weft-Dead-Subscription",
+      encodeText(subscription) || "%",
+    ],
     ...["Weft-Dead-Tries", String(tries), "Weft-Dead-Sequence", String(sequence)],
   ];
 }
@@ -326,29 +337,10 @@ function cut(reason: string): string {
   return reason.length <= maxReasonLength ? reason : `${reason.slice(0, maxReasonLength)}…`;
 }
 
-/** Percent-encodes all but visible ASCII; names too, since every character kept here may stand in a name. */
-function encode(text: string): string {
-  return text.replace(/[^!#$&'*+\-.0-9A-Z^_`a-z|~]/gu, (char) => {
-    let out = "";
-    for (const byte of Buffer.from(char)) out += `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
-    return out;
-  });
-}
-
-/** A lone `%` stands for the empty text, which NATS headers cannot tell from no header. */
-function decode(text: string): string {
-  if (text === "%") return "";
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
-}
-
 function metadataOf(message: TopicMessage): Record<string, string> {
   const metadata: Record<string, string> = {};
   for (const [name, value] of message.headers()) {
-    if (name.startsWith(metaPrefix)) metadata[decode(name.slice(metaPrefix.length))] = decode(value);
+    if (name.startsWith(metaPrefix)) metadata[decodeText(name.slice(metaPrefix.length))] = decodeText(value);
   }
   return metadata;
 }
@@ -375,7 +367,7 @@ function fromPlainMessage(message: TopicMessage, stream: string): Uint8Array {
   let contentType = "";
   for (const [name, value] of message.headers()) {
     const lower = name.toLowerCase();
-    if (lower.startsWith("ce-")) attributes[lower.slice("ce-".length)] = decode(value);
+    if (lower.startsWith("ce-")) attributes[lower.slice("ce-".length)] = decodeText(value);
     else if (lower === "content-type") contentType = value;
   }
   const type = contentType.split(";")[0]!.trim().toLowerCase();

@@ -6,20 +6,9 @@ import { startMosquitto } from "../../kit/servers/mosquitto.ts";
 import { startPostgres } from "../../kit/servers/postgres.ts";
 import { startRabbit } from "../../kit/servers/rabbitmq.ts";
 import { startRedis } from "../../kit/servers/redis.ts";
-import { binding } from "./resources.ts";
+import { binding, invoke } from "./resources.ts";
 
 type Answer = Awaited<ReturnType<Sidecar["http"]>>;
-
-function invoke(
-  sidecar: Sidecar,
-  name: string,
-  operation: string,
-  data: unknown,
-  metadata: Readonly<Record<string, string>> = {},
-): Promise<Answer> {
-  const body = JSON.stringify({ operation, data, metadata });
-  return sidecar.http(`/v1.0/bindings/${name}`, { method: "POST", body });
-}
 
 test("bindings.redis sets, gets, counts and deletes keys", async () => {
   await using nats = await startNats();
