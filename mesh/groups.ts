@@ -77,6 +77,9 @@ export async function openGroup(
       if (slots !== undefined) signal.throwIfAborted();
       await handler(event, signal);
       group.done(event);
+    } catch (error) {
+      if (options.maxDeliver > 0 && event.deliveries >= options.maxDeliver) group.done(event);
+      throw error;
     } finally {
       slots?.give();
     }
@@ -130,10 +133,7 @@ class Group {
     this.#open.delete(oldest!);
   }
 
-  /**
-   * Called for what was handled; what failed for good stays, and may come again after the loss of the consumer. The
-   * oldest of too many is forgotten.
-   */
+  /** Handled or given up. The oldest of too many is forgotten, such as those that the stream lost meanwhile. */
   done({ sequence }: TopicMessage): void {
     this.#open.delete(sequence);
   }

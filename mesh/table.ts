@@ -213,31 +213,60 @@ export class JetStreamTable implements Table {
     signal: AbortSignal | undefined,
   ): Promise<{ found: Map<string, TableKey | undefined>; next: number | undefined }> {
     const attempt = this.#attempt(signal, Number.POSITIVE_INFINITY);
-    await this.#ensure(attempt);
+    const replicas = await this.#ensure(attempt);
     const next_by_subj = keyFilter(this.bucket, prefix);
     const found = new Map<string, TableKey | undefined>();
     let seq = (after ?? 0) + 1;
     let live = 0;
+    /** True when the page is full. */
+    const take = ({ revision, entry }: Current, headers: string): boolean => {
+      const subject = headerValue(headers, "Nats-Subject");
+      seq = revision + 1;
+      const key = entry === undefined ? undefined : keyOf(this.#prefix, headers);
+      const wanted = key !== undefined && isBelow(prefix, key) && wants(key);
+      live += Number(wanted) - Number(found.get(subject) !== undefined);
+      // A key that is rewritten or deleted meanwhile comes again, later.
+      found.delete(subject);
+      found.set(subject, wanted ? key : undefined);
+      return live >= limit;
+    };
     for (let requests = 0; requests < maxPageRequests; requests++) {
       const batch = Math.min(pageKeys, Math.max(fewKeys, 2 * (limit - live)));
       const request = { next_by_subj, seq, batch, max_bytes: pageBytes };
       const page = await this.#storage(this.#js.directGetMany(this.#stream, request, attempt));
       for (const message of page.messages) {
-        const { revision, entry } = readEntry(message);
-        const subject = headerValue(message.headers, "Nats-Subject");
-        seq = revision + 1;
-        const key = entry === undefined ? undefined : keyOf(this.#prefix, message.headers);
-        const wanted = key !== undefined && isBelow(prefix, key) && wants(key);
-        live += Number(wanted) - Number(found.get(subject) !== undefined);
-        // A key that is rewritten or deleted meanwhile comes again, later.
-        found.delete(subject);
-        found.set(subject, wanted ? key : undefined);
-        const rest = page.pending > 0 || message !== page.messages.at(-1);
-        if (live >= limit && rest) return { found, next: revision };
+        const full = take(readEntry(message), message.headers);
+        const rest = replicas > 1 || page.pending > 0 || message !== page.messages.at(-1);
+        if (full && rest) return { found, next: seq - 1 };
       }
-      if (page.pending === 0 || page.messages.length === 0) return { found, next: undefined };
+      if (page.pending > 0 && page.messages.length > 0) continue;
+      // A replica that is behind does not know what was written of late, to keys that it has listed before too.
+      const late = replicas === 1 ? undefined : await this.#leaderNext(next_by_subj, seq, attempt);
+      if (late === undefined) return { found, next: undefined };
+      if (take(late.current, late.headers)) return { found, next: seq - 1 };
     }
     return { found, next: seq - 1 };
+  }
+
+  /** The first message at or behind `seq` that the leader has; `headers` as a direct read gives them. */
+  async #leaderNext(
+    next_by_subj: string,
+    seq: number,
+    attempt: AttemptOptions,
+  ): Promise<{ current: Current; headers: string } | undefined> {
+    try {
+      const request = { next_by_subj, seq };
+      const { message } = await this.#js.api<{ message: LeaderMessage & { subject: string } }>(
+        `STREAM.MSG.GET.${this.#stream}`,
+        request,
+        attempt,
+      );
+      const current = readLeaderEntry(message);
+      return { current, headers: `\r\nNats-Subject: ${message.subject}\r\n${current.headers}` };
+    } catch (error) {
+      if (isJsError(error, JsCode.messageNotFound)) return undefined;
+      throw storageError(error);
+    }
   }
 
   watch(

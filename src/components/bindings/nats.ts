@@ -36,6 +36,7 @@ import { isNoResponders, type JetStream, openJetStream } from "../connect/jetstr
 import {
   checkSize,
   connectNats,
+  meshAwaySinceMs,
   meshLink,
   natsLoginFields,
   type NatsLink,
@@ -163,7 +164,7 @@ export async function open(context: Context): Promise<Binding> {
     operations: ["create", "request"],
     invoke: (request, signal) => invoke(parts, request, signal),
     ...(subscribeSubject !== undefined && { read: (handler) => read(parts, subscribeSubject, handler) }),
-    awaySinceMs: () => own?.awaySinceMs(),
+    awaySinceMs: () => (own === undefined ? meshAwaySinceMs(mesh) : own.awaySinceMs()),
     close: async () => own?.close(),
   };
 }

@@ -192,7 +192,7 @@ public class Program {
           String gone = dapr.getState("statestore", "java", String.class).block(LIMIT).getValue();
           if (gone != null) throw new IllegalStateException("still there: " + gone);
         }
-        default -> throw new IllegalArgumentException("no such scenario");
+        default -> Blocks.call(scenario, dapr, apps);
       }
     }
   }
