@@ -98,7 +98,9 @@ function readStored(subject: string, message: NatsMessage): PubAck {
   let answer: (Answer & Partial<PubAck>) | undefined;
   try {
     answer = message.json<Answer & Partial<PubAck>>();
-  } catch {}
+  } catch {
+    // An answer in another form is none of a stream.
+  }
   if (answer?.error === undefined && typeof answer?.stream !== "string")
     throw new Error(`nats: no stream stores ${subject}: another program answers on it`);
   return readAnswer<PubAck>(answer);
