@@ -6,8 +6,11 @@ import type { AppEvent } from "./event.ts";
 
 export type Answer =
   | { readonly kind: "success" }
-  /** Gone without being handled. `asked`: the subscriber said DROP. `lost`: not even the dead-letter topic gets it. */
-  | { readonly kind: "drop"; readonly asked: boolean; readonly lost: boolean }
+  /**
+   * Gone without being handled, for a `reason`. `asked`: the subscriber said DROP. `lost`: not even the dead-letter topic
+   * gets it.
+   */
+  | { readonly kind: "drop"; readonly reason: string; readonly asked: boolean; readonly lost: boolean }
   /**
    * To be tried again, or dead-lettered. `unserved`: nobody looked at it, so it is never dead-lettered. `failure`: what
    * it means to a policy.
@@ -23,9 +26,15 @@ export type Answer =
 export type Deliver = (event: AppEvent, path: string, signal: AbortSignal) => Promise<Answer>;
 
 export const success: Answer = Object.freeze({ kind: "success" });
-export const dropAsked: Answer = Object.freeze({ kind: "drop", asked: true, lost: false });
-export const drop: Answer = Object.freeze({ kind: "drop", asked: false, lost: false });
-export const dropLost: Answer = Object.freeze({ kind: "drop", asked: false, lost: true });
+export const dropAsked = dropped("the app dropped it", { asked: true });
+export const dropExpired = dropped("it has expired");
+export const dropUnrouted = dropped("no rule takes it");
+export const dropRefused = dropped("the app has no such route (404)");
+export const dropLost = dropped("the app does not take it", { lost: true });
+
+function dropped(reason: string, { asked = false, lost = false } = {}): Answer {
+  return Object.freeze({ kind: "drop", reason, asked, lost });
+}
 
 export function retry(reason: string | Error, failure: Failure = anyFailure): Answer {
   const error = typeof reason === "string" ? new Error(reason) : reason;

@@ -7,7 +7,7 @@ import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
 import type { Tracing } from "../../telemetry/tracing/tracer.ts";
-import { drop, retry } from "./answer.ts";
+import { dropExpired, dropUnrouted, retry } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import type { Broker } from "./broker.ts";
 import { hasExpired, readEvent } from "./event.ts";
@@ -77,9 +77,9 @@ export function prepare(
   try {
     const topic = broker.shown(message.topic);
     const event = readEvent(message, { pubsub: broker.name, topic, raw });
-    if (hasExpired(event.attributes, parts.clock.nowMs())) return drop;
+    if (hasExpired(event.attributes, parts.clock.nowMs())) return dropExpired;
     const path = subscription.route(event.attributes);
-    return path === undefined ? drop : { event, path };
+    return path === undefined ? dropUnrouted : { event, path };
   } catch (error) {
     return retry(asError(error));
   }
@@ -97,13 +97,13 @@ export async function handleLoss(
   const { deadLetterTopic } = subscription;
   const name = `event of topic ${broker.shown(message.topic)} of ${broker.name}`;
   const keep = deadLetterTopic !== "" && !(answer.kind === "drop" ? answer.lost : answer.unserved);
+  const why = answer.kind === "drop" ? answer.reason : answer.error.message;
   if (keep && !signal.aborted) {
-    const why = answer.kind === "drop" ? "the app dropped it" : answer.error.message;
     parts.log.warn(`${name} goes to the dead-letter topic ${deadLetterTopic}: ${why}`);
     return deadLetter(parts, line, message, why);
   }
-  if (answer.kind === "drop") return parts.log.warn(`${name} is dropped`);
-  parts.log.warn(`${name} was not handled and goes back to the broker: ${answer.error.message}`);
+  if (answer.kind === "drop") return parts.log.warn(`${name} is dropped: ${why}`);
+  parts.log.warn(`${name} was not handled and goes back to the broker: ${why}`);
   throw answer.error;
 }
 

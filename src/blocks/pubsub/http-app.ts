@@ -5,7 +5,7 @@ import { asError } from "../../lib/thrown.ts";
 import { posix } from "node:path";
 import type { AppChannel, AppHttpResponse } from "../../app/channel.ts";
 import { httpStatusText } from "../../telemetry/tracing/status.ts";
-import { drop, dropAsked, retry, success } from "./answer.ts";
+import { dropAsked, dropRefused, retry, success } from "./answer.ts";
 import type { Answer, Deliver } from "./answer.ts";
 import { httpHeaders } from "../../app/callback-metadata.ts";
 import { cloudEventsType } from "./envelope.ts";
@@ -47,7 +47,7 @@ export function targetOf(route: string): string {
 
 /** 2xx says success unless its JSON object names another status; 404 says that nobody wants the event. */
 export function readResponse(response: AppHttpResponse): Answer {
-  if (response.status === 404) return drop;
+  if (response.status === 404) return dropRefused;
   if (response.status < 200 || response.status > 299) {
     const { status, body } = response;
     return retry(`the app answered status ${status}: ${body.toString("utf8", 0, 300)}`, {
