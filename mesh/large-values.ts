@@ -6,6 +6,7 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "./clock.ts";
 import { MeshError, isMeshError } from "./errors.ts";
+import type { Room } from "./room.ts";
 import type { JetStreamTable } from "./table.ts";
 import type {
   Expect,
@@ -58,6 +59,8 @@ export type LargeTableInit = {
   readonly maxPayloadBytes: () => number;
   readonly clock: Clock;
   readonly random: () => number;
+  /** For the parts that are read. */
+  readonly room: Room;
 };
 
 export class LargeValueTable implements LargeTable {
@@ -192,8 +195,10 @@ export class LargeValueTable implements LargeTable {
     let at = 0;
     for (let n = 1; n <= count; n += partsAtOnce) {
       const keys = Array.from({ length: Math.min(partsAtOnce, count - n + 1) }, (_, i) => partKey(id, n + i));
-      let found = await this.#parts.getMany(keys, signal === undefined ? noOptions : { signal });
-      if (found.includes(undefined)) found = await this.#parts.getMany(keys, strongly(signal));
+      const found = await this.#init.room.run(keys.length * Math.ceil(bytes / count), signal, async () => {
+        const some = await this.#parts.getMany(keys, signal === undefined ? noOptions : { signal });
+        return some.includes(undefined) ? this.#parts.getMany(keys, strongly(signal)) : some;
+      });
       for (const part of found) {
         if (part === undefined) return undefined;
         if (at + part.value.length > bytes) throw malformed();
@@ -368,10 +373,10 @@ export class LargeValueTable implements LargeTable {
     return {
       async goOn() {
         endMs ??= clock.monotonicMs() + againMs;
-        if (signal?.aborted === true || clock.monotonicMs() > endMs) return false;
+        if (clock.monotonicMs() > endMs) return false;
         waitMs = Math.min(2 * waitMs, maxAgainWaitMs);
-        await clock.sleep(waitMs * random(), signal).catch(() => {});
-        return signal?.aborted !== true;
+        const waited = clock.sleep(waitMs * random(), signal).then(() => true);
+        return waited.catch(() => false);
       },
     };
   }

@@ -212,6 +212,7 @@ class NatsMesh implements JoinedMesh {
       maxPayloadBytes: () => this.maxPayloadBytes(),
       clock: this.clock,
       random: this.#js.connection.settings.random,
+      room: this.#js.room,
     });
   }
 

@@ -250,7 +250,9 @@ export class JetStreamTable implements Table {
     const common = { js: this.#js, stream: this.#stream, prefix: this.#prefix };
     const attempt = (now: AbortSignal): AttemptOptions => this.#attempt(now, Number.POSITIVE_INFINITY);
     const ensure = (options: AttemptOptions): Promise<unknown> => this.#ensure(options);
-    return watchTable({ ...common, filter, wants, attempt, ensure }, after, signal);
+    const read = (encoded: string, bytes: number): Promise<Current> =>
+      this.#js.room.run(bytes, signal, () => this.#readLeader(encoded, attempt(signal)));
+    return watchTable({ ...common, filter, wants, attempt, ensure, read }, after, signal);
   }
 
   #attempt(signal: AbortSignal | undefined, repeatMs: number): AttemptOptions {

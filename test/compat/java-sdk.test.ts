@@ -9,7 +9,7 @@ import { sdkEnv, startSdkApp } from "./sdk-app.ts";
 const stack = new AsyncDisposableStack();
 const apps = ["http-app", "grpc-app"] as const;
 let output = "";
-const scenarios = ["invoke_http", "invoke_grpc", "between", "publish", "state"];
+const scenarios = ["invoke_http", "invoke_grpc", "between", "publish", "state", "ttl", "transaction"];
 
 beforeAll(async () => {
   const program = await javaProgram("Program");
