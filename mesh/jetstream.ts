@@ -16,8 +16,8 @@ const defaultAttemptMs = 5_000;
  * for one delays what would succeed now.
  */
 const replicatedAttemptMs = 2_000;
-/** Values that watches ask for, and parts of large values, on their way at once, bytes. */
-const roomBytes = 16 * 1024 * 1024;
+/** Values of tables on their way at once, bytes. */
+const roomBytes = 32 * 1024 * 1024;
 const firstBackoffMs = 25;
 const maxBackoffMs = 500;
 

@@ -6,7 +6,6 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "./clock.ts";
 import { MeshError, isMeshError } from "./errors.ts";
-import type { Room } from "./room.ts";
 import type { JetStreamTable } from "./table.ts";
 import type {
   Expect,
@@ -59,8 +58,6 @@ export type LargeTableInit = {
   readonly maxPayloadBytes: () => number;
   readonly clock: Clock;
   readonly random: () => number;
-  /** For the parts that are read. */
-  readonly room: Room;
 };
 
 export class LargeValueTable implements LargeTable {
@@ -195,10 +192,8 @@ export class LargeValueTable implements LargeTable {
     let at = 0;
     for (let n = 1; n <= count; n += partsAtOnce) {
       const keys = Array.from({ length: Math.min(partsAtOnce, count - n + 1) }, (_, i) => partKey(id, n + i));
-      const found = await this.#init.room.run(keys.length * Math.ceil(bytes / count), signal, async () => {
-        const some = await this.#parts.getMany(keys, signal === undefined ? noOptions : { signal });
-        return some.includes(undefined) ? this.#parts.getMany(keys, strongly(signal)) : some;
-      });
+      let found = await this.#parts.getMany(keys, signal === undefined ? noOptions : { signal });
+      if (found.includes(undefined)) found = await this.#parts.getMany(keys, strongly(signal));
       for (const part of found) {
         if (part === undefined) return undefined;
         if (at + part.value.length > bytes) throw malformed();

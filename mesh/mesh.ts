@@ -212,7 +212,6 @@ class NatsMesh implements JoinedMesh {
       maxPayloadBytes: () => this.maxPayloadBytes(),
       clock: this.clock,
       random: this.#js.connection.settings.random,
-      room: this.#js.room,
     });
   }
 

@@ -3,25 +3,24 @@ import { Room } from "./room.ts";
 
 it("lets so many bytes on their way at once, in order, and those that give up take no place", async () => {
   const room = new Room(10);
-  const ends: (() => void)[] = [];
   const begun: string[] = [];
-  const ask = (name: string, bytes: number, signal?: AbortSignal): Promise<void> =>
-    room.run(bytes, signal, () => {
-      begun.push(name);
-      return new Promise((resolve) => ends.push(resolve));
-    });
+  const turn = (name: string, bytes: number, signal?: AbortSignal): Promise<unknown> =>
+    room.turn(bytes, signal).then(() => begun.push(name));
+  expect([room.take(4), room.take(4), room.take(4)]).toEqual([true, true, false]);
   const giving = new AbortController();
-  const asked = [ask("a", 4), ask("b", 4), ask("c", 4, giving.signal), ask("huge", 100), ask("d", 1)];
-  expect(begun).toEqual(["a", "b"]);
+  const givenUp = turn("c", 4, giving.signal);
+  const others = [turn("huge", 100), turn("d", 1)];
+  expect(room.take(1)).toBe(false);
   giving.abort();
-  await expect(asked[2]).rejects.toMatchObject({ code: "cancelled" });
-  ends[0]!();
-  ends[1]!();
-  await expect.poll(() => begun).toEqual(["a", "b", "huge"]);
-  ends[2]!();
-  await expect.poll(() => begun).toEqual(["a", "b", "huge", "d"]);
-  ends[3]!();
-  await Promise.allSettled(asked);
-  await expect(room.run(10, undefined, () => Promise.reject(new Error("boom")))).rejects.toThrow("boom");
-  expect(await room.run(10, undefined, () => Promise.resolve("free"))).toBe("free");
+  await expect(givenUp).rejects.toMatchObject({ code: "cancelled" });
+  await expect(room.turn(1, giving.signal)).rejects.toMatchObject({ code: "cancelled" });
+  room.give(4);
+  expect(begun).toEqual([]);
+  room.give(4);
+  await others[0];
+  expect(begun).toEqual(["huge"]);
+  room.give(100);
+  await others[1];
+  room.give(1);
+  expect([room.take(10), room.take(1)]).toEqual([true, false]);
 });

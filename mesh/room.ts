@@ -1,6 +1,6 @@
 /**
  * Bytes of answers that may be on their way at once: NATS ends a connection for which more than 64 MB wait. Others wait
- * here, in their order.
+ * here, in their order. What was taken is given back.
  */
 import { cancelledBy } from "./errors.ts";
 
@@ -14,21 +14,16 @@ export class Room {
     this.#free = bytes;
   }
 
-  /** Does the work when its answer has room; one that is larger than all of it goes alone. */
-  async run<T>(bytes: number, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
-    const taken = Math.min(bytes, this.#bytes);
-    if (this.#waiting.size > 0 || taken > this.#free) await this.#turn(taken, signal);
-    else this.#free -= taken;
-    try {
-      return await work();
-    } finally {
-      this.#free += taken;
-      this.#next();
-    }
+  /** False when there is no room now: then `turn`. More than all of it is taken as all of it. */
+  take(bytes: number): boolean {
+    const wanted = Math.min(bytes, this.#bytes);
+    if (this.#waiting.size > 0 || wanted > this.#free) return false;
+    this.#free -= wanted;
+    return true;
   }
 
-  /** Resolves with the bytes taken. */
-  #turn(bytes: number, signal: AbortSignal | undefined): Promise<void> {
+  /** Resolves when the bytes are taken. Rejects with MeshError `cancelled`. */
+  turn(bytes: number, signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted === true) return reject(cancelledBy(signal));
       const onAbort = (): void => {
@@ -40,10 +35,15 @@ export class Room {
         signal?.removeEventListener("abort", onAbort);
         resolve();
       };
-      const waiter = { bytes, begin };
+      const waiter = { bytes: Math.min(bytes, this.#bytes), begin };
       this.#waiting.add(waiter);
       signal?.addEventListener("abort", onAbort, { once: true });
     });
+  }
+
+  give(bytes: number): void {
+    this.#free += Math.min(bytes, this.#bytes);
+    this.#next();
   }
 
   #next(): void {

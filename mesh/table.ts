@@ -60,6 +60,8 @@ const pageBytes = 4 * 1024 * 1024;
 const maxPageRequests = 64;
 /** Wait of a guarded write that met another one in flight, ms, times the number of tries. */
 const inFlightWaitMs = 2;
+/** Least that a read of one value is taken for, bytes. */
+const leastValueBytes = 4_096;
 const empty = new Uint8Array(0);
 const noOptions = Object.freeze({});
 
@@ -73,6 +75,8 @@ export class JetStreamTable implements Table {
   readonly #prefix: string;
   /** Encoded key to revision of this participant's last write; only where replicas may answer stale. */
   readonly #ownWrites = new Map<string, number>();
+  /** Largest value that was read of late; undefined before the first. */
+  #valueBytes: number | undefined;
   readonly #onMissing = (options: WaitOptions): Promise<unknown> =>
     this.#topology.refresh(this.#config, options);
 
@@ -250,8 +254,7 @@ export class JetStreamTable implements Table {
     const common = { js: this.#js, stream: this.#stream, prefix: this.#prefix };
     const attempt = (now: AbortSignal): AttemptOptions => this.#attempt(now, Number.POSITIVE_INFINITY);
     const ensure = (options: AttemptOptions): Promise<unknown> => this.#ensure(options);
-    const read = (encoded: string, bytes: number): Promise<Current> =>
-      this.#js.room.run(bytes, signal, () => this.#readLeader(encoded, attempt(signal)));
+    const read = (encoded: string): Promise<Current> => this.#readLeader(encoded, attempt(signal));
     return watchTable({ ...common, filter, wants, attempt, ensure, read }, after, signal);
   }
 
@@ -268,8 +271,26 @@ export class JetStreamTable implements Table {
 
   /** State of a key as any replica has it. */
   async #readAny(encoded: string, attempt: AttemptOptions): Promise<Current> {
-    const message = await this.#storage(this.#js.directGet(this.#stream, this.#prefix + encoded, attempt));
-    return message === undefined ? nothing : readEntry(message);
+    const { room } = this.#js;
+    const bytes = this.#expectedBytes();
+    if (!room.take(bytes)) await room.turn(bytes, attempt.signal);
+    try {
+      const message = await this.#storage(this.#js.directGet(this.#stream, this.#prefix + encoded, attempt));
+      if (message === undefined) return nothing;
+      this.#learn(message.data.length);
+      return readEntry(message);
+    } finally {
+      room.give(bytes);
+    }
+  }
+
+  /** Bytes for which a read of one value makes room: what this table's values had of late. */
+  #expectedBytes(): number {
+    return this.#valueBytes ?? this.#js.connection.maxPayloadBytes();
+  }
+
+  #learn(bytes: number): void {
+    this.#valueBytes = Math.max(leastValueBytes, bytes, 0.99 * (this.#valueBytes ?? 0));
   }
 
   async #readReplicated(encoded: string, attempt: AttemptOptions, strong: boolean): Promise<Current> {
@@ -289,6 +310,9 @@ export class JetStreamTable implements Table {
   async #readLeader(encoded: string, attempt: AttemptOptions): Promise<Current> {
     const reading = { ...attempt, repeatMs: Number.POSITIVE_INFINITY };
     if (this.#topology.replicasOf(this.#stream) === 1) return this.#readAny(encoded, reading);
+    const { room } = this.#js;
+    const bytes = this.#expectedBytes();
+    if (!room.take(bytes)) await room.turn(bytes, attempt.signal);
     try {
       const request = { last_by_subj: this.#prefix + encoded };
       const reply = await this.#js.api<{ message: LeaderMessage }>(
@@ -296,10 +320,14 @@ export class JetStreamTable implements Table {
         request,
         reading,
       );
-      return readLeaderEntry(reply.message);
+      const current = readLeaderEntry(reply.message);
+      this.#learn(current.entry?.value.length ?? 0);
+      return current;
     } catch (error) {
       if (isJsError(error, JsCode.messageNotFound)) return nothing;
       throw storageError(error);
+    } finally {
+      room.give(bytes);
     }
   }
 
@@ -323,10 +351,13 @@ export class JetStreamTable implements Table {
   ): Promise<void> {
     for (let rest = group; rest.length > 0;) {
       const request = { multi_last: rest.map((key) => this.#prefix + key), max_bytes: maxManyBytes };
-      const { messages, pending } = await this.#storage(
-        this.#js.directGetMany(this.#stream, request, attempt),
-      );
+      const bytes = Math.min(maxManyBytes, rest.length * this.#expectedBytes());
+      const { room } = this.#js;
+      if (!room.take(bytes)) await room.turn(bytes, attempt.signal);
+      const answer = this.#storage(this.#js.directGetMany(this.#stream, request, attempt));
+      const { messages, pending } = await answer.finally(() => room.give(bytes));
       for (const message of messages) {
+        this.#learn(message.data.length);
         found.set(
           headerValue(message.headers, "Nats-Subject").slice(this.#prefix.length),
           readEntry(message),

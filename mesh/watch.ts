@@ -42,8 +42,8 @@ export type WatchTarget = {
   readonly attempt: (signal: AbortSignal) => AttemptOptions;
   /** Makes sure that the stream exists. */
   readonly ensure: (attempt: AttemptOptions) => Promise<unknown>;
-  /** State of a key from the leader; its value has about so many bytes. */
-  readonly read: (encoded: string, bytes: number) => Promise<Current>;
+  /** State of a key from the leader. */
+  readonly read: (encoded: string) => Promise<Current>;
 };
 
 type Info = { readonly created: string; readonly state: { readonly last_seq: number } };
@@ -219,9 +219,8 @@ class Watch {
     if (key === undefined || !wants(key)) return undefined;
     const { entry } = readEntry({ headers, data: message.data });
     if (entry !== undefined) {
-      const bytes = Number(headerValue(headers, "Nats-Msg-Size"));
-      if (bytes === 0) return { kind: "put", key, entry, cursor };
-      const now = await read(message.subject.slice(prefix.length), bytes);
+      if (headerValue(headers, "Nats-Msg-Size") === "0") return { kind: "put", key, entry, cursor };
+      const now = await read(message.subject.slice(prefix.length));
       // Otherwise it was replaced, which will be told.
       return now.entry?.revision === revision ? { kind: "put", key, entry: now.entry, cursor } : undefined;
     }

@@ -206,12 +206,12 @@ public class Program {
         }
         case "transaction" -> {
           dapr.saveState("statestore", "gone", "old").block(LIMIT);
-          var came = new TransactionalStateOperation<>(OperationType.UPSERT, new State<>("came", "new", null));
+          var came = new TransactionalStateOperation<>(OperationType.UPSERT, new State<>("came", "new", (String) null));
           var gone = new TransactionalStateOperation<>(OperationType.DELETE, new State<>("gone"));
           dapr.executeStateTransaction("statestore", List.of(came, gone)).block(LIMIT);
           expect("written", stored(dapr, "came"), "new");
           if (stored(dapr, "gone") != null) throw new IllegalStateException("not deleted");
-          var never = new TransactionalStateOperation<>(OperationType.UPSERT, new State<>("never", "x", null));
+          var never = new TransactionalStateOperation<>(OperationType.UPSERT, new State<>("never", "x", (String) null));
           var stale = new TransactionalStateOperation<>(OperationType.UPSERT, new State<>("came", "x", "1"));
           failure(() -> dapr.executeStateTransaction("statestore", List.of(never, stale)).block(LIMIT));
           expect("kept", stored(dapr, "came"), "new");

@@ -3,7 +3,6 @@ import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type JoinedMesh, type LargeTable, type TableChange, systemClock } from "../../../mesh/index.ts";
 import { LargeValueTable } from "../../../mesh/large-values.ts";
-import { Room } from "../../../mesh/room.ts";
 import type { JetStreamTable } from "../../../mesh/table.ts";
 import { type Lab, bytes, codeOf, startLab } from "./lab.ts";
 
@@ -173,7 +172,6 @@ it("keeps the parts of a large value when a small write before it is acknowledge
     maxPayloadBytes: () => MB,
     clock: systemClock,
     random: Math.random,
-    room: new Room(MB),
   };
   const table = new LargeValueTable({ values: late, parts, ...rest });
   const [first, second] = [randomBytes(2 * MB), randomBytes(2 * MB)];
