@@ -64,6 +64,7 @@ export class MeshConnection {
   #client: NatsConnection | undefined;
   #found: FoundNats | undefined;
   #connected = false;
+  #changedMs: number;
   #bringingBack = false;
   #reconnectedMs = Number.NEGATIVE_INFINITY;
   #maxPayloadBytes = defaultMaxPayloadBytes;
@@ -72,6 +73,7 @@ export class MeshConnection {
 
   constructor(settings: ConnectionSettings, findNats: (signal: AbortSignal) => Promise<FoundNats>) {
     this.settings = settings;
+    this.#changedMs = settings.clock.nowMs();
     this.#findNats = findNats;
   }
 
@@ -96,9 +98,10 @@ export class MeshConnection {
   }
 
   /** How NATS was found, in words; before that, why not yet. */
-  describe(): { server: string; way: string } {
+  describe(): { sinceMs: number; server: string; way: string } {
+    const sinceMs = this.#changedMs;
     const server = this.#client?.getServer() ?? this.#found?.urls.join(",") ?? "none";
-    return { server, way: this.#found?.detail ?? (this.#lastProblem || "looking for NATS") };
+    return { sinceMs, server, way: this.#found?.detail ?? (this.#lastProblem || "looking for NATS") };
   }
 
   /** What the server says; while it is away, what it last said. */
@@ -329,6 +332,7 @@ export class MeshConnection {
   #setConnected(connected: boolean): void {
     if (this.#connected === connected) return;
     this.#connected = connected;
+    this.#changedMs = this.settings.clock.nowMs();
     if (connected) {
       // The client forgets these with the connection.
       this.#maxPayloadBytes = this.maxPayloadBytes();

@@ -77,6 +77,9 @@ export async function openGroup(
       if (slots !== undefined) signal.throwIfAborted();
       await handler(event, signal);
       group.done(event);
+    } catch (error) {
+      if (options.maxDeliver > 0 && event.deliveries >= options.maxDeliver) group.done(event);
+      throw error;
     } finally {
       slots?.give();
     }
@@ -127,7 +130,7 @@ class Group {
     this.#last = Math.max(this.#last, sequence);
   }
 
-  /** Called for what was handled; what failed for good stays, and may come again after the loss of the consumer. */
+  /** Handled or given up. */
   done({ sequence }: TopicMessage): void {
     this.#open.delete(sequence);
   }

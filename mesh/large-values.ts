@@ -21,7 +21,6 @@ import type {
 
 type Put = Extract<TableWrite, { kind: "put" }>;
 type Parts = { readonly id: string; readonly count: number; readonly bytes: number };
-/** A large value on its way, or one that was replaced. */
 type PutOptions = { expect?: Expect; ttlSeconds?: number; signal?: AbortSignal };
 
 /** Bytes of one part, at most; half of max_payload when that is less. */
@@ -43,7 +42,7 @@ const sweepPage = 64;
 const maxKnown = 1_000;
 /** Reads of a value that is replaced again and again. */
 const maxTries = 8;
-/** A write without a guard of its own that others come before: tries again for so long, and waits so long at most, ms. */
+/** A write without a guard that others come before: tries again for so long, and waits so long at most, ms. */
 const againMs = 30_000;
 const maxAgainWaitMs = 200;
 /** Large values of one read of many, bytes in all. */
@@ -301,16 +300,18 @@ export class LargeValueTable implements LargeTable {
         if (clock.monotonicMs() > endMs)
           throw new MeshError("timeout", `writing the value took longer than ${writingMs} ms`);
         const some = Array.from({ length: Math.min(partsAtOnce, count - n) }, (_, i) => n + i);
-        await Promise.all(
-          some.map((part) => {
-            const bytes = value.subarray(part * partBytes, (part + 1) * partBytes);
-            return this.#parts.put(partKey(id, part + 1), bytes, options);
-          }),
+        const puts = some.map((part) => {
+          const bytes = value.subarray(part * partBytes, (part + 1) * partBytes);
+          return this.#parts.put(partKey(id, part + 1), bytes, options);
+        });
+        // All of them: one that is still on its way must not come when the rest was removed.
+        const failures = (await Promise.allSettled(puts)).flatMap((put) =>
+          put.status === "rejected" ? [put.reason as unknown] : [],
         );
+        if (failures.length > 0) throw failures.find(isOpen) ?? failures[0];
       }
     } catch (error) {
-      await this.#remove(id);
-      throw error;
+      throw await this.#failed([id], error);
     }
     return { id, text: `${id} ${count} ${value.length}` };
   }
@@ -321,10 +322,9 @@ export class LargeValueTable implements LargeTable {
     if (replaced !== undefined) await this.#remove(replaced);
   }
 
-  /** After a write that certainly did not happen its parts go; after a doubt the sweep decides. */
+  /** After a write that certainly did not happen its parts go; after a doubt about any of them the sweep decides. */
   async #failed(ids: readonly string[], error: unknown): Promise<unknown> {
-    const open = isMeshError(error, "timeout", "interrupted", "cancelled", "closed", "disconnected");
-    if (!open) for (const id of ids) await this.#remove(id);
+    if (!isOpen(error)) for (const id of ids) await this.#remove(id);
     return error;
   }
 
@@ -436,6 +436,11 @@ type Guarded = { readonly expect: Expect; readonly replaced: string | undefined 
 
 function strongly(signal: AbortSignal | undefined): TableReadOptions {
   return signal === undefined ? { strong: true } : { strong: true, signal };
+}
+
+/** It is not known whether the write was done, or will be. */
+function isOpen(error: unknown): boolean {
+  return isMeshError(error, "timeout", "interrupted", "cancelled", "closed", "disconnected");
 }
 
 function partKey(id: string, n: number): TableKey {

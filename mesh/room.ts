@@ -4,6 +4,9 @@
  */
 import { cancelledBy } from "./errors.ts";
 
+/** Least that a value is taken for, bytes. */
+const leastBytes = 4_096;
+
 export class Room {
   readonly #bytes: number;
   #free: number;
@@ -53,5 +56,35 @@ export class Room {
       this.#free -= waiter.bytes;
       waiter.begin();
     }
+  }
+}
+
+/** Reads of one table: each takes room for what the table's values had of late. */
+export class Reads {
+  readonly #room: Room;
+  readonly #maxBytes: () => number;
+  /** Largest value of late; undefined before the first. */
+  #valueBytes: number | undefined;
+
+  /** `maxBytes`: what a value may have of which nothing is known. */
+  constructor(room: Room, maxBytes: () => number) {
+    this.#room = room;
+    this.#maxBytes = maxBytes;
+  }
+
+  /** Resolves with the bytes taken, for `leave`. Rejects with MeshError `cancelled`. */
+  async enter(values: number, signal: AbortSignal | undefined): Promise<number> {
+    const bytes = values * (this.#valueBytes ?? this.#maxBytes());
+    if (!this.#room.take(bytes)) await this.#room.turn(bytes, signal);
+    return bytes;
+  }
+
+  leave(bytes: number): void {
+    this.#room.give(bytes);
+  }
+
+  /** A value had so many bytes; what is not seen again is forgotten over some hundred reads. */
+  learn(bytes: number): void {
+    this.#valueBytes = Math.max(leastBytes, bytes, 0.99 * (this.#valueBytes ?? 0));
   }
 }

@@ -26,6 +26,7 @@ import {
   isJsError,
   storageError,
 } from "./jetstream.ts";
+import { Reads } from "./room.ts";
 import { bucketConfig, type BucketOptions, type StreamConfig, type Topology } from "./topology.ts";
 import { encodeKey, keyFilter } from "./subjects.ts";
 import type {
@@ -60,8 +61,6 @@ const pageBytes = 4 * 1024 * 1024;
 const maxPageRequests = 64;
 /** Wait of a guarded write that met another one in flight, ms, times the number of tries. */
 const inFlightWaitMs = 2;
-/** Least that a read of one value is taken for, bytes. */
-const leastValueBytes = 4_096;
 const empty = new Uint8Array(0);
 const noOptions = Object.freeze({});
 
@@ -75,8 +74,7 @@ export class JetStreamTable implements Table {
   readonly #prefix: string;
   /** Encoded key to revision of this participant's last write; only where replicas may answer stale. */
   readonly #ownWrites = new Map<string, number>();
-  /** Largest value that was read of late; undefined before the first. */
-  #valueBytes: number | undefined;
+  readonly #reads: Reads;
   readonly #onMissing = (options: WaitOptions): Promise<unknown> =>
     this.#topology.refresh(this.#config, options);
 
@@ -87,6 +85,7 @@ export class JetStreamTable implements Table {
     this.#config = bucketConfig(bucket, options);
     this.#stream = this.#config.name;
     this.#prefix = `$KV.${bucket}.`;
+    this.#reads = new Reads(js.room, () => js.connection.maxPayloadBytes());
   }
 
   async get(key: TableKey, options: TableReadOptions = noOptions): Promise<TableEntry | undefined> {
@@ -217,31 +216,60 @@ export class JetStreamTable implements Table {
     signal: AbortSignal | undefined,
   ): Promise<{ found: Map<string, TableKey | undefined>; next: number | undefined }> {
     const attempt = this.#attempt(signal, Number.POSITIVE_INFINITY);
-    await this.#ensure(attempt);
+    const replicas = await this.#ensure(attempt);
     const next_by_subj = keyFilter(this.bucket, prefix);
     const found = new Map<string, TableKey | undefined>();
     let seq = (after ?? 0) + 1;
     let live = 0;
+    /** True when the page is full. */
+    const take = ({ revision, entry }: Current, headers: string): boolean => {
+      const subject = headerValue(headers, "Nats-Subject");
+      seq = revision + 1;
+      const key = entry === undefined ? undefined : keyOf(this.#prefix, headers);
+      const wanted = key !== undefined && isBelow(prefix, key) && wants(key);
+      live += Number(wanted) - Number(found.get(subject) !== undefined);
+      // A key that is rewritten or deleted meanwhile comes again, later.
+      found.delete(subject);
+      found.set(subject, wanted ? key : undefined);
+      return live >= limit;
+    };
     for (let requests = 0; requests < maxPageRequests; requests++) {
       const batch = Math.min(pageKeys, Math.max(fewKeys, 2 * (limit - live)));
       const request = { next_by_subj, seq, batch, max_bytes: pageBytes };
       const page = await this.#storage(this.#js.directGetMany(this.#stream, request, attempt));
       for (const message of page.messages) {
-        const { revision, entry } = readEntry(message);
-        const subject = headerValue(message.headers, "Nats-Subject");
-        seq = revision + 1;
-        const key = entry === undefined ? undefined : keyOf(this.#prefix, message.headers);
-        const wanted = key !== undefined && isBelow(prefix, key) && wants(key);
-        live += Number(wanted) - Number(found.get(subject) !== undefined);
-        // A key that is rewritten or deleted meanwhile comes again, later.
-        found.delete(subject);
-        found.set(subject, wanted ? key : undefined);
-        const rest = page.pending > 0 || message !== page.messages.at(-1);
-        if (live >= limit && rest) return { found, next: revision };
+        const full = take(readEntry(message), message.headers);
+        const rest = replicas > 1 || page.pending > 0 || message !== page.messages.at(-1);
+        if (full && rest) return { found, next: seq - 1 };
       }
-      if (page.pending === 0 || page.messages.length === 0) return { found, next: undefined };
+      if (page.pending > 0 && page.messages.length > 0) continue;
+      // A replica that is behind does not know what was written of late, to keys that it has listed before too.
+      const late = replicas === 1 ? undefined : await this.#leaderNext(next_by_subj, seq, attempt);
+      if (late === undefined) return { found, next: undefined };
+      if (take(late.current, late.headers)) return { found, next: seq - 1 };
     }
     return { found, next: seq - 1 };
+  }
+
+  /** The first message at or behind `seq` that the leader has; `headers` as a direct read gives them. */
+  async #leaderNext(
+    next_by_subj: string,
+    seq: number,
+    attempt: AttemptOptions,
+  ): Promise<{ current: Current; headers: string } | undefined> {
+    try {
+      const request = { next_by_subj, seq };
+      const { message } = await this.#js.api<{ message: LeaderMessage & { subject: string } }>(
+        `STREAM.MSG.GET.${this.#stream}`,
+        request,
+        attempt,
+      );
+      const current = readLeaderEntry(message);
+      return { current, headers: `\r\nNats-Subject: ${message.subject}\r\n${current.headers}` };
+    } catch (error) {
+      if (isJsError(error, JsCode.messageNotFound)) return undefined;
+      throw storageError(error);
+    }
   }
 
   watch(
@@ -271,26 +299,15 @@ export class JetStreamTable implements Table {
 
   /** State of a key as any replica has it. */
   async #readAny(encoded: string, attempt: AttemptOptions): Promise<Current> {
-    const { room } = this.#js;
-    const bytes = this.#expectedBytes();
-    if (!room.take(bytes)) await room.turn(bytes, attempt.signal);
+    const bytes = await this.#reads.enter(1, attempt.signal);
     try {
       const message = await this.#storage(this.#js.directGet(this.#stream, this.#prefix + encoded, attempt));
       if (message === undefined) return nothing;
-      this.#learn(message.data.length);
+      this.#reads.learn(message.data.length);
       return readEntry(message);
     } finally {
-      room.give(bytes);
+      this.#reads.leave(bytes);
     }
-  }
-
-  /** Bytes for which a read of one value makes room: what this table's values had of late. */
-  #expectedBytes(): number {
-    return this.#valueBytes ?? this.#js.connection.maxPayloadBytes();
-  }
-
-  #learn(bytes: number): void {
-    this.#valueBytes = Math.max(leastValueBytes, bytes, 0.99 * (this.#valueBytes ?? 0));
   }
 
   async #readReplicated(encoded: string, attempt: AttemptOptions, strong: boolean): Promise<Current> {
@@ -310,9 +327,7 @@ export class JetStreamTable implements Table {
   async #readLeader(encoded: string, attempt: AttemptOptions): Promise<Current> {
     const reading = { ...attempt, repeatMs: Number.POSITIVE_INFINITY };
     if (this.#topology.replicasOf(this.#stream) === 1) return this.#readAny(encoded, reading);
-    const { room } = this.#js;
-    const bytes = this.#expectedBytes();
-    if (!room.take(bytes)) await room.turn(bytes, attempt.signal);
+    const bytes = await this.#reads.enter(1, attempt.signal);
     try {
       const request = { last_by_subj: this.#prefix + encoded };
       const reply = await this.#js.api<{ message: LeaderMessage }>(
@@ -321,13 +336,13 @@ export class JetStreamTable implements Table {
         reading,
       );
       const current = readLeaderEntry(reply.message);
-      this.#learn(current.entry?.value.length ?? 0);
+      this.#reads.learn(current.entry?.value.length ?? 0);
       return current;
     } catch (error) {
       if (isJsError(error, JsCode.messageNotFound)) return nothing;
       throw storageError(error);
     } finally {
-      room.give(bytes);
+      this.#reads.leave(bytes);
     }
   }
 
@@ -351,13 +366,11 @@ export class JetStreamTable implements Table {
   ): Promise<void> {
     for (let rest = group; rest.length > 0;) {
       const request = { multi_last: rest.map((key) => this.#prefix + key), max_bytes: maxManyBytes };
-      const bytes = Math.min(maxManyBytes, rest.length * this.#expectedBytes());
-      const { room } = this.#js;
-      if (!room.take(bytes)) await room.turn(bytes, attempt.signal);
+      const bytes = await this.#reads.enter(rest.length, attempt.signal);
       const answer = this.#storage(this.#js.directGetMany(this.#stream, request, attempt));
-      const { messages, pending } = await answer.finally(() => room.give(bytes));
+      const { messages, pending } = await answer.finally(() => this.#reads.leave(bytes));
       for (const message of messages) {
-        this.#learn(message.data.length);
+        this.#reads.learn(message.data.length);
         found.set(
           headerValue(message.headers, "Nats-Subject").slice(this.#prefix.length),
           readEntry(message),

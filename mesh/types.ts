@@ -392,6 +392,8 @@ export type PresenceEntry = {
 
 export type MeshStatus = {
   readonly connected: boolean;
+  /** When `connected` became so, Unix ms. */
+  readonly sinceMs: number;
   /** Server and way in words, for logs and `weft status`. */
   readonly server: string;
   readonly way: string;

@@ -1,7 +1,7 @@
 /**
- * Watches keys of a table: an ephemeral consumer that is asked for the headers of a few messages at a time, created again
- * where it stopped after NATS was away. Values are read one by one, so that a slow reader holds nothing, and many
- * watches do not overrun the connection. Normative: README.md, "Watching".
+ * Watches keys of a table: an ephemeral consumer that is asked for the headers of a few messages at a time, created
+ * again where it stopped after NATS was away. Values are read one by one, so that a slow reader holds nothing, and
+ * many watches do not overrun the connection. Normative: README.md, "Watching".
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
 import { type Current, keyOf, readEntry } from "./entry.ts";

@@ -30,6 +30,7 @@ export type ChangesInit = Omit<Foundation, "mesh" | "app"> & {
   readonly stopping: AbortSignal;
 };
 
+/** One per sidecar. */
 export class Changes {
   readonly #init: ChangesInit;
   #files: Files;

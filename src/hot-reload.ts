@@ -40,11 +40,11 @@ export async function followFiles(init: HotReloadInit): Promise<{ close(): void 
     folders: [...directories.map((path) => ({ path, matters: isResource })), ...configFolders],
     intervalMs: reconcileIntervalMs,
     clock: init.clock,
-    changed: () => reload.run(),
+    changed: () => reload.run("change"),
   });
   await watch.start();
   // What changed between the reading of the files and the watch.
-  await reload.runIfChanged();
+  await reload.run("start");
   return watch;
 }
 
@@ -69,6 +69,8 @@ class HotReload {
   #files: Files;
   /** Lines of the last time. */
   #told: ReadonlySet<string>;
+  /** One at a time. */
+  #turn: Promise<void> = Promise.resolve();
   #ended = false;
 
   constructor(init: HotReloadInit, close: () => void) {
@@ -78,21 +80,21 @@ class HotReload {
     this.#told = new Set(warningsOf(init.files));
   }
 
-  /** What failed is tried again, also when nothing has changed. */
-  async run(): Promise<void> {
+  /** At the start nothing is done when nothing has changed; later, what failed is tried again in any case. */
+  run(when: "start" | "change"): Promise<void> {
+    return (this.#turn = this.#turn.then(() => this.#run(when)));
+  }
+
+  async #run(when: "start" | "change"): Promise<void> {
     if (this.#ended) return;
+    const before = this.#files;
     this.#files = await this.#read();
+    if (when === "start" && definitionText(this.#files) === definitionText(before)) return;
     await this.#init.update(this.#files);
     if (enabledFeatures(this.#files.configuration).includes("HotReload")) return;
     this.#ended = true;
     this.#close();
     this.#init.log.warn("the Configuration turns HotReload off: files are not followed from here on");
-  }
-
-  async runIfChanged(): Promise<void> {
-    const before = definitionText(this.#files);
-    const files = await this.#read();
-    if (definitionText(files) !== before) await this.run();
   }
 
   /** Of what cannot be read, the last that could. */

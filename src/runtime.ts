@@ -78,7 +78,8 @@ async function assemble(init: SidecarInit, opened: AsyncDisposableStack): Promis
   const host: BlockHost = { ...foundation, ...shared };
   const { blocks, invocation } = await makeBlocks(host);
   opened.defer(() => invocation.close());
-  const changes = new Changes({ ...foundation, blocks, log, stopping: stopping.signal, files: init });
+  const files = { configuration, resources };
+  const changes = new Changes({ ...foundation, blocks, log, stopping: stopping.signal, files });
   health.away = () => components.away().map(({ name }) => name);
   const metadata = new Metadata({
     options,

@@ -67,8 +67,9 @@ async function soakTransfers(): Promise<boolean[]> {
 async function soakBrokers(events: number): Promise<boolean[]> {
   const passed: boolean[] = [];
   console.log(`events: seed ${values.seed}`);
-  for (const broker of ["nats", "redis", "kafka"] as const) {
-    const share = broker === "nats" ? { events, rounds: 10 } : { events: events / 10, rounds: 3 };
+  for (const broker of ["nats", "nats-ordered", "redis", "kafka"] as const) {
+    const native = broker.startsWith("nats");
+    const share = native ? { events, rounds: 10 } : { events: events / 10, rounds: 3 };
     const options = { broker, seed: Number(values.seed), timeoutMs: hourMs, ...share };
     const result = await soakEvents({ ...options, say: console.log });
     console.log(`${broker}: ${JSON.stringify(result)}`);

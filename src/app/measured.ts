@@ -15,7 +15,15 @@ export type MeasuredHttp = Pick<HttpApp, "invoke" | "http" | "endTunnels" | "clo
 /** The label of an answer that did not come. */
 const noAnswer = "500";
 
-export function measuredHttp(http: HttpApp, metrics: Metrics, clock: Clock): MeasuredHttp {
+/** Counts and times one call of an HTTP server; `rawPath` is what it is labelled by. */
+export type MeasureHttp = <A extends { readonly status: number; readonly body: Uint8Array | BodyStream }>(
+  request: { readonly verb: string; readonly body: Uint8Array | BodyStream | undefined },
+  rawPath: string,
+  call: () => Promise<A>,
+) => Promise<A>;
+
+/** Servers outside the mesh count beside the app, as with Dapr. */
+export function createMeasureHttp(metrics: Metrics, clock: Clock): MeasureHttp {
   const labels = ["method", "path", "status"];
   const sent = metrics.size("http_client_sent_bytes", "Size of requests to the app, bytes.", labels);
   const received = metrics.size("http_client_received_bytes", "Size of answers of the app, bytes.", []);
@@ -25,13 +33,7 @@ export function measuredHttp(http: HttpApp, metrics: Metrics, clock: Clock): Mea
     labels,
   );
   const count = metrics.count("http_client_completed_count", "Requests to the app that ended.", labels);
-  const probes = probeMetrics(metrics, "http_healthprobes", "status");
-
-  const measure = async <A extends { readonly status: number; readonly body: Uint8Array | BodyStream }>(
-    request: { readonly verb: string; readonly body: Uint8Array | BodyStream | undefined },
-    rawPath: string,
-    call: () => Promise<A>,
-  ): Promise<A> => {
+  return async (request, rawPath, call) => {
     const method = metrics.http.method(request.verb);
     const path = metrics.http.path(rawPath);
     sent(request.body?.length ?? 0, method, path, "");
@@ -47,6 +49,11 @@ export function measuredHttp(http: HttpApp, metrics: Metrics, clock: Clock): Mea
       count(method, path, status);
     }
   };
+}
+
+export function measuredHttp(http: HttpApp, metrics: Metrics, clock: Clock): MeasuredHttp {
+  const measure = createMeasureHttp(metrics, clock);
+  const probes = probeMetrics(metrics, "http_healthprobes", "status");
   return {
     // Dapr labels a method as its caller named it, and other paths as they are.
     invoke: (request: MeshRequest, signal: AbortSignal, onDone?: () => void): Promise<MeshResponse> =>

@@ -1,5 +1,6 @@
 /** A dead letter of pubsub.nats: what its headers tell, and what it was before (mesh/README.md, "Topics"). */
 import type { StoredEvent } from "../../mesh/index.ts";
+import { decodeText } from "../lib/header-text.ts";
 
 export type DeadLetter = {
   readonly sequence: number;
@@ -19,7 +20,7 @@ export type DeadLetter = {
 export function readDeadLetter({ sequence, time, headers, data }: StoredEvent): DeadLetter {
   const text = (name: string): string | undefined => {
     const value = headers.find(([key]) => key === `Weft-Dead-${name}`)?.[1];
-    return value === undefined ? undefined : decode(value);
+    return value === undefined ? undefined : decodeText(value);
   };
   const number = (name: string): number | undefined => {
     const value = text(name);
@@ -43,18 +44,8 @@ export function returned({ headers }: StoredEvent): { headers: string[]; key: st
   const kept = headers.filter(([name]) => !name.startsWith("Weft-Dead-") && name !== "Weft-Only-For");
   const meta = (name: string): string | undefined =>
     kept.find(([key]) => key.toLowerCase() === `weft-meta-${name}`)?.[1];
-  const key = decode(meta("orderingkey") ?? meta("partitionkey") ?? "");
+  const key = decodeText(meta("orderingkey") ?? meta("partitionkey") ?? "");
   return { headers: kept.flat(), key: key === "" ? undefined : key };
-}
-
-/** A lone `%` stands for the empty text. */
-function decode(text: string): string {
-  if (text === "%") return "";
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
 }
 
 function idOf(data: Uint8Array): string | undefined {

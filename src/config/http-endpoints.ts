@@ -5,6 +5,7 @@ import { formatProblem } from "./problem.ts";
 
 export type { HttpEndpoint } from "./kinds/http-endpoint.ts";
 
+/** Those of now; `warn` gets a line for each that cannot be used. */
 export class HttpEndpoints {
   readonly #surroundings: EndpointSurroundings;
   readonly #warn: (text: string) => void;

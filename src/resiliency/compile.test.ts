@@ -25,18 +25,22 @@ function lab(...specs: string[]) {
     always: say("info"),
     scope: () => log,
   };
-  const resources = specs.map((spec, i) => {
-    const text = `apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r${i}}\nspec:\n${spec}`;
-    return parseResources(text, `r${i}.yaml`).resources[0] as ResiliencyResource;
-  });
   const metrics = createMetrics("me");
-  const policies = new PolicyCompiler({ clock, random: () => 0.5, log, metrics }).compile(resources);
+  const compiler = new PolicyCompiler({ clock, random: () => 0.5, log, metrics });
+  const policies = compiler.compile(resourcesOf(specs));
   const series = (name: string): string[] =>
     metrics
       .render()
       .split("\n")
       .filter((line) => line.startsWith(`dapr_${name}{`));
-  return { clock, lines, policies, series };
+  return { clock, lines, policies, series, compiler };
+}
+
+function resourcesOf(specs: readonly string[]): ResiliencyResource[] {
+  return specs.map((spec, i) => {
+    const text = `apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r${i}}\nspec:\n${spec}`;
+    return parseResources(text, `r${i}.yaml`).resources[0] as ResiliencyResource;
+  });
 }
 
 const none = new AbortController().signal;
@@ -299,4 +303,67 @@ it("tells of loads, calls, activations and states under the names of the contrac
   expect(series("resiliency_activations_total")).toContain(
     `dapr_resiliency_activations_total{${of("timeout", "")}} 1`,
   );
+});
+
+describe("resources that change", () => {
+  const spec = (timeout: string, trip: string): string =>
+    `  policies:
+    timeouts: {t: ${timeout}}
+    circuitBreakers:
+      b: {trip: ${trip}}
+      DefaultCircuitBreakerPolicy: {trip: ${trip}}
+  targets:
+    apps: {a: {timeout: t, circuitBreaker: b}}
+    components: {p: {inbound: {circuitBreaker: b}, outbound: {circuitBreaker: b}}}
+`;
+  const fails = (policy: Policy | undefined): Promise<string> =>
+    policy!.run(() => Promise.reject(new Error("no")), { signal: none }).catch(String);
+
+  it("keep the state of breakers whose rule is as it was, and only of those", async () => {
+    const { compiler, policies, series } = lab(spec("5s", "totalFailures > 0"));
+    const all = (now: typeof policies): (Policy | undefined)[] => [
+      now.app("a", "/m"),
+      now.app("other", "/m"),
+      now.component("p", "Pubsub", "inbound"),
+      now.component("s", "Statestore", "outbound"),
+      now.actor("t", "1")?.call,
+    ];
+    for (const policy of all(policies)) await fails(policy);
+    const same = compiler.compile(resourcesOf([spec("6s", "totalFailures > 0"), "  targets: {}\n"]));
+    for (const policy of [...all(same), same.component("p", "Pubsub", "outbound")])
+      expect(await fails(policy)).toContain("circuit breaker is open");
+    expect(await fails(same.app("a", "/n"))).toContain("no");
+    const other = compiler.compile(resourcesOf([spec("6s", "totalFailures > 1")]));
+    for (const policy of all(other)) expect(await fails(policy)).toContain("no");
+    expect(series("resiliency_loaded")).toEqual([
+      'dapr_resiliency_loaded{app_id="me",name="r0",namespace=""} 3',
+      'dapr_resiliency_loaded{app_id="me",name="r1",namespace=""} 1',
+    ]);
+  });
+
+  it("keep what they were as long as they cannot be used; what stays is not told again", () => {
+    const { compiler, lines } = lab(spec("5s", "totalFailures > 0"), "  policies: {timeouts: {lost: 1s}}\n");
+    expect(lines.splice(0)).toEqual([
+      "info Loading Resiliency configuration: r0",
+      "info Loading Resiliency configuration: r1",
+      expect.stringMatching(/^warn r1\.yaml:5: timeout lost is named by no target/),
+    ]);
+    const spoiled = compiler.compile(
+      resourcesOf([spec("soon", "totalFailures >"), "  policies: {timeouts: {lost: 1s}}\n"]),
+    );
+    expect(spoiled.app("a", "/m")).toBeDefined();
+    expect(lines.splice(0)).toEqual([
+      expect.stringMatching(
+        /^error Could not read resiliency policy r0: .*soon.*; meanwhile it is as it was/,
+      ),
+      expect.stringMatching(
+        /^error Could not read resiliency policy r0: .*trip.*; meanwhile it is as it was/,
+      ),
+      expect.stringMatching(
+        /^error Could not read resiliency policy r0: .*trip.*; meanwhile it is as it was/,
+      ),
+    ]);
+    expect(compiler.compile([]).app("a", "/m")).toBeUndefined();
+    expect(lines).toEqual(["info Resiliency removed: r0", "info Resiliency removed: r1"]);
+  });
 });

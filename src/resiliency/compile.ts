@@ -44,10 +44,16 @@ export class PolicyCompiler {
 
   /** A resource that cannot be used is logged; the last one of its name that could be used counts instead. */
   compile(resources: readonly ResiliencyResource[]): CompiledPolicies {
-    const before = new Set(this.#table?.used);
-    this.#table = mergeResources(resources, this.#init.log, this.#table);
-    for (const used of this.#table.used) if (!before.has(used)) this.#monitors.loaded(used.source);
-    return policiesOf(this.#table, new Forge(this.#init, this.#table, this.#monitors, this.#breakers));
+    const { log } = this.#init;
+    const before = this.#table?.used ?? [];
+    const table = mergeResources(resources, log, this.#table);
+    this.#table = table;
+    for (const { source } of table.used)
+      if (before.every((used) => used.source !== source)) this.#monitors.loaded(source);
+    for (const { source } of before)
+      if (table.used.every((used) => used.source.name !== source.name))
+        log.info(`Resiliency removed: ${source.name}`);
+    return policiesOf(table, new Forge(this.#init, table, this.#monitors, this.#breakers));
   }
 }
 

@@ -16,6 +16,7 @@ type Place = {
   readonly direction: Direction;
 };
 
+/** One per sidecar; without any policy until `set`. */
 export class RunningPolicies implements Policies {
   readonly #init: PoliciesInit;
   #compiler: PolicyCompiler | undefined;

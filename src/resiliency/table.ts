@@ -40,9 +40,11 @@ export type PolicyTable = {
   readonly components: ReadonlyMap<string, ComponentTarget>;
   /** Resources that have an effect, in load order. */
   readonly used: readonly UsedResource[];
+  /** What was said about names. */
+  readonly warnings: readonly string[];
 };
 
-/** A resource with its breakers by name. */
+/** A resource with its breakers by name. `source` is the same object as long as the resource says the same. */
 export type UsedResource = {
   readonly resource: ResiliencyResource;
   readonly source: Source;
@@ -80,9 +82,9 @@ export function mergeResources(
     for (const target of resource.actors) table.actors.set(target.type, target);
     for (const target of resource.components) table.components.set(target.name, target);
   }
-  warnMissing(table, log);
-  warnUnused(table, log);
-  return table;
+  const warnings = [...missing(table), ...unused(table)];
+  for (const line of warnings) if (before?.warnings.includes(line) !== true) log.warn(line);
+  return { ...table, warnings };
 }
 
 function readResource(
@@ -93,7 +95,8 @@ function readResource(
   const { name, origin } = resource;
   const namesakes = before?.used.filter((used) => isNamesake(used.resource, resource)) ?? [];
   const old = namesakes.find((used) => used.resource.origin.file === origin.file) ?? namesakes[0];
-  if (old !== undefined && definitionText(old.resource) === definitionText(resource)) return old;
+  if (old !== undefined && definitionText(old.resource) === definitionText(resource))
+    return { ...old, resource };
   const faults = resource.faults.map(formatProblem);
   const breakers = readBreakers(resource, old, faults, log);
   if (faults.length === 0) {
@@ -184,7 +187,10 @@ function evaluate(expression: CelExpression, name: string, log: Log): (counts: R
   };
 }
 
-function warnMissing(table: PolicyTable, log: Log): void {
+type NamesTable = Omit<PolicyTable, "warnings">;
+
+function missing(table: NamesTable): string[] {
+  const warnings: string[] = [];
   const check = (target: string, names: PolicyNames): void => {
     const parts = [
       ["timeout", names.timeout, table.timeouts],
@@ -195,7 +201,7 @@ function warnMissing(table: PolicyTable, log: Log): void {
       if (name === "" || known.has(name) || (key === "retry" && isBuiltIn(name))) continue;
       const { file, line } = names.origin;
       const hint = didYouMean(name, known.keys());
-      log.warn(
+      warnings.push(
         `${file}:${line}: ${key} ${name} of ${target} is no policy of any Resiliency${hint}; it is ignored`,
       );
     }
@@ -206,10 +212,12 @@ function warnMissing(table: PolicyTable, log: Log): void {
     if (inbound !== undefined) check(`component ${name}, inbound,`, inbound);
     if (outbound !== undefined) check(`component ${name}, outbound,`, outbound);
   }
+  return warnings;
 }
 
 /** A policy that nothing leads to is a slip: the name of a default, or of the policy in a target, is mistyped. */
-function warnUnused({ used, apps, actors, components }: PolicyTable, log: Log): void {
+function unused({ used, apps, actors, components }: NamesTable): string[] {
+  const warnings: string[] = [];
   const sides = [...components.values()].flatMap(({ inbound, outbound }) => [inbound, outbound]);
   const targets = [...apps.values(), ...actors.values(), ...sides].filter((names) => names !== undefined);
   const named = {
@@ -220,13 +228,14 @@ function warnUnused({ used, apps, actors, components }: PolicyTable, log: Log): 
   const check = (key: keyof typeof named, name: string, { file, line }: Origin): void => {
     if (named[key].has(name) || defaultName.test(name) || isBuiltIn(name)) return;
     const fix = "name it in spec.targets, or take it out";
-    log.warn(`${file}:${line}: ${key} ${name} is named by no target and has no effect; ${fix}`);
+    warnings.push(`${file}:${line}: ${key} ${name} is named by no target and has no effect; ${fix}`);
   };
   for (const { resource } of used) {
     for (const { name, origin } of resource.timeouts) check("timeout", name, origin);
     for (const { name, origin } of resource.retries) check("retry", name, origin);
     for (const { name, origin } of resource.circuitBreakers) check("circuitBreaker", name, origin);
   }
+  return warnings;
 }
 
 /** Policies that apply without a target. */

@@ -3,17 +3,21 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startNats, startProcess, startSidecar } from "../kit/index.ts";
 import { javaProgram } from "../kit/toolchains.ts";
-import { resources } from "./resources.ts";
+import { startBlocks } from "./blocks.ts";
 import { sdkEnv, startSdkApp } from "./sdk-app.ts";
 
 const stack = new AsyncDisposableStack();
 const apps = ["http-app", "grpc-app"] as const;
 let output = "";
-const scenarios = ["invoke_http", "invoke_grpc", "between", "publish", "state", "ttl", "transaction"];
+const scenarios = [
+  ["invoke_http", "invoke_grpc", "between", "publish", "bulk", "declared", "stream"],
+  ["state", "ttl", "transaction", "lock", "configuration"],
+].flat();
 
 beforeAll(async () => {
   const program = await javaProgram("Program");
   const nats = stack.use(await startNats());
+  const { resources } = stack.use(await startBlocks(nats));
   const caller = stack.use(await startSidecar({ appId: "caller", nats, resources }));
   for (const [i, protocol] of (["http", "grpc"] as const).entries()) {
     const app = stack.use(await startSdkApp({ appId: apps[i]!, nats, program, protocol }));

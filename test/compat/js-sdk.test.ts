@@ -244,22 +244,24 @@ describe.each<Protocol>(["http", "grpc"])("the JavaScript SDK over %s", (protoco
     expect([await status("two"), await status("one"), await status("one")]).toEqual([2, 0, 1]);
   });
 
-  // The SDK has it over gRPC alone.
-  if (protocol === "grpc")
-    test("configuration: get, and changes", async () => {
-      const found = await client.configuration.get("settings", ["fixed", "absent"]);
-      expect(Object.keys(found.items)).toEqual(["fixed"]);
-      expect(found.items["fixed"]?.value).toBe("blue");
-      const values = new Set<string>();
-      const stream = await client.configuration.subscribeWithKeys(
-        "settings",
-        ["changing"],
-        async (change) => {
-          const { value } = change.items["changing"] ?? {};
-          if (value !== undefined) values.add(value);
-        },
-      );
-      await eventually(() => expect(values.size).toBeGreaterThan(1));
-      stream.stop();
+  test("configuration: get, and changes", async () => {
+    // The SDK has it over gRPC alone.
+    const overGrpc = new DaprClient({
+      daprHost: "127.0.0.1",
+      daprPort: String(till.sidecar.grpcPort),
+      communicationProtocol: CommunicationProtocolEnum.GRPC,
     });
+    const { configuration } = overGrpc;
+    const found = await configuration.get("settings", ["fixed", "absent"]);
+    expect(Object.keys(found.items)).toEqual(["fixed"]);
+    expect(found.items["fixed"]?.value).toBe("blue");
+    const values = new Set<string>();
+    const stream = await configuration.subscribeWithKeys("settings", ["changing"], async ({ items }) => {
+      const { value } = items["changing"] ?? {};
+      if (value !== undefined) values.add(value);
+    });
+    await eventually(() => expect(values.size).toBeGreaterThan(1));
+    stream.stop();
+    await overGrpc.stop();
+  });
 });

@@ -64,6 +64,7 @@ pubsubContract(
     concurrency: 8,
     // By the JSON id, which the suite keeps: see below.
     dropsRepeated: false,
+    ackWaitMs: 2_000,
     takesTopic: (topic) => /^[^\s.*>]+(\.[^\s.*>]+)*$/.test(topic),
     wildcard: (prefix) => ({ pattern: `${prefix}.>`, fits: `${prefix}.a.b`, other: `${prefix}x.a` }),
   },
@@ -188,6 +189,17 @@ describe("pubsub.jetstream", () => {
     expect(texts(got)).toEqual(['{"id":"slow"}']);
     expect((await manager.consumers.info("SHOP", "slow")).num_redelivered).toBe(0);
     resolve();
+  });
+
+  it("ends within its grace while the server is away", async () => {
+    const { open } = await broker();
+    const port = await open({ durableName: "ending" });
+    const { subscription } = await subscribe(port, "shop.orders");
+    await server().kill();
+    const startMs = performance.now();
+    await subscription.stop(60_000);
+    expect(performance.now() - startMs).toBeLessThan(20_000);
+    await server().restart();
   });
 
   it.each([

@@ -7,8 +7,8 @@ declare module "autocannon" {
     duration: number;
     body?: string;
     headers?: Readonly<Record<string, string>>;
-    /** Asked in turn by each connection. */
-    requests?: readonly { readonly path: string }[];
+    /** Asked in turn by each connection; `setupRequest` may change one before it is sent. */
+    requests?: readonly { setupRequest<R extends object>(request: R): R }[];
   };
   type Result = {
     duration: number;

@@ -13,8 +13,9 @@ import { javascriptSdkFiles, ourFiles, pythonSdkFiles } from "./sources.ts";
 const installTimeoutMs = 300_000;
 const apiPackages = new Set(["dapr.proto.common.v1", "dapr.proto.runtime.v1"]);
 const notWellKnown = (name: string): boolean => name !== "google.protobuf";
-/** No Python package carries the services of plug-ins; test/integration/pluggable speaks them with Go's. */
-const inPython = (name: string): boolean => notWellKnown(name) && name !== "dapr.proto.components.v1";
+/** No Python package carries the services of plug-ins (test/integration/pluggable speaks them with Go's), nor ours. */
+const inPython = (name: string): boolean =>
+  notWellKnown(name) && name !== "dapr.proto.components.v1" && !name.startsWith("weft.");
 const isApi = (name: string): boolean => apiPackages.has(name);
 
 let files: DescFile[];

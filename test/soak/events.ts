@@ -22,7 +22,8 @@ import { startKafka } from "../kit/servers/kafka.ts";
 import { startRedis } from "../kit/servers/redis.ts";
 import { seededRandom } from "./random.ts";
 
-export type Broker = "nats" | "redis" | "kafka";
+/** `nats-ordered`: pubsub.nats, asked for order per key. */
+export type Broker = "nats" | "nats-ordered" | "redis" | "kafka";
 
 export type EventsOptions = {
   readonly broker: Broker;
@@ -61,21 +62,34 @@ const publishMs = 120_000;
 const settleMs = 180_000;
 const shown = 5;
 
-/** How each broker is asked for order per key, and what of it is there. */
-const brokers = {
-  nats: { start: () => startNats(), publish: "", subscribe: "", ordered: false, metadata: { ackWait: "3s" } },
+type Way = {
+  /** Undefined for the NATS server that all sidecars share. */
+  readonly start?: () => Promise<Awaited<ReturnType<typeof startRedis>>>;
+  readonly type: string;
+  /** Publish metadata that carries the key; undefined where no order is asked for. */
+  readonly key?: string;
+  /** Metadata of the subscription and of the component. */
+  readonly subscribe?: Readonly<Record<string, string>>;
+  readonly metadata: Readonly<Record<string, string>>;
+};
+
+const brokers: Readonly<Record<Broker, Way>> = {
+  nats: { type: "pubsub.nats", metadata: { ackWait: "3s" } },
+  "nats-ordered": {
+    type: "pubsub.nats",
+    key: "orderingKey",
+    subscribe: { ordered: "true" },
+    metadata: { ackWait: "3s" },
+  },
   redis: {
     start: () => startRedis(),
-    publish: "",
-    subscribe: "",
-    ordered: false,
+    type: "pubsub.redis",
     metadata: { processingTimeout: "3s", redeliverInterval: "500ms", concurrency: "32" },
   },
   kafka: {
     start: () => startKafka(),
-    publish: "partitionKey",
-    subscribe: "",
-    ordered: true,
+    type: "pubsub.kafka",
+    key: "partitionKey",
     metadata: {
       authType: "none",
       initialOffset: "oldest",
@@ -84,18 +98,19 @@ const brokers = {
       sessionTimeout: "6s",
     },
   },
-} as const;
+};
 
 /** Rejects when something does not come back, or the publishes do not end. */
 export async function soakEvents(options: EventsOptions): Promise<EventsResult> {
   const { broker, events, seed } = options;
   await using stack = new AsyncDisposableStack();
   const nats = stack.use(await startNats());
-  const server = broker === "nats" ? nats : stack.use(await brokers[broker].start());
+  const way = brokers[broker];
+  const server = way.start === undefined ? nats : stack.use(await way.start());
   const folder = stack.use(tempDir("events"));
   const file = folder.join("handled");
   appendFileSync(file, "");
-  const resources = { "all.yaml": resourcesOf(broker, `127.0.0.1:${server.port}`) };
+  const resources = { "all.yaml": resourcesOf(way, `127.0.0.1:${server.port}`) };
   const replica = async (): Promise<Replica> => {
     const appPort = await freePort();
     const app = new App(appPort, file);
@@ -114,9 +129,7 @@ export async function soakEvents(options: EventsOptions): Promise<EventsResult> 
     return acknowledged.length >= events;
   };
   const publishing = Promise.all(
-    Array.from({ length: keys }, (_, at) =>
-      publishKey(publisher, `k${at}`, brokers[broker].publish, progress, over),
-    ),
+    Array.from({ length: keys }, (_, at) => publishKey(publisher, `k${at}`, way.key, progress, over)),
   );
   const random = seededRandom(seed);
   const killing = killAtRandom(options, { server, publisher, replicas, random }, progress, late);
@@ -131,27 +144,26 @@ export async function soakEvents(options: EventsOptions): Promise<EventsResult> 
     broker,
     acknowledged: acknowledged.length,
     doubts: progress.doubts,
-    ...judged(linesOf(file), brokers[broker].ordered),
+    ...judged(linesOf(file), way.key !== undefined),
     lost: missing().slice(0, shown),
     kills,
   };
 }
 
-function resourcesOf(broker: Broker, address: string): string {
-  const server = { nats: {}, redis: { redisHost: address }, kafka: { brokers: address } };
-  const metadata = Object.entries({ ...brokers[broker].metadata, ...server[broker] });
+function resourcesOf({ type, metadata, subscribe }: Way, address: string): string {
+  const server = { "pubsub.redis": { redisHost: address }, "pubsub.kafka": { brokers: address } }[type];
+  const fields = Object.entries({ ...metadata, ...server });
   const component = {
     apiVersion: "dapr.io/v1alpha1",
     kind: "Component",
     metadata: { name: "bus" },
     spec: {
-      type: `pubsub.${broker}`,
+      type,
       version: "v1",
       initTimeout: "60s",
-      metadata: metadata.map(([name, value]) => ({ name, value })),
+      metadata: fields.map(([name, value]) => ({ name, value })),
     },
   };
-  const subscribe = brokers[broker].subscribe;
   const subscription = {
     apiVersion: "dapr.io/v2alpha1",
     kind: "Subscription",
@@ -161,7 +173,7 @@ function resourcesOf(broker: Broker, address: string): string {
       pubsubname: "bus",
       topic: "soak",
       routes: { default: "/event" },
-      ...(subscribe === "" ? {} : { metadata: { [subscribe]: "true" } }),
+      metadata: subscribe ?? {},
     },
   };
   return `${JSON.stringify(component)}\n---\n${JSON.stringify(subscription)}\n`;
@@ -177,11 +189,11 @@ type Progress = {
 async function publishKey(
   publisher: Sidecar,
   key: string,
-  keyMetadata: string,
+  keyMetadata: string | undefined,
   progress: Progress,
   over: () => boolean,
 ): Promise<void> {
-  const path = `/v1.0/publish/bus/soak${keyMetadata === "" ? "" : `?metadata.${keyMetadata}=${key}`}`;
+  const path = `/v1.0/publish/bus/soak${keyMetadata === undefined ? "" : `?metadata.${keyMetadata}=${key}`}`;
   const headers = { "content-type": "application/json" };
   for (let n = 1; ; n++) {
     while (!over() && progress.acknowledged.length >= progress.limit) await sleep(10);

@@ -231,6 +231,18 @@ describe("an attacker", () => {
     await fc.assert(property, { numRuns: 60 });
   });
 
+  it("who changes bits of the MAC's text that its bytes do not hold gets nothing", async () => {
+    const document = (await encrypt(plain)).toString("latin1");
+    const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    // The last digit before the padding carries two bits of no byte.
+    const last = document.indexOf("=\n") - 1;
+    const other = digits[digits.indexOf(document[last]!) ^ 1]!;
+    const changed = document.slice(0, last) + other + document.slice(last + 1);
+    const { out, error } = await release(Buffer.from(changed, "latin1"));
+    expect(error).not.toBe("");
+    expect(out.length).toBe(0);
+  });
+
   it("who cuts the document gets whole segments before the cut and an error", async () => {
     const document = await encrypt(plain, { cipher: "chacha20-poly1305" });
     const start = headerEnd(document);

@@ -164,7 +164,8 @@ function parseManifest(text: string): Manifest {
 
 function base64(value: unknown): Buffer | undefined {
   if (typeof value !== "string" || value.length % 4 !== 0) return undefined;
-  return /^[A-Za-z0-9+/]*={0,2}$/.test(value) ? Buffer.from(value, "base64") : undefined;
+  const bytes = Buffer.from(value, "base64");
+  return bytes.toString("base64") === value ? bytes : undefined;
 }
 
 /**

@@ -2,9 +2,18 @@
 import type { Clock, MeshRequest, MeshResponse } from "../../../mesh/index.ts";
 import type { AppPipelines } from "../../app/app-pipeline.ts";
 import type { ExternalServers, ExternalTarget } from "../../app/external.ts";
+import { createMeasureHttp, type MeasureHttp } from "../../app/measured.ts";
+import type { Metrics } from "../../telemetry/metrics.ts";
 import type { HttpEndpoint } from "../../config/http-endpoints.ts";
 import type { SidecarOptions } from "../../config/options.ts";
 import { externalUrl } from "./target.ts";
+
+type ExternalParts = {
+  readonly options: SidecarOptions;
+  readonly clock: Clock;
+  readonly pipelines: AppPipelines;
+  readonly metrics: Metrics;
+};
 
 export class External {
   readonly #options: SidecarOptions;
@@ -12,12 +21,14 @@ export class External {
   readonly #pipelines: AppPipelines;
   #named: ReadonlyMap<string, ExternalTarget> = new Map();
   #revision = 0;
+  readonly #measure: MeasureHttp;
   #servers: Promise<ExternalServers> | undefined;
 
-  constructor(options: SidecarOptions, clock: Clock, pipelines: AppPipelines) {
+  constructor({ options, clock, pipelines, metrics }: ExternalParts) {
     this.#pipelines = pipelines;
     this.#options = options;
     this.#clock = clock;
+    this.#measure = createMeasureHttp(metrics, clock);
   }
 
   /** Named endpoints from here on. Calls under way end at the old ones. */
@@ -41,7 +52,7 @@ export class External {
 
   async invoke(target: ExternalTarget, request: MeshRequest, signal: AbortSignal): Promise<MeshResponse> {
     const servers = await (this.#servers ??= this.#load());
-    return servers.invoke(target, request, signal);
+    return this.#measure(request, request.path.slice(1), () => servers.invoke(target, request, signal));
   }
 
   async close(): Promise<void> {

@@ -35,7 +35,7 @@ export class Invocation {
     this.#host = host;
     this.#access = access;
     this.#peers = peers;
-    this.#external = new External(host.options, host.clock, host.pipelines);
+    this.#external = new External(host);
     this.#forwarded = forwardingHeaders(host.options.hostIp ?? hostAddress());
   }
 

@@ -33,7 +33,14 @@ import { type ComponentContext, MetadataError, type MetadataSchema } from "../co
 import { withDeadline } from "../connect/deadline.ts";
 import { readAckSubject, readJetStream } from "../connect/jetstream-reader.ts";
 import { isNoResponders, type JetStream, openJetStream } from "../connect/jetstream.ts";
-import { connectNats, meshLink, natsLoginFields, type NatsLink, type NatsMessage } from "../connect/nats.ts";
+import {
+  connectNats,
+  meshAwaySinceMs,
+  meshLink,
+  natsLoginFields,
+  type NatsLink,
+  type NatsMessage,
+} from "../connect/nats.ts";
 import { readSubject } from "../connect/nats-subscribe.ts";
 
 export const type = "bindings.nats";
@@ -145,7 +152,7 @@ export async function open(context: Context): Promise<Binding> {
     operations: ["create", "request"],
     invoke: (request, signal) => invoke(parts, request, signal),
     ...(subscribeSubject !== undefined && { read: (handler) => read(parts, subscribeSubject, handler) }),
-    awaySinceMs: () => own?.awaySinceMs(),
+    awaySinceMs: () => (own === undefined ? meshAwaySinceMs(mesh) : own.awaySinceMs()),
     close: async () => own?.close(),
   };
 }

@@ -112,11 +112,17 @@ async function declareQueue(channel: ConfirmChannel, settings: Settings): Promis
   return queue;
 }
 
-/** Headers that are text, under names that HTTP can carry. */
+/** Headers that are text, under names that HTTP can carry: escaped as in a query, by Go's rules. */
 function headersOf({ properties }: ConsumeMessage): Record<string, string> {
   const metadata: Record<string, string> = {};
   for (const [name, value] of Object.entries(properties.headers ?? {})) {
-    if (typeof value === "string") metadata[encodeURIComponent(name)] = value;
+    if (typeof value === "string") metadata[queryEscaped(name)] = value;
   }
   return metadata;
+}
+
+function queryEscaped(text: string): string {
+  return encodeURIComponent(text.toWellFormed())
+    .replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)
+    .replaceAll("%20", "+");
 }

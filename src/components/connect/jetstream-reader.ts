@@ -6,6 +6,7 @@ import type { Subscription } from "@nats-io/transport-node";
 import type { Clock, Timer } from "../../../mesh/index.ts";
 import { textOf } from "../../lib/thrown.ts";
 import type { Log } from "../../telemetry/log.ts";
+import { withDeadline } from "./deadline.ts";
 import {
   type Consumer,
   type ConsumerWish,
@@ -16,7 +17,7 @@ import {
   streamCreated,
 } from "./jetstream-consumer.ts";
 import type { JetStream } from "./jetstream.ts";
-import type { NatsMessage } from "./nats.ts";
+import { endSubscription, type NatsMessage } from "./nats.ts";
 
 export type JetStreamHandler = (message: NatsMessage, signal: AbortSignal) => Promise<void>;
 
@@ -44,6 +45,8 @@ const checkMs = 30_000;
 const pullMs = 20_000;
 const pullSignMs = 5_000;
 const firstWaitMs = 1_000;
+/** Longest wait for the last answers to leave, ms. */
+const flushMs = 2_000;
 const minTickMs = 50;
 const nanosPerMs = 1e6;
 
@@ -75,6 +78,7 @@ class Reader implements JetStreamReading {
   #asked = 0;
   #heardMs = 0;
   #running = 0;
+  #left = 0;
   #stopping = false;
   #timers: Timer[] = [];
   #off: (() => void) | undefined;
@@ -108,11 +112,10 @@ class Reader implements JetStreamReading {
     const { clock, js, wish } = this.#options;
     this.#stopping = true;
     this.#off?.();
-    // What is on its way still comes, and goes back.
-    await this.#subscription?.drain().catch(() => {});
-    for (const { reply = "" } of this.#waiting.splice(0)) this.#refuse(readAckSubject(reply).sequence, 0);
     const limit = Promise.withResolvers<void>();
     const late = clock.setTimeout(limit.resolve, graceMs);
+    await Promise.race([endSubscription(this.#subscription!, js.link), limit.promise]);
+    for (const { reply = "" } of this.#waiting.splice(0)) this.#refuse(readAckSubject(reply).sequence, 0);
     await Promise.race([Promise.all(this.#runs), limit.promise]);
     late.cancel();
     this.#stopped.abort(new Error("the subscription has ended"));
@@ -121,7 +124,7 @@ class Reader implements JetStreamReading {
     for (const timer of this.#timers) timer.cancel();
     if (!js.link.connected()) return;
     if (wish.durable === undefined) await removeConsumer(js, this.#consumer!).catch(() => {});
-    await js.link.client.flush().catch(() => {});
+    await withDeadline(js.link.client.flush(), "nats", flushMs, clock).catch(() => {});
   }
 
   /** Finds or makes the consumer and begins to read it. */
@@ -178,7 +181,7 @@ class Reader implements JetStreamReading {
     if (this.#stopping) return this.#send(reply, refuse);
     const sequence = readAckSubject(reply).sequence;
     const again = this.#held.has(sequence);
-    if (!again && this.#held.size >= maxHeld) return;
+    if (!again && this.#held.size >= maxHeld) return this.#leave();
     this.#held.set(sequence, reply);
     // Delivered again because progress was lost with the connection: it is being handled.
     if (again) return;
@@ -186,6 +189,13 @@ class Reader implements JetStreamReading {
     this.#next = Math.max(this.#next, sequence + 1);
     this.#waiting.push(message);
     this.#run();
+  }
+
+  /** Too many are in hand. What wants an answer comes again. */
+  #leave(): void {
+    if (this.#consumer!.acks || this.#left++ % maxHeld !== 0) return;
+    const { log, wish } = this.#options;
+    log.warn(`nats: ${wish.subject}: ${maxHeld} messages wait; more are lost, as ackPolicy none has it`);
   }
 
   /** 100: a sign of life, or the wish of the server to hear that all before it has come. */

@@ -49,6 +49,7 @@ export const kafkaFields = {
   consumeRetryEnabled: { kind: "boolean", description: "What failed is handled again in its place" },
   consumeRetryInterval: {
     kind: "duration",
+    bareUnit: "ms",
     default: "100ms",
     description: "Wait before a lost consumer begins again",
   },

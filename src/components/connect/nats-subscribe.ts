@@ -6,7 +6,7 @@ import type { MsgHdrs, Subscription } from "@nats-io/transport-node";
 import type { Clock } from "../../../mesh/index.ts";
 import { textOf } from "../../lib/thrown.ts";
 import type { Log } from "../../telemetry/log.ts";
-import type { NatsLink, NatsMessage } from "./nats.ts";
+import { endSubscription, type NatsLink, type NatsMessage } from "./nats.ts";
 
 export type SubjectReading = {
   readonly link: NatsLink;
@@ -62,9 +62,9 @@ class Reader {
 
   /** What waits is handled within the grace too: nobody keeps it. */
   async stop(graceMs: number): Promise<void> {
-    if (!this.#subscription.isClosed()) await this.#subscription.drain().catch(() => {});
     const limit = Promise.withResolvers<void>();
     const late = this.#reading.clock.setTimeout(limit.resolve, graceMs);
+    await Promise.race([endSubscription(this.#subscription, this.#reading.link), limit.promise]);
     await Promise.race([this.#idle(), limit.promise]);
     late.cancel();
     this.#waiting.length = 0;

@@ -3,7 +3,7 @@
  * sidecar like any database, or that of the mesh.
  */
 import { readFile } from "node:fs/promises";
-import type { ConnectionOptions, Msg, NatsConnection } from "@nats-io/transport-node";
+import type { ConnectionOptions, Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
 import { type Clock, destroySocket, type Mesh } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { MetadataSchema } from "../component.ts";
@@ -40,7 +40,7 @@ export type NatsLink = {
   /** A subject for answers to this client alone. */
   newInbox(): string;
   connected(): boolean;
-  /** Unix ms; undefined while connected, and for the mesh's connection, of which the sidecar's health tells. */
+  /** Unix ms; undefined while connected. */
   awaySinceMs(): number | undefined;
   /** Resolves while connected; rejects with an Error when it is not within `timeoutMs` or the signal is aborted. */
   ready(timeoutMs: number, signal?: AbortSignal): Promise<void>;
@@ -73,10 +73,23 @@ export async function connectNats(init: NatsInit): Promise<NatsLink> {
   return watched(client, await inboxes(client), init);
 }
 
+/** What is on its way to a subscription still comes; without a connection there is nothing, and nobody to ask. */
+export async function endSubscription(subscription: Subscription, link: NatsLink): Promise<void> {
+  if (subscription.isClosed()) return;
+  if (!link.connected()) return subscription.unsubscribe();
+  await subscription.drain().catch(() => {});
+}
+
+/** Unix ms since when the mesh has no connection; undefined while it has one. */
+export function meshAwaySinceMs(mesh: Mesh): number | undefined {
+  const { connected, sinceMs } = mesh.status();
+  return connected ? undefined : sinceMs;
+}
+
 /** The mesh's own connection, which nobody but the mesh closes. Waits for it up to `timeoutMs`. */
 export async function meshLink(mesh: Mesh, clock: Clock, timeoutMs: number): Promise<NatsLink> {
   const late = new AbortController();
-  const timer = clock.setTimeout(() => late.abort(new Error(awayText)), timeoutMs);
+  const timer = clock.setTimeout(() => late.abort(), timeoutMs);
   try {
     const client = await mesh.client(late.signal);
     const newInbox = await inboxes(client);
@@ -84,17 +97,17 @@ export async function meshLink(mesh: Mesh, clock: Clock, timeoutMs: number): Pro
       client,
       newInbox,
       connected: () => mesh.status().connected,
-      awaySinceMs: () => undefined,
+      awaySinceMs: () => meshAwaySinceMs(mesh),
       ready: (waitMs, signal) => withinTime(clock, waitMs, signal, (limit) => mesh.ready(limit)),
       onReturn: (listener) => mesh.onStatus(({ connected }) => void (connected && listener())),
       close: async () => {},
     };
+  } catch (error) {
+    throw late.signal.aborted ? new Error(`NATS is away for ${timeoutMs} ms`, { cause: error }) : error;
   } finally {
     timer.cancel();
   }
 }
-
-const awayText = "NATS is away";
 
 /** Ends `wait` after a time with an Error that says so. */
 async function withinTime(

@@ -18,7 +18,6 @@ type Tested = {
   readonly port: PubSub;
   readonly published: Published[];
   readonly opened: unknown[];
-  readonly cancelled: unknown[];
   /** What a subscription asks of the stream, and what its handler gets of a stored message. */
   subscribe(rawPayload?: boolean): Promise<TopicSubscribeOptions>;
   read(message: Stored, rawPayload?: boolean): Promise<BrokerMessage>;
@@ -29,7 +28,6 @@ type Stored = { readonly data: string | Buffer; readonly headers?: Readonly<Reco
 async function tested(properties: Readonly<Record<string, string>> = {}): Promise<Tested> {
   const published: Published[] = [];
   const opened: unknown[] = [];
-  const cancelled: unknown[] = [];
   let subscribed: { options: TopicSubscribeOptions; handler: TopicHandler } | undefined;
   const stream: TopicStream = {
     stream: "weft_topics",
@@ -37,9 +35,7 @@ async function tested(properties: Readonly<Record<string, string>> = {}): Promis
       published.push(args);
       return { sequence: 1, duplicate: false };
     },
-    async cancelScheduled(...args) {
-      cancelled.push(args);
-    },
+    async cancelScheduled() {},
     async subscribe(options, handler) {
       subscribed = { options, handler };
       return { stop: async () => {} };
@@ -67,7 +63,6 @@ async function tested(properties: Readonly<Record<string, string>> = {}): Promis
   return {
     port,
     published,
-    cancelled,
     opened,
     subscribe: async (rawPayload) => (await begin(rawPayload)).options,
     async read(message, rawPayload) {
@@ -187,6 +182,34 @@ describe("pubsub.nats", () => {
     expect(ids[3]).toBe(ids[4]);
     expect(ids[5]).not.toBe(ids[3]);
     expect(ids[3]).toMatch(/^[A-Za-z0-9_-]{43}$/);
+  });
+});
+
+describe("a dead letter", () => {
+  it("is kept with why and whence, whatever its metadata ask for", async () => {
+    const { port, published } = await tested();
+    const delivery = { group: "mail é", subscription: "orders.*", tries: 2, sequence: 7 };
+    const of = {
+      topic: "orders.eu",
+      data: Buffer.from("{}"),
+      contentType: undefined,
+      metadata: {},
+      delivery,
+    };
+    const metadata = { delay: "junk", scheduleId: "x", cancelSchedule: "true", orderingKey: "k".repeat(300) };
+    const dead = { ...of, topic: "dead", metadata, id: undefined };
+    const reason = `no\nroom ${"x".repeat(2_000)}`;
+    await port.publish({ ...dead, deadLetter: { of, reason } }, signal);
+    const { headers, key, schedule } = published[0]![2];
+    expect([key, schedule]).toEqual([undefined, undefined]);
+    expect(headers!.slice(4)).toEqual([
+      ...["Weft-Dead-Topic", "orders.eu"],
+      ...["Weft-Dead-Reason", `no%0Aroom%20${"x".repeat(992)}%E2%80%A6`],
+      ...["Weft-Dead-Group", "mail%20%C3%A9", "Weft-Dead-Subscription", "orders.*"],
+      ...["Weft-Dead-Tries", "2", "Weft-Dead-Sequence", "7"],
+    ]);
+    await port.publish({ ...dead, metadata: { partitionKey: "k" }, deadLetter: { of, reason } }, signal);
+    expect(published[1]![2].key).toBe("k");
   });
 });
 

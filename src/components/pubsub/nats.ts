@@ -13,12 +13,13 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import type {
-  Clock,
+  Mesh,
   TopicMessage,
   TopicPublishOptions,
   TopicStart,
   TopicStream,
 } from "../../../mesh/index.ts";
+import { decodeText, encodeText } from "../../lib/header-text.ts";
 import { RequestRefused } from "../../blocks/pubsub/port.ts";
 import type {
   BrokerMessage,
@@ -33,7 +34,13 @@ import type {
 import { parseDurationOrSeconds } from "../../lib/duration.ts";
 import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
-import { isForPublishOnly, type PublishWishes, readPublishWishes } from "./nats/publish-metadata.ts";
+import { meshAwaySinceMs } from "../connect/nats.ts";
+import {
+  isForPublishOnly,
+  keptWishes,
+  type PublishWishes,
+  readPublishWishes,
+} from "./nats/publish-metadata.ts";
 import { readSubscriptionWishes } from "./nats/subscription-metadata.ts";
 
 export const type = "pubsub.nats";
@@ -157,7 +164,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     metadata,
     metadata.consumerID?.trim() || appId,
     readBackOff(metadata.backOff),
-    clock,
+    { mesh, clock },
   );
 }
 
@@ -166,7 +173,7 @@ class NatsPubSub implements PubSub {
   readonly #settings: Settings;
   readonly #group: string;
   readonly #backoffMs: readonly number[];
-
+  readonly #mesh: Mesh;
   readonly #nowMs: () => number;
   readonly #deliver: TopicStart;
 
@@ -175,8 +182,9 @@ class NatsPubSub implements PubSub {
     settings: Settings,
     group: string,
     backoffMs: readonly number[],
-    clock: Clock,
+    { mesh, clock }: Pick<ComponentContext, "mesh" | "clock">,
   ) {
+    this.#mesh = mesh;
     this.#nowMs = () => clock.nowMs();
     // The schema lets nothing else pass.
     this.#deliver = settings.deliverPolicy as "all" | "new" | "last";
@@ -189,7 +197,11 @@ class NatsPubSub implements PubSub {
   async publish(message: PublishMessage, signal: AbortSignal): Promise<void> {
     const { topic, data } = message;
     const timeoutMs = this.#settings.publishTimeout;
-    const wishes = readPublishWishes(message.metadata, this.#nowMs);
+    // What was dead-lettered must be kept, whatever another program wrote beside it.
+    const wishes =
+      message.deadLetter === undefined
+        ? readPublishWishes(message.metadata, this.#nowMs)
+        : keptWishes(message.metadata);
     const id = publishId(message);
     if (wishes.cancel === true) {
       const scheduleId = wishes.scheduleId ?? (hasOwnId(message) ? id : undefined);
@@ -197,13 +209,18 @@ class NatsPubSub implements PubSub {
         throw new RequestRefused("cancelSchedule", "it needs the scheduleId or cloudevent.id of what waits");
       return this.#stream.cancelScheduled(topic, scheduleId, { timeoutMs, signal });
     }
-    const options = { key: wishes.key, headers: publishHeaders(message), timeoutMs, signal };
-    await this.#stream.publish(topic, data, { ...options, ...this.#timed(id, wishes) });
+    const options = { id, key: wishes.key, headers: publishHeaders(message), timeoutMs, signal };
+    const { time, scheduleId = id } = wishes;
+    const timed = time === undefined ? options : { ...options, ...this.#timed(id, time, scheduleId) };
+    await this.#stream.publish(topic, data, timed);
   }
 
   /** The id of the publish, and until when it waits. Throws RequestRefused where nothing may wait. */
-  #timed(id: string, { time, scheduleId = id }: PublishWishes): Pick<TopicPublishOptions, "id" | "schedule"> {
-    if (time === undefined) return { id };
+  #timed(
+    id: string,
+    time: NonNullable<PublishWishes["time"]>,
+    scheduleId: string,
+  ): Pick<TopicPublishOptions, "id" | "schedule"> {
     if (this.#settings.maxBytes > 0)
       throw new RequestRefused(
         time.field,
@@ -236,6 +253,10 @@ class NatsPubSub implements PubSub {
       ordered: wishes.ordered ?? (this.#settings.ordered && !wishes.broadcast),
     };
     return this.#stream.subscribe(options, (message, signal) => handler(read(message), signal));
+  }
+
+  awaySinceMs(): number | undefined {
+    return meshAwaySinceMs(this.#mesh);
   }
 
   /** The stream belongs to the mesh; nothing is held here. */
@@ -283,7 +304,7 @@ function publishHeaders({ contentType, metadata, deadLetter }: PublishMessage): 
   let headers: string[] | undefined;
   for (const name in metadata) {
     if (isForPublishOnly(name)) continue;
-    (headers ??= [...fixed]).push(metaPrefix + encode(name), encode(metadata[name]!) || "%");
+    (headers ??= [...fixed]).push(metaPrefix + encodeText(name), encodeText(metadata[name]!) || "%");
   }
   if (deadLetter === undefined) return headers ?? fixed;
   return [...(headers ?? fixed), ...deadLetterHeaders(deadLetter)];
@@ -292,12 +313,22 @@ function publishHeaders({ contentType, metadata, deadLetter }: PublishMessage): 
 /** What `weft dead-letters` shows, and needs to send the event back. */
 function deadLetterHeaders({ of, reason }: DeadLetter): string[] {
   const { topic, delivery } = of;
-  const why = ["Weft-Dead-Topic", encode(topic) || "%", "Weft-Dead-Reason", encode(cut(reason)) || "%"];
+  const why = [
+    "Weft-Dead-Topic",
+    encodeText(topic) || "%",
+    "Weft-Dead-Reason",
+    encodeText(cut(reason)) || "%",
+  ];
   if (delivery === undefined) return why;
   const { group, subscription, tries, sequence } = delivery;
   return [
     ...why,
-    ...["Weft-Dead-Group", encode(group) || "%", "Weft-Dead-Subscription", encode(subscription) || "%"],
+    ...[
+      "Weft-Dead-Group",
+      encodeText(group) || "%",
+      "Weft-Dead-Subscription",
+      encodeText(subscription) || "%",
+    ],
     ...["Weft-Dead-Tries", String(tries), "Weft-Dead-Sequence", String(sequence)],
   ];
 }
@@ -306,29 +337,10 @@ function cut(reason: string): string {
   return reason.length <= maxReasonLength ? reason : `${reason.slice(0, maxReasonLength)}…`;
 }
 
-/** Percent-encodes all but visible ASCII; names too, since every character kept here may stand in a name. */
-function encode(text: string): string {
-  return text.replace(/[^!#$&'*+\-.0-9A-Z^_`a-z|~]/gu, (char) => {
-    let out = "";
-    for (const byte of Buffer.from(char)) out += `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
-    return out;
-  });
-}
-
-/** A lone `%` stands for the empty text, which NATS headers cannot tell from no header. */
-function decode(text: string): string {
-  if (text === "%") return "";
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
-}
-
 function metadataOf(message: TopicMessage): Record<string, string> {
   const metadata: Record<string, string> = {};
   for (const [name, value] of message.headers()) {
-    if (name.startsWith(metaPrefix)) metadata[decode(name.slice(metaPrefix.length))] = decode(value);
+    if (name.startsWith(metaPrefix)) metadata[decodeText(name.slice(metaPrefix.length))] = decodeText(value);
   }
   return metadata;
 }
@@ -355,7 +367,7 @@ function fromPlainMessage(message: TopicMessage, stream: string): Uint8Array {
   let contentType = "";
   for (const [name, value] of message.headers()) {
     const lower = name.toLowerCase();
-    if (lower.startsWith("ce-")) attributes[lower.slice("ce-".length)] = decode(value);
+    if (lower.startsWith("ce-")) attributes[lower.slice("ce-".length)] = decodeText(value);
     else if (lower === "content-type") contentType = value;
   }
   const type = contentType.split(";")[0]!.trim().toLowerCase();

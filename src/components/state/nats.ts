@@ -58,7 +58,8 @@ type Context = ComponentContext<typeof metadataSchema>;
 
 /** Writes of one atomic batch in JetStream. */
 const maxTransactionWrites = 1_000;
-/** How often parts of large values that nobody needs are looked for, ms. */
+/** When parts of large values that nobody needs are looked for: first, and then how often, ms. */
+const firstSweepMs = 30_000;
 const sweepMs = 600_000;
 /** Longest time to live, as in the SQL stores. */
 const maxTtlSeconds = 2 ** 31 - 1;
@@ -88,7 +89,7 @@ class NatsStore implements StateStore {
         (error: unknown) => log.debug(`${table.bucket}: parts of old values not removed: ${textOf(error)}`),
       );
     };
-    this.#sweeps = clock.setInterval(sweep, sweepMs);
+    this.#sweeps = [clock.setTimeout(sweep, firstSweepMs), clock.setInterval(sweep, sweepMs)];
   }
 
   async get(key: string, options: StateReadOptions): Promise<StateRecord | undefined> {
@@ -160,7 +161,7 @@ class NatsStore implements StateStore {
   }
 
   async close(): Promise<void> {
-    this.#sweeps.cancel();
+    for (const timer of this.#sweeps) timer.cancel();
     this.#closing.abort(new Error("the store is closed"));
     // The connection is the mesh's, and the bucket stays.
   }

@@ -16,6 +16,7 @@ const graceMs = 1_000;
 /** Exporters that are left, at most: those of the oldest settings go first. */
 const maxLeft = 10;
 
+/** One per sidecar; off until `set`. */
 export class RunningTracing implements Tracing {
   readonly #parts: Omit<TracingParts, "settings">;
   #settings = "";

@@ -12,8 +12,6 @@ import io.dapr.client.DaprClientBuilder;
 import io.dapr.client.DaprHttp;
 import io.dapr.client.domain.HttpExtension;
 import io.dapr.client.domain.State;
-import io.dapr.client.domain.TransactionalStateOperation;
-import io.dapr.client.domain.TransactionalStateOperation.OperationType;
 import io.dapr.v1.AppCallbackGrpc;
 import io.dapr.v1.CommonProtos;
 import io.dapr.v1.DaprAppCallbackProtos;
@@ -194,30 +192,7 @@ public class Program {
           String gone = dapr.getState("statestore", "java", String.class).block(LIMIT).getValue();
           if (gone != null) throw new IllegalStateException("still there: " + gone);
         }
-        case "ttl" -> {
-          var shortLived = new State<>("short", "here", null, Map.of("ttlInSeconds", "1"), null);
-          dapr.saveBulkState("statestore", List.of(shortLived)).block(LIMIT);
-          expect("before", stored(dapr, "short"), "here");
-          long until = System.nanoTime() + LIMIT.toNanos();
-          while (stored(dapr, "short") != null) {
-            if (System.nanoTime() > until) throw new IllegalStateException("the time to live has no end");
-            Thread.sleep(20);
-          }
-        }
-        case "transaction" -> {
-          dapr.saveState("statestore", "gone", "old").block(LIMIT);
-          var came = new TransactionalStateOperation<>(OperationType.UPSERT, new State<>("came", "new", (String) null));
-          var gone = new TransactionalStateOperation<>(OperationType.DELETE, new State<>("gone"));
-          dapr.executeStateTransaction("statestore", List.of(came, gone)).block(LIMIT);
-          expect("written", stored(dapr, "came"), "new");
-          if (stored(dapr, "gone") != null) throw new IllegalStateException("not deleted");
-          var never = new TransactionalStateOperation<>(OperationType.UPSERT, new State<>("never", "x", (String) null));
-          var stale = new TransactionalStateOperation<>(OperationType.UPSERT, new State<>("came", "x", "1"));
-          failure(() -> dapr.executeStateTransaction("statestore", List.of(never, stale)).block(LIMIT));
-          expect("kept", stored(dapr, "came"), "new");
-          if (stored(dapr, "never") != null) throw new IllegalStateException("half a transaction");
-        }
-        default -> throw new IllegalArgumentException("no such scenario");
+        default -> Blocks.call(scenario, dapr, apps);
       }
     }
   }
@@ -248,10 +223,6 @@ public class Program {
     var message = CommonProtos.InvokeRequest.newBuilder().setMethod(method).setData(data);
     message.setContentType("text/plain").setHttpExtension(extension);
     return DaprProtos.InvokeServiceRequest.newBuilder().setId(id).setMessage(message).build();
-  }
-
-  static String stored(DaprClient dapr, String key) {
-    return dapr.getState("statestore", key, String.class).block(LIMIT).getValue();
   }
 
   static String text(DaprClient dapr, String id, String method, String body, HttpExtension extension) {

@@ -2,21 +2,8 @@
 import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { expect, test } from "vitest";
-import { eventually, type Sidecar, startApp, startNats, startSidecar } from "../../kit/index.ts";
-import { binding } from "./resources.ts";
-
-type Answer = Awaited<ReturnType<Sidecar["http"]>>;
-
-function invoke(
-  sidecar: Sidecar,
-  name: string,
-  operation: string,
-  data: unknown,
-  metadata: Readonly<Record<string, string>> = {},
-): Promise<Answer> {
-  const body = JSON.stringify({ operation, data, metadata });
-  return sidecar.http(`/v1.0/bindings/${name}`, { method: "POST", body });
-}
+import { eventually, startApp, startNats, startSidecar } from "../../kit/index.ts";
+import { binding, invoke } from "./resources.ts";
 
 /** Answers on a subject with what it was asked and the header `who`. */
 function serve(client: NatsConnection, subject: string): void {

@@ -66,6 +66,39 @@ test("bindings.http: the operation is the verb, metadata are headers, the answer
   expect([taken.status, taken.text]).toEqual([200, "none"]);
 });
 
+test("bindings.http has an operation for each verb", async () => {
+  await using nats = await startNats();
+  await using server = await startApp({
+    fallback: (request) => ({
+      headers: { Verb: request.method, Kind: request.headers["content-type"] ?? "none" },
+      body: request.body.toString(),
+    }),
+  });
+  await using sidecar = await startSidecar({
+    appId: "caller",
+    nats,
+    resources: { "h.yaml": binding("web", "bindings.http", { url: server.url }) },
+  });
+  const json = "application/json; charset=utf-8";
+  const cases: readonly (readonly [string, string, string, string])[] = [
+    ["create", "POST", json, '{"n":1}'],
+    ["post", "POST", json, '{"n":1}'],
+    ["put", "PUT", json, '{"n":1}'],
+    ["patch", "PATCH", json, '{"n":1}'],
+    ["get", "GET", "none", ""],
+    ["head", "HEAD", "none", ""],
+    ["options", "OPTIONS", "none", ""],
+    ["trace", "TRACE", "none", ""],
+  ];
+  for (const [operation, verb, kind, body] of cases) {
+    const answer = await sidecar.http("/v1.0/bindings/web", post({ operation, data: { n: 1 } }));
+    const { "metadata.verb": sent, "metadata.kind": type } = answer.headers;
+    expect([operation, answer.status, sent, type, answer.text]).toEqual([operation, 200, verb, kind, body]);
+  }
+  const deleted = await sidecar.http("/v1.0/bindings/web", post({ operation: "delete" }));
+  expect([deleted.status, deleted.headers["metadata.verb"]]).toEqual([200, "DELETE"]);
+});
+
 test("what cannot be done is told in the words clients know, over HTTP and gRPC", async () => {
   await using nats = await startNats();
   await using folder = await tempFolder();

@@ -1,4 +1,5 @@
-/** Component texts for the tests of bindings. */
+/** Component texts and calls for the tests of bindings. */
+import type { Sidecar } from "../../kit/index.ts";
 
 export function binding(name: string, type: string, metadata: Readonly<Record<string, string>> = {}): string {
   const items = Object.entries(metadata).map(
@@ -14,4 +15,16 @@ export function binding(name: string, type: string, metadata: Readonly<Record<st
     `  metadata:${items.length === 0 ? " []" : `\n${items.join("")}`}`,
     "",
   ].join("\n");
+}
+
+/** What the app asks of an output binding, over HTTP. */
+export function invoke(
+  sidecar: Sidecar,
+  name: string,
+  operation: string,
+  data: unknown,
+  metadata: Readonly<Record<string, string>> = {},
+): ReturnType<Sidecar["http"]> {
+  const body = JSON.stringify({ operation, data, metadata });
+  return sidecar.http(`/v1.0/bindings/${name}`, { method: "POST", body });
 }

@@ -6,20 +6,9 @@ import { startMosquitto } from "../../kit/servers/mosquitto.ts";
 import { startPostgres } from "../../kit/servers/postgres.ts";
 import { startRabbit } from "../../kit/servers/rabbitmq.ts";
 import { startRedis } from "../../kit/servers/redis.ts";
-import { binding } from "./resources.ts";
+import { binding, invoke } from "./resources.ts";
 
 type Answer = Awaited<ReturnType<Sidecar["http"]>>;
-
-function invoke(
-  sidecar: Sidecar,
-  name: string,
-  operation: string,
-  data: unknown,
-  metadata: Readonly<Record<string, string>> = {},
-): Promise<Answer> {
-  const body = JSON.stringify({ operation, data, metadata });
-  return sidecar.http(`/v1.0/bindings/${name}`, { method: "POST", body });
-}
 
 test("bindings.redis sets, gets, counts and deletes keys", async () => {
   await using nats = await startNats();
@@ -91,7 +80,12 @@ test("bindings.postgresql runs statements with parameters", async () => {
 });
 
 /** Sends three messages through the binding `loop`, and waits for them at the app; the second is refused once. */
-async function roundTrip(sidecar: Sidecar, app: App, refusedAgain: boolean): Promise<void> {
+async function roundTrip(
+  sidecar: Sidecar,
+  app: App,
+  refusedAgain: boolean,
+  sentMetadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
   let refusals = refusedAgain ? 1 : 0;
   app.on("POST /loop", (request) => {
     if (request.body.toString() === '{"n":2}' && refusals-- > 0) return { status: 500 };
@@ -99,7 +93,7 @@ async function roundTrip(sidecar: Sidecar, app: App, refusedAgain: boolean): Pro
   });
   await sidecar.logged(/binding loop delivers to the app/, 30_000);
   for (const n of [1, 2, 3]) {
-    const sent = await invoke(sidecar, "loop", "create", { n });
+    const sent = await invoke(sidecar, "loop", "create", { n }, sentMetadata);
     expect([sent.status, sent.text]).toEqual([204, ""]);
   }
   await app.received("/loop", refusedAgain ? 4 : 3, 30_000);
@@ -112,7 +106,8 @@ async function loop(
   type: string,
   metadata: Readonly<Record<string, string>>,
   refusedAgain: boolean,
-): Promise<void> {
+  sentMetadata: Readonly<Record<string, string>> = {},
+): Promise<App["requests"]> {
   await using nats = await startNats();
   await using app = await startApp();
   await using sidecar = await startSidecar({
@@ -121,13 +116,16 @@ async function loop(
     appPort: app.port,
     resources: { "l.yaml": binding("loop", type, { ...metadata, direction: "input, output" }) },
   });
-  await roundTrip(sidecar, app, refusedAgain);
+  await roundTrip(sidecar, app, refusedAgain, sentMetadata);
+  return app.requestsTo("/loop");
 }
 
 test("bindings.rabbitmq: what the app refuses comes again", async () => {
   await using rabbit = await startRabbit();
   const host = `amqp://guest:guest@${rabbit.address}`;
-  await loop("bindings.rabbitmq", { host, queueName: "tea", durable: "true" }, true);
+  const sent = { "a b(c)": "x", priority: "3" };
+  const [first] = await loop("bindings.rabbitmq", { host, queueName: "tea", durable: "true" }, true, sent);
+  expect([first!.headers["a+b%28c%29"], first!.headers["priority"]]).toEqual(["x", "3"]);
 }, 180_000);
 
 test("bindings.mqtt3", async () => {

@@ -45,7 +45,7 @@ async function letters(topic: string, count: number): Promise<Letter[]> {
   return eventually(
     async () => {
       const { code, logs } = await here.weft("dead-letters", "list", topic, "-o", "json", "--limit", "1000");
-      expect(code, logs).toBe(0);
+      expect({ code, logs }).toMatchObject({ code: 0 });
       const found = JSON.parse(logs) as Letter[];
       expect(found).toHaveLength(count);
       return found;
@@ -56,7 +56,7 @@ async function letters(topic: string, count: number): Promise<Letter[]> {
 
 const weft = async (...args: string[]): Promise<string> => {
   const { code, logs } = await here.weft("dead-letters", ...args);
-  expect(code, logs).toBe(0);
+  expect({ code, logs }).toMatchObject({ code: 0 });
   return logs;
 };
 

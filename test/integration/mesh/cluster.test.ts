@@ -143,6 +143,63 @@ describe("a cluster of three", () => {
     );
   });
 
+  it("lists what was written just now, also keys that are rewritten all the time", async () => {
+    const mesh = await join("lister", 2);
+    const table = await mesh.table({ kind: "listed", name: ["all"] });
+    const keys = Array.from({ length: 40 }, (_, n) => ["a", `k${n}`]);
+    for (const key of keys) await table.put(key, bytes("0"));
+    let writing = true;
+    const writer = (async () => {
+      for (let n = 0; writing; n++) await table.put(keys[n % keys.length]!, bytes(String(n)));
+    })();
+    for (let round = 0; round < 30; round++) {
+      const seen = new Set<string>();
+      let after: number | undefined;
+      do {
+        const options = { limit: 7, wants: () => true };
+        const page = await table.page(["a"], after === undefined ? options : { ...options, after });
+        for (const key of page.keys) seen.add(key.join("/"));
+        after = page.next;
+      } while (after !== undefined && seen.size < keys.length);
+      expect(seen.size).toBe(keys.length);
+    }
+    writing = false;
+    await writer;
+  });
+
+  it("loses a server: watches go on, and large values stay whole", { timeout: 120_000 }, async () => {
+    const mesh = await join("watcher", 0);
+    const table = mesh.largeTable({ kind: "large", name: ["all"], maxValueBytes: 8_000_000 });
+    const ending = new AbortController();
+    const changes = await table.watch({ prefix: ["a"] }, { signal: ending.signal });
+    const seen: string[] = [];
+    const reading = (async () => {
+      for await (const change of changes)
+        if (change.kind === "put") seen.push(`${change.key[1]} ${change.entry.value.length}`);
+    })();
+    const value = (fill: number): Buffer => Buffer.alloc(2_000_000 + fill, fill);
+    await table.put(["a", "k"], value(1));
+    await eventually(() => seen.at(-1) === "k 2000001");
+    const victim = await cluster.leaderOf(`KV_${table.bucket}`);
+    await victim.kill();
+    try {
+      await eventually(async () => (await codeOf(table.put(["a", "k"], value(2)))) === "success", {
+        timeoutMs: 60_000,
+      });
+      await eventually(() => seen.at(-1) === "k 2000002", { timeoutMs: 60_000 });
+      expect(Buffer.compare((await table.get(["a", "k"]))!.value, value(2))).toBe(0);
+    } finally {
+      await victim.restart();
+    }
+    for (let fill = 3; fill < 13; fill++) {
+      await table.put(["a", "k"], value(fill));
+      expect(Buffer.compare((await table.get(["a", "k"]))!.value, value(fill))).toBe(0);
+    }
+    await eventually(() => seen.at(-1) === "k 2000012", { timeoutMs: 60_000 });
+    ending.abort();
+    await reading;
+  });
+
   it("has a frozen replica: reads pass it over", async () => {
     const mesh = await join("reader", 0);
     const table = await mesh.table(state);

@@ -208,6 +208,21 @@ it("sweeps what writers left that died, what others replaced and what expired; n
   expect(await parts.get(["p", "writing", "1"])).toBeDefined();
 });
 
+it("leaves nothing of a value for which there is no room", async () => {
+  const { table, left, name } = fresh();
+  await table.put(["k"], randomBytes(MB + 1));
+  const kept = await left();
+  const client = await lab.nats.connect();
+  const stream = `KV_weft__big-parts__${name}`;
+  const info = await client.request(`$JS.API.STREAM.INFO.${stream}`);
+  const { config } = info.json<{ config: object }>();
+  const changed = JSON.stringify({ ...config, max_bytes: 4 * MB });
+  expect((await client.request(`$JS.API.STREAM.UPDATE.${stream}`, changed)).string()).not.toContain("error");
+  expect(await codeOf(table.put(["k"], randomBytes(6 * MB)))).toBe("storage");
+  expect(await left()).toBe(kept);
+  expect((await table.get(["k"]))!.value).toHaveLength(MB + 1);
+});
+
 it("says so when parts are gone, and does not trust what a value says about itself", async () => {
   const { table, name } = fresh();
   await table.put(["k"], randomBytes(2 * MB));

@@ -151,7 +151,7 @@ describe("a subscription begins", () => {
     await app.received("/on", 10);
     const weft = async (...args: string[]): Promise<string> => {
       const { code, logs } = await here.weft("groups", ...args);
-      expect(code, logs).toBe(0);
+      expect({ code, logs }).toMatchObject({ code: 0 });
       return logs;
     };
     expect(await weft("list")).toMatch(/mover__log +log +\d+ +0 +0/);

@@ -25,10 +25,11 @@ test("the same cloudevent.id is stored once, from any sidecar, within the window
   }
   expect((await one.post(path("b"), 1)).status).toBe(204);
   expect((await one.post("/v1.0/publish/pubsub/a?metadata.cloudevent.id=8", 1)).status).toBe(204);
-  const ids = (): unknown[] => app.requestsTo("/a").map((request) => request.json<{ id: string }>().id);
+  const ids = (): string[] => app.requestsTo("/a").map((request) => request.json<{ id: string }>().id);
   await app.received("/b", 1);
   await eventually(() => expect(ids()).toContain("8"));
-  expect(ids().toSorted()).toEqual(["7", "8", "own"]);
+  expect(new Set(ids())).toEqual(new Set(["7", "8", "own"]));
+  expect(ids()).toHaveLength(3);
   // The server forgets the id by its own clock.
   await eventually(
     async () => {

@@ -62,7 +62,7 @@ describe("with one server", () => {
     let most = 0;
     const handle = async ({ key, n }: Note): Promise<void> => {
       running.set(key, (running.get(key) ?? 0) + 1);
-      expect(running.get(key), `${key} at once`).toBe(1);
+      expect({ key, atOnce: running.get(key) }).toEqual({ key, atOnce: 1 });
       most = Math.max(most, [...running.values()].filter((count) => count > 0).length);
       await sleep(n === 0 ? 200 : 5);
       seen.set(key, [...(seen.get(key) ?? []), n]);
@@ -181,9 +181,7 @@ describe("with one server", () => {
       400,
       {
         errorCode: "ERR_PUBSUB_REQUEST_METADATA",
-        message: expect.stringContaining(
-          'metadata field "orderingKey": it has 257 bytes; use a key of at most 256',
-        ),
+        message: expect.stringContaining('metadata field "orderingKey": it has 257 bytes; use at most 256'),
       },
     ]);
     using client = grpcClient(shop.grpcPort);

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { soakEvents } from "../../soak/events.ts";
 
 test.each([
-  ["nats", 2_000, 1],
+  ["nats-ordered", 2_000, 1],
   ["redis", 1_000, 1],
   ["kafka", 1_000, 1],
 ] as const)(

@@ -1,4 +1,6 @@
 // Keys by prefix and watches through real sidecars, over HTTP and gRPC.
+import { readFile, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { StateExtensions, WatchEvent_Kind } from "../../../proto/gen/weft/runtime/v1/state_pb.ts";
 import {
@@ -8,6 +10,7 @@ import {
   grpcClient,
   startNats,
   startSidecar,
+  tempDir,
 } from "../../kit/index.ts";
 import { openEvents } from "./event-source.ts";
 import { stateComponent } from "./resources.ts";
@@ -262,4 +265,79 @@ test("API lists hold over gRPC, and the API token for both", async () => {
   });
   const listed = await openClient.unary(method.listKeys, { storeName: "fleeting" }, { metadata });
   expect(listed.keys).toEqual([]);
+});
+
+test(
+  "a client that does not read holds back its own watch, not the sidecar's memory",
+  { timeout: 120_000 },
+  async () => {
+    await using server = await startNats();
+    await using own = await startSidecar({ appId: "shop", nats: server, resources });
+    const socket = connect(own.httpPort, "127.0.0.1");
+    socket.pause();
+    socket.write(`GET ${api}/durable/watch HTTP/1.1\r\nHost: x\r\n\r\n`);
+    await using reader = await openEvents(`${own.httpUrl}${api}/durable/watch`);
+    expect(await reader.next()).toMatchObject({ event: "ready" });
+    const value = "v".repeat(900_000);
+    const before = await residentMb(own.pid);
+    for (let i = 0; i < 150; i++) {
+      const saved = await own.post("/v1.0/state/durable", [{ key: `k${i}`, value }]);
+      expect(saved.status).toBe(204);
+      expect(await reader.next()).toMatchObject({ event: "put" });
+    }
+    expect((await residentMb(own.pid)) - before).toBeLessThan(250);
+    let received = 0;
+    let tail = "";
+    let sawLast = false;
+    socket.on("data", (piece: Buffer) => {
+      received += piece.length;
+      tail = tail.slice(-20) + piece.toString("latin1");
+      sawLast ||= tail.includes('"key":"k149"');
+    });
+    socket.resume();
+    await expect.poll(() => sawLast, { timeout: 60_000 }).toBe(true);
+    expect(received).toBeGreaterThan(149 * value.length);
+    socket.destroy();
+  },
+);
+
+async function residentMb(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8");
+  return Number(/VmRSS:\s+(\d+) kB/.exec(status)![1]) / 1024;
+}
+
+test("watches and large values of an encrypted store", async () => {
+  await using folder = tempDir("watch-encrypted");
+  const file = folder.join("secrets.json");
+  await writeFile(file, JSON.stringify({ key: "0f".repeat(32) }));
+  const component = (name: string, rest: string): string =>
+    `apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: { name: ${name} }\n${rest}`;
+  const encrypted = {
+    "a.yaml": component(
+      "secrets",
+      `spec:\n  type: secretstores.local.file\n  version: v1\n  metadata:\n` +
+        `  - { name: secretsFile, value: ${JSON.stringify(file)} }\n`,
+    ),
+    "b.yaml": component(
+      "vault",
+      `auth: { secretStore: secrets }\nspec:\n  type: state.nats\n  version: v1\n  metadata:\n` +
+        `  - { name: primaryEncryptionKey, secretKeyRef: { name: key } }\n`,
+    ),
+  };
+  await using own = await startSidecar({ appId: "shop", nats, resources: encrypted });
+  await using events = await openEvents(`${own.httpUrl}${api}/vault/watch`);
+  expect(await events.next()).toMatchObject({ event: "ready" });
+  const value = "x".repeat(2_000_000);
+  for (const text of ["secret", value]) {
+    expect((await own.post("/v1.0/state/vault", [{ key: "k", value: text }])).status).toBe(204);
+    const put = await events.next();
+    expect((put!.data as { data: string }).data === text).toBe(true);
+    expect((await own.get("/v1.0/state/vault/k")).text === JSON.stringify(text)).toBe(true);
+  }
+  const client = await nats.connect();
+  await client.request("$KV.weft__state__default__vault.shop.odd", "not encrypted");
+  const odd = await events.next();
+  expect(odd).toMatchObject({ event: "put", data: { key: "odd" } });
+  expect((odd!.data as { error: string }).error).toContain("could not decrypt data");
+  expect((await own.get(`${api}/vault/keys`)).json<Page>().keys.toSorted()).toEqual(["k", "odd"]);
 });

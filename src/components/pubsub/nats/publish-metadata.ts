@@ -1,5 +1,6 @@
 /** What publish metadata ask of pubsub.nats beyond what is kept with the event. Names count in any case. */
 import { RequestRefused } from "../../../blocks/pubsub/port.ts";
+import { propertyOf } from "../../component.ts";
 import { parseDurationOrSeconds } from "../../../lib/duration.ts";
 
 type Metadata = Readonly<Record<string, string>>;
@@ -65,12 +66,18 @@ export function readPublishWishes(metadata: Metadata, nowMs: () => number): Publ
   return { key, scheduleId, cancel, time };
 }
 
+/** The wishes that an event keeps after its delivery; what cannot be is left out. */
+export function keptWishes(metadata: Metadata): PublishWishes {
+  const key = propertyOf(metadata, "orderingKey") || propertyOf(metadata, "partitionKey");
+  return key && Buffer.byteLength(key) <= maxTextBytes ? { key } : none;
+}
+
 function shortText(asked: Metadata, name: string): string | undefined {
   const text = asked[name];
   if (text === undefined) return undefined;
   const size = Buffer.byteLength(text);
   if (size > maxTextBytes)
-    throw new RequestRefused(name, `it has ${size} bytes; use a text of at most ${maxTextBytes}`);
+    throw new RequestRefused(name, `it has ${size} bytes; use at most ${maxTextBytes}`);
   return text;
 }
 
