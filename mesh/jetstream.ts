@@ -7,6 +7,7 @@ import type { MeshConnection } from "./connection.ts";
 import { MeshError, cancelledBy, isMeshError } from "./errors.ts";
 import { type EncodedHeaders, headerText, headerValue, statusOf, statusWords } from "./headers.ts";
 import type { Mux, Step } from "./mux.ts";
+import { Room } from "./room.ts";
 
 /** One attempt's longest time, ms. */
 const defaultAttemptMs = 5_000;
@@ -15,6 +16,8 @@ const defaultAttemptMs = 5_000;
  * for one delays what would succeed now.
  */
 const replicatedAttemptMs = 2_000;
+/** Values of tables on their way at once, bytes. */
+const roomBytes = 32 * 1024 * 1024;
 const firstBackoffMs = 25;
 const maxBackoffMs = 500;
 
@@ -96,6 +99,7 @@ const empty = new Uint8Array(0);
 export class JetStream {
   readonly connection: MeshConnection;
   readonly mux: Mux;
+  readonly room = new Room(roomBytes);
   #ids = 0;
 
   constructor(connection: MeshConnection, mux: Mux) {

@@ -40,8 +40,11 @@ const sweepSeconds = 600;
 const sweepPage = 64;
 /** Keys of which it is known that their value is large, so that what is replaced goes at once. */
 const maxKnown = 1_000;
-/** Reads of a value that is replaced again and again, and writes of one. */
+/** Reads of a value that is replaced again and again. */
 const maxTries = 8;
+/** A write without a guard that others come before: tries again for so long, and waits so long at most, ms. */
+const againMs = 30_000;
+const maxAgainWaitMs = 200;
 /** Large values of one read of many, bytes in all. */
 const maxManyBytes = 256 * 1024 * 1024;
 const noOptions = Object.freeze({});
@@ -53,6 +56,7 @@ export type LargeTableInit = {
   readonly maxValueBytes: number;
   readonly maxPayloadBytes: () => number;
   readonly clock: Clock;
+  readonly random: () => number;
 };
 
 export class LargeValueTable implements LargeTable {
@@ -97,22 +101,25 @@ export class LargeValueTable implements LargeTable {
   async put(key: TableKey, value: Uint8Array, options: PutOptions = noOptions): Promise<number> {
     if (value.length > this.#smallBytes(key))
       return this.#putLarge({ kind: "put", key, value, ...options }, options.signal);
+    const before = this.#idOf(key);
     const revision = await this.#values.put(key, value, options);
-    if (this.#known.size > 0) await this.#forget(key);
+    if (before !== undefined) await this.#forget(key, before);
     return revision;
   }
 
   async delete(key: TableKey, options: { expect?: Expect; signal?: AbortSignal } = noOptions): Promise<void> {
+    const before = this.#idOf(key);
     await this.#values.delete(key, options);
-    if (this.#known.size > 0) await this.#forget(key);
+    if (before !== undefined) await this.#forget(key, before);
   }
 
   async batch(writes: readonly TableWrite[], options: { signal?: AbortSignal } = noOptions): Promise<void> {
     const isLarge = (write: TableWrite): write is Put =>
       write.kind === "put" && write.value.length > this.#smallBytes(write.key);
+    const before = writes.map((write) => (isLarge(write) ? undefined : this.#idOf(write.key)));
     if (writes.some(isLarge)) await this.#batchLarge(writes, isLarge, options.signal);
     else await this.#values.batch(writes, options);
-    if (this.#known.size > 0) for (const write of writes) if (!isLarge(write)) await this.#forget(write.key);
+    for (const [n, id] of before.entries()) if (id !== undefined) await this.#forget(writes[n]!.key, id);
   }
 
   list(prefix: TableKey, limit: number): Promise<TableKey[]> {
@@ -201,7 +208,8 @@ export class LargeValueTable implements LargeTable {
     const before = await this.#guarded(put, signal);
     const parts = await this.#upload(put, signal);
     let guarded = before;
-    for (let tries = 1; ; tries++) {
+    const patience = this.#patience(signal);
+    for (;;) {
       const { expect } = guarded;
       const { ttlSeconds } = put;
       const options = { expect, parts: parts.text, ...(ttlSeconds === undefined ? {} : { ttlSeconds }) };
@@ -214,8 +222,8 @@ export class LargeValueTable implements LargeTable {
         await this.#done(put.key, parts.id, guarded.replaced);
         return revision;
       } catch (error) {
-        const again = put.expect === undefined && isMeshError(error, "conflict") && tries < maxTries;
-        if (!again) throw await this.#failed([parts.id], error);
+        const again = put.expect === undefined && isMeshError(error, "conflict");
+        if (!again || !(await patience.goOn())) throw await this.#failed([parts.id], error);
       }
       guarded = await this.#guarded(put, signal);
     }
@@ -239,7 +247,8 @@ export class LargeValueTable implements LargeTable {
         error,
       );
     }
-    for (let tries = 1; ; tries++) {
+    const patience = this.#patience(signal);
+    for (;;) {
       const batch = writes.map((write): TableWrite => {
         const n = large.indexOf(write as Put);
         if (n < 0) return write;
@@ -252,7 +261,7 @@ export class LargeValueTable implements LargeTable {
         const index = isMeshError(error, "conflict") ? error.index : undefined;
         const refused = index === undefined ? undefined : writes[index];
         const own = refused !== undefined && isLarge(refused) && refused.expect === undefined;
-        if (!own || tries >= maxTries)
+        if (!own || !(await patience.goOn()))
           throw await this.#failed(
             uploaded.map(({ id }) => id),
             error,
@@ -337,13 +346,34 @@ export class LargeValueTable implements LargeTable {
     this.#known.set(name, id);
   }
 
-  /** The value was replaced by a small one or deleted. */
-  async #forget(key: TableKey): Promise<void> {
+  #idOf(key: TableKey): string | undefined {
+    return this.#known.size === 0 ? undefined : this.#known.get(key.join("\0"));
+  }
+
+  /**
+   * The value was replaced by a small one or deleted. `id` was known before that write began: one that has become known
+   * since may be that of a later write.
+   */
+  async #forget(key: TableKey, id: string): Promise<void> {
     const name = key.join("\0");
-    const id = this.#known.get(name);
-    if (id === undefined) return;
-    this.#known.delete(name);
+    if (this.#known.get(name) === id) this.#known.delete(name);
     await this.#remove(id);
+  }
+
+  /** Between tries of a write that others come before: true when there is time for one more, after a short wait. */
+  #patience(signal: AbortSignal | undefined): { goOn(): Promise<boolean> } {
+    const { clock, random } = this.#init;
+    let endMs: number | undefined;
+    let waitMs = 5;
+    return {
+      async goOn() {
+        endMs ??= clock.monotonicMs() + againMs;
+        if (clock.monotonicMs() > endMs) return false;
+        waitMs = Math.min(2 * waitMs, maxAgainWaitMs);
+        const waited = clock.sleep(waitMs * random(), signal).then(() => true);
+        return waited.catch(() => false);
+      },
+    };
   }
 
   #smallBytes(key: TableKey): number {

@@ -211,6 +211,7 @@ class NatsMesh implements JoinedMesh {
       maxValueBytes,
       maxPayloadBytes: () => this.maxPayloadBytes(),
       clock: this.clock,
+      random: this.#js.connection.settings.random,
     });
   }
 

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { systemClock } from "./clock.ts";
 import { MeshError } from "./errors.ts";
 import { JetStreamError, type JetStream, type StoredMessage } from "./jetstream.ts";
+import { Room } from "./room.ts";
 import { JetStreamTable } from "./table.ts";
 import type { Topology } from "./topology.ts";
 
@@ -20,6 +21,7 @@ function lagging() {
     data: Buffer.from(value),
   });
   const js = {
+    room: new Room(1e6),
     connection: {
       settings: { clock: systemClock, random: Math.random },
       maxPayloadBytes: () => 1e6,

@@ -26,6 +26,7 @@ import {
   isJsError,
   storageError,
 } from "./jetstream.ts";
+import { Reads } from "./room.ts";
 import { bucketConfig, type BucketOptions, type StreamConfig, type Topology } from "./topology.ts";
 import { encodeKey, keyFilter } from "./subjects.ts";
 import type {
@@ -73,6 +74,7 @@ export class JetStreamTable implements Table {
   readonly #prefix: string;
   /** Encoded key to revision of this participant's last write; only where replicas may answer stale. */
   readonly #ownWrites = new Map<string, number>();
+  readonly #reads: Reads;
   readonly #onMissing = (options: WaitOptions): Promise<unknown> =>
     this.#topology.refresh(this.#config, options);
 
@@ -83,6 +85,7 @@ export class JetStreamTable implements Table {
     this.#config = bucketConfig(bucket, options);
     this.#stream = this.#config.name;
     this.#prefix = `$KV.${bucket}.`;
+    this.#reads = new Reads(js.room, () => js.connection.maxPayloadBytes());
   }
 
   async get(key: TableKey, options: TableReadOptions = noOptions): Promise<TableEntry | undefined> {
@@ -279,7 +282,8 @@ export class JetStreamTable implements Table {
     const common = { js: this.#js, stream: this.#stream, prefix: this.#prefix };
     const attempt = (now: AbortSignal): AttemptOptions => this.#attempt(now, Number.POSITIVE_INFINITY);
     const ensure = (options: AttemptOptions): Promise<unknown> => this.#ensure(options);
-    return watchTable({ ...common, filter, wants, attempt, ensure }, after, signal);
+    const read = (encoded: string): Promise<Current> => this.#readLeader(encoded, attempt(signal));
+    return watchTable({ ...common, filter, wants, attempt, ensure, read }, after, signal);
   }
 
   #attempt(signal: AbortSignal | undefined, repeatMs: number): AttemptOptions {
@@ -295,8 +299,15 @@ export class JetStreamTable implements Table {
 
   /** State of a key as any replica has it. */
   async #readAny(encoded: string, attempt: AttemptOptions): Promise<Current> {
-    const message = await this.#storage(this.#js.directGet(this.#stream, this.#prefix + encoded, attempt));
-    return message === undefined ? nothing : readEntry(message);
+    const bytes = await this.#reads.enter(1, attempt.signal);
+    try {
+      const message = await this.#storage(this.#js.directGet(this.#stream, this.#prefix + encoded, attempt));
+      if (message === undefined) return nothing;
+      this.#reads.learn(message.data.length);
+      return readEntry(message);
+    } finally {
+      this.#reads.leave(bytes);
+    }
   }
 
   async #readReplicated(encoded: string, attempt: AttemptOptions, strong: boolean): Promise<Current> {
@@ -316,6 +327,7 @@ export class JetStreamTable implements Table {
   async #readLeader(encoded: string, attempt: AttemptOptions): Promise<Current> {
     const reading = { ...attempt, repeatMs: Number.POSITIVE_INFINITY };
     if (this.#topology.replicasOf(this.#stream) === 1) return this.#readAny(encoded, reading);
+    const bytes = await this.#reads.enter(1, attempt.signal);
     try {
       const request = { last_by_subj: this.#prefix + encoded };
       const reply = await this.#js.api<{ message: LeaderMessage }>(
@@ -323,10 +335,14 @@ export class JetStreamTable implements Table {
         request,
         reading,
       );
-      return readLeaderEntry(reply.message);
+      const current = readLeaderEntry(reply.message);
+      this.#reads.learn(current.entry?.value.length ?? 0);
+      return current;
     } catch (error) {
       if (isJsError(error, JsCode.messageNotFound)) return nothing;
       throw storageError(error);
+    } finally {
+      this.#reads.leave(bytes);
     }
   }
 
@@ -350,10 +366,11 @@ export class JetStreamTable implements Table {
   ): Promise<void> {
     for (let rest = group; rest.length > 0;) {
       const request = { multi_last: rest.map((key) => this.#prefix + key), max_bytes: maxManyBytes };
-      const { messages, pending } = await this.#storage(
-        this.#js.directGetMany(this.#stream, request, attempt),
-      );
+      const bytes = await this.#reads.enter(rest.length, attempt.signal);
+      const answer = this.#storage(this.#js.directGetMany(this.#stream, request, attempt));
+      const { messages, pending } = await answer.finally(() => this.#reads.leave(bytes));
       for (const message of messages) {
+        this.#reads.learn(message.data.length);
         found.set(
           headerValue(message.headers, "Nats-Subject").slice(this.#prefix.length),
           readEntry(message),

@@ -1,9 +1,10 @@
 /**
- * Watches keys of a table: an ephemeral consumer that is asked for a few messages at a time, so that a slow reader
- * holds nothing but those, and created again where it stopped after NATS was away. Normative: README.md, "Watching".
+ * Watches keys of a table: an ephemeral consumer that is asked for the headers of a few messages at a time, created
+ * again where it stopped after NATS was away. Values are read one by one, so that a slow reader holds nothing, and
+ * many watches do not overrun the connection. Normative: README.md, "Watching".
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
-import { keyOf, readEntry } from "./entry.ts";
+import { type Current, keyOf, readEntry } from "./entry.ts";
 import { cancelledBy, textOf } from "./errors.ts";
 import { headerText, headerValue, statusOf, statusWords } from "./headers.ts";
 import { type AttemptOptions, type JetStream, storageError } from "./jetstream.ts";
@@ -16,9 +17,10 @@ const pullExpiresMs = 30_000;
 const heartbeatMs = 2_000;
 /** The server drops a consumer that nobody asked for so long, ms. */
 const inactiveMs = 60_000;
-/** What one request may bring: bytes, as far as a message's size is known, and messages. */
-const requestBytes = 8 * 1024 * 1024;
-const maxRequestMessages = 64;
+/** What one request may bring. */
+const requestMessages = 64;
+/** Before the watch begins again because a value could not be read, ms. */
+const unreadWaitMs = 500;
 /**
  * Deletes leave a mark for an hour, and expired values too. A cursor that is older than this may have missed some; the
  * rest of the hour is for clocks that differ.
@@ -40,6 +42,8 @@ export type WatchTarget = {
   readonly attempt: (signal: AbortSignal) => AttemptOptions;
   /** Makes sure that the stream exists. */
   readonly ensure: (attempt: AttemptOptions) => Promise<unknown>;
+  /** State of a key from the leader. */
+  readonly read: (encoded: string) => Promise<Current>;
 };
 
 type Info = { readonly created: string; readonly state: { readonly last_seq: number } };
@@ -129,8 +133,10 @@ class Watch {
     for (;;) {
       const message = run.arrived.shift();
       if (message !== undefined) {
-        const change = this.#read(message);
+        const change = await this.#read(message).catch((error: unknown) => run.end(textOf(error)));
         if (change !== undefined) yield change;
+        // At the same cursor.
+        else if (run.ended !== undefined) return clock.sleep(unreadWaitMs, this.#signal).catch(() => {});
         continue;
       }
       if (run.ended !== undefined || this.#signal.aborted) return;
@@ -164,8 +170,7 @@ class Watch {
 
   #ask(run: Run): void {
     const { connection } = this.#target.js;
-    const batch = Math.floor(requestBytes / connection.maxPayloadBytes());
-    run.asked = Math.max(1, Math.min(maxRequestMessages, batch));
+    run.asked = requestMessages;
     const expires = pullExpiresMs * nanosPerMs;
     const request = { batch: run.asked, expires, idle_heartbeat: heartbeatMs * nanosPerMs };
     const subject = `$JS.API.CONSUMER.MSG.NEXT.${this.#target.stream}.${this.#consumer}`;
@@ -192,21 +197,33 @@ class Watch {
     run.wake?.();
   }
 
-  #read(message: Msg): TableChange | undefined {
+  /** Undefined for what nobody wants to know. Rejects when a value cannot be read now. */
+  async #read(message: Msg): Promise<TableChange | undefined> {
     const { sequence: revision, timestampMs } = readAckSubject(message.reply!);
     const cursor = { revision, timeMs: timestampMs };
+    const change = await this.#changeOf(message, cursor);
     this.#cursor = cursor;
-    const { prefix, wants } = this.#target;
+    return change;
+  }
+
+  async #changeOf(message: Msg, cursor: TableCursor): Promise<TableChange | undefined> {
+    const { revision, timeMs } = cursor;
+    const { prefix, wants, read } = this.#target;
     const sent = headerText(message);
     const own = sent === "" ? "NATS/1.0\r\n" : sent.replace(/(\r\n)+$/, "\r\n");
     // As a direct read would give it.
     const headers =
       `${own}Nats-Subject: ${message.subject}\r\nNats-Sequence: ${revision}\r\n` +
-      `Nats-Time-Stamp: ${new Date(timestampMs).toISOString()}\r\n\r\n`;
+      `Nats-Time-Stamp: ${new Date(timeMs).toISOString()}\r\n\r\n`;
     const key = keyOf(prefix, headers);
     if (key === undefined || !wants(key)) return undefined;
     const { entry } = readEntry({ headers, data: message.data });
-    if (entry !== undefined) return { kind: "put", key, entry, cursor };
+    if (entry !== undefined) {
+      if (headerValue(headers, "Nats-Msg-Size") === "0") return { kind: "put", key, entry, cursor };
+      const now = await read(message.subject.slice(prefix.length));
+      // Otherwise it was replaced, which will be told.
+      return now.entry?.revision === revision ? { kind: "put", key, entry: now.entry, cursor } : undefined;
+    }
     const expired = headerValue(headers, "Nats-Marker-Reason") === "MaxAge";
     return { kind: expired ? "expire" : "delete", key, cursor };
   }
@@ -249,6 +266,7 @@ class Watch {
       name,
       filter_subject: filter,
       ack_policy: "none",
+      headers_only: true,
       replay_policy: "instant",
       inactive_threshold: inactiveMs * nanosPerMs,
       mem_storage: true,

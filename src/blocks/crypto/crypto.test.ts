@@ -150,6 +150,12 @@ describe("documents", () => {
     await expect(encrypt(Buffer.from("x"), more)).rejects.toThrow(message);
   });
 
+  it("cannot be made with a header that nobody could read", async () => {
+    // Each < takes six of the 64 KiB.
+    const decryptionKeyName = "<".repeat(11_000);
+    await expect(encrypt(Buffer.from("x"), { decryptionKeyName })).rejects.toThrow("too long");
+  });
+
   it("count each call of the provider", async () => {
     counted.length = 0;
     await release(await encrypt(Buffer.from("x")), "nobody");

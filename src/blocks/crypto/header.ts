@@ -70,7 +70,7 @@ export function cipherOf(name: string): Cipher {
   throw new DocumentError(`option Cipher is not valid: cipher ${upper} is not supported`);
 }
 
-/** The three lines. */
+/** The three lines. Throws DocumentError when nobody could read them for their length. */
 export function writeHeader(manifest: Manifest, fileKey: Uint8Array): Buffer {
   const { keyName, algorithm, wrappedKey, cipher, noncePrefix } = manifest;
   const members = [
@@ -82,7 +82,9 @@ export function writeHeader(manifest: Manifest, fileKey: Uint8Array): Buffer {
   ];
   const signed = Buffer.from(`${scheme}\n{${members.join(",")}}\n`);
   const mac = macOf(signed, fileKey).toString("base64");
-  return Buffer.concat([signed, Buffer.from(`${mac}\n`)]);
+  const header = Buffer.concat([signed, Buffer.from(`${mac}\n`)]);
+  if (header.length <= maxHeaderBytes) return header;
+  throw new DocumentError("the name of the key is too long for the document's header");
 }
 
 /**

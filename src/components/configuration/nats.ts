@@ -30,6 +30,9 @@ export const metadataSchema = {
 
 /** Keys of a bucket that a request without keys reads. */
 const maxKeys = 10_000;
+/** Between two tries to read what a lost watch may have missed, ms. */
+const firstWaitMs = 100;
+const maxWaitMs = 5_000;
 
 export async function open(context: Context): Promise<ConfigurationStore> {
   const { mesh, namespace, name } = context;
@@ -119,11 +122,25 @@ class NatsConfiguration implements ConfigurationStore {
     onChange: OnChange,
     signal: AbortSignal,
   ): Promise<void> {
-    const found = await this.#entries(keys, signal);
+    const found = await this.#entriesAtLast(keys, signal);
     for (const [key, entry] of found) if (known.get(key) !== entry.revision) onChange(key, itemOf(entry));
     for (const key of known.keys()) if (!found.has(key)) onChange(key, deletedItem);
     known.clear();
     for (const [key, revision] of revisionsOf(found)) known.set(key, revision);
+  }
+
+  /** Gives up for the signal only. */
+  async #entriesAtLast(keys: readonly string[], signal: AbortSignal): Promise<Map<string, TableEntry>> {
+    const { clock, log } = this.#context;
+    for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, maxWaitMs)) {
+      try {
+        return await this.#entries(keys, signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        log.debug(`configuration: ${textOf(error)}; reading again what the watch may have missed`);
+        await clock.sleep(waitMs, signal);
+      }
+    }
   }
 
   async close(): Promise<void> {

@@ -1,7 +1,9 @@
 // Values above max_payload (mesh/large-values.ts) on a real server: whole or not at all, and nothing is left behind.
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import type { JoinedMesh, LargeTable, TableChange } from "../../../mesh/index.ts";
+import { type JoinedMesh, type LargeTable, type TableChange, systemClock } from "../../../mesh/index.ts";
+import { LargeValueTable } from "../../../mesh/large-values.ts";
+import type { JetStreamTable } from "../../../mesh/table.ts";
 import { type Lab, bytes, codeOf, startLab } from "./lab.ts";
 
 const MB = 1024 * 1024;
@@ -126,6 +128,62 @@ it(
     expect(await left("pm")).toBe(0);
   },
 );
+
+it("stores all of many writes of one key that ask for no guard", { timeout: 120_000 }, async () => {
+  const { table, left, name } = fresh();
+  const other = (await lab.join("third")).largeTable({ kind: "big", name: [name], maxValueBytes });
+  const version = (fill: number): Buffer => Buffer.alloc(1.2 * MB, fill);
+  const writes = Array.from({ length: 30 }, (_, n) => {
+    const to = n % 2 === 0 ? table : other;
+    return n % 10 === 9
+      ? to.batch([
+          { kind: "put", key: ["k"], value: version(n) },
+          { kind: "put", key: ["s"], value: bytes("1") },
+        ])
+      : to.put(["k"], version(n));
+  });
+  const outcomes = await Promise.allSettled(writes);
+  expect(outcomes.filter(({ status }) => status === "rejected")).toEqual([]);
+  const { value } = (await table.get(["k"], { strong: true }))!;
+  same(value, version(value[0]!));
+  await other.sweep(never);
+  expect(await left("m")).toBe(1);
+});
+
+it("keeps the parts of a large value when a small write before it is acknowledged late", async () => {
+  const { name, left } = fresh();
+  const open = async (kind: string) => (await mesh.table({ kind, name: [name] })) as JetStreamTable;
+  const values = await open("big");
+  const ack = Promise.withResolvers<void>();
+  const late = new Proxy(values, {
+    get(target, member) {
+      const value: unknown = Reflect.get(target, member);
+      if (member !== "put") return typeof value === "function" ? (value.bind(target) as unknown) : value;
+      return async (...args: Parameters<JetStreamTable["put"]>) => {
+        const revision = await target.put(...args);
+        if (Buffer.from(args[1]).toString() === "small") await ack.promise;
+        return revision;
+      };
+    },
+  });
+  const parts = await open("big-parts");
+  const rest = {
+    maxValueBytes,
+    maxPayloadBytes: () => MB,
+    clock: systemClock,
+    random: Math.random,
+  };
+  const table = new LargeValueTable({ values: late, parts, ...rest });
+  const [first, second] = [randomBytes(2 * MB), randomBytes(2 * MB)];
+  await table.put(["k"], first);
+  const small = table.put(["k"], bytes("small"));
+  await expect.poll(async () => (await values.get(["k"]))!.value.length).toBe(5);
+  await table.put(["k"], second);
+  ack.resolve();
+  await small;
+  same((await table.get(["k"]))!.value, second);
+  expect(await left("m")).toBe(1);
+});
 
 it("sweeps what writers left that died, what others replaced and what expired; not what is being written", async () => {
   const { table, left, name } = fresh();

@@ -153,6 +153,20 @@ test("ETag, first-write, time to live, transactions, bulk get and watch hold for
   await parts.close();
 });
 
+test("many read one large value at once", { timeout: 120_000 }, async () => {
+  await using nats = await startNats();
+  await using sidecar = await start(nats);
+  const value = JSON.stringify("v".repeat(8 * MB));
+  await sidecar.http(path, { method: "POST", body: Buffer.from(`[{"key":"k","value":${value}}]`) });
+  const reads = Array.from({ length: 40 }, async () => {
+    const answer = await sidecar.http(`${path}/k`, { timeoutMs: 60_000 });
+    expect(answer.status).toBe(200);
+    expect(answer.text === value).toBe(true);
+  });
+  await Promise.all(reads);
+  expect(sidecar.logs()).not.toContain("NATS is away");
+});
+
 test(
   "a sidecar killed while it writes leaves the old value, and no parts in the end",
   { timeout: 120_000 },
