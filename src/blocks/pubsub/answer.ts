@@ -7,8 +7,8 @@ import type { AppEvent } from "./event.ts";
 export type Answer =
   | { readonly kind: "success" }
   /**
-   * Gone without being handled, for a `reason`. `asked`: the subscriber said DROP. `lost`: not even the dead-letter topic
-   * gets it.
+   * Gone without being handled, for a `reason`. `asked`: the subscriber said DROP. `lost`: not even the dead-letter
+   * topic gets it.
    */
   | { readonly kind: "drop"; readonly reason: string; readonly asked: boolean; readonly lost: boolean }
   /**
