@@ -41,7 +41,7 @@ async function waiting(nats: Nats, count: number): Promise<void> {
   const manager = await jetstreamManager(await nats.connect());
   await eventually(async () => {
     const consumers = await manager.consumers.list("weft__topics__default__pubsub").next();
-    const [relay] = consumers.filter(({ name }) => name.includes("outbox"));
+    const relay = consumers.find(({ name }) => name.includes("outbox"));
     expect(relay?.num_pending).toBe(count);
     expect(relay?.num_ack_pending).toBe(1);
   });
