@@ -105,6 +105,8 @@ function openWaiting(appId: string): Parameters<typeof createSubscriber<Relay>>[
       rawPayload: false,
       batch: 1,
       atOnce: maxWaiting,
+      // The death of a sidecar is a delivery too, and the relay itself gives up what has no transaction.
+      untilHandled: true,
       // One replica handles an event, also where each gets every event of the app's own subscriptions.
       ...(broker.groupPerReplica && { group: appId }),
     };

@@ -87,6 +87,8 @@ export type SubscribeRequest = {
   readonly batch: number;
   /** Handlers that may run at once, when the sidecar itself subscribes; else as the component says. */
   readonly atOnce?: number;
+  /** True: delivered until it is handled, where the component may give events up. */
+  readonly untilHandled?: boolean;
   /** Consumer group in place of the component's own. */
   readonly group?: string;
 };

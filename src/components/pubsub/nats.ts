@@ -249,7 +249,7 @@ class NatsPubSub implements PubSub {
       ackWaitMs: this.#settings.ackWait,
       concurrency: Math.max(this.#settings.concurrency, request.batch, request.atOnce ?? 1),
       backoffMs: this.#backoffMs,
-      maxDeliver: this.#settings.maxDeliver,
+      maxDeliver: request.untilHandled === true ? -1 : this.#settings.maxDeliver,
       ordered: wishes.ordered ?? (this.#settings.ordered && !wishes.broadcast),
     };
     return this.#stream.subscribe(options, (message, signal) => handler(read(message), signal));

@@ -1,4 +1,5 @@
 // The outbox when sidecars die between its steps: published exactly when the transaction was committed.
+import { jetstreamManager } from "@nats-io/jetstream";
 import { expect, test } from "vitest";
 import {
   eventually,
@@ -35,6 +36,17 @@ async function announced(sidecar: Sidecar, count: number): Promise<void> {
   });
 }
 
+/** Waits until NATS has handed out all but `count` of the events that wait. */
+async function waiting(nats: Nats, count: number): Promise<void> {
+  const manager = await jetstreamManager(await nats.connect());
+  await eventually(async () => {
+    const consumers = await manager.consumers.list("weft__topics__default__pubsub").next();
+    const relay = consumers.find(({ name }) => name.includes("outbox"));
+    expect(relay?.num_pending).toBe(count);
+    expect(relay?.num_ack_pending).toBe(1);
+  });
+}
+
 test("killed after the commit: another replica publishes, and one killed at that is followed by the next", async () => {
   await using nats = await startNats();
   await using app = await startTaker();
@@ -56,6 +68,23 @@ test("killed after the commit: another replica publishes, and one killed at that
   const marker = `/v1.0/state/store/${eventsOf(app)[0]!.id}`;
   await eventually(async () => expect((await peek.get(marker)).status).toBe(204), slow);
   expect(third.logs()).not.toMatch(/level=error/);
+});
+
+test("an event that waits comes again after a kill although the component has maxDeliver 1", async () => {
+  await using nats = await startNats();
+  await using app = await startTaker();
+  await using _mail = await startMail(nats, app.port);
+  const once = pubsubComponent("pubsub.nats", { ackWait: "2s", maxDeliver: "1" });
+  const shop = { appId: "shop", nats, resources: { "p.yaml": once, "s.yaml": outboxStore("state.nats") } };
+  await using first = await startSidecar({ ...shop, appPort: await freePort(), wait: "outbound" });
+  expect((await transact(first, [{ key: "a", value: "committed" }])).status).toBe(204);
+  await first.kill();
+  await using second = await startSidecar(shop);
+  await relays(second);
+  await waiting(nats, 0);
+  await second.kill();
+  await using _third = await startSidecar(shop);
+  await eventually(() => expect(eventsOf(app).map(({ data }) => data)).toEqual(["committed"]), slow);
 });
 
 test("killed before the commit: nothing is published, and what comes later is not held back", async () => {
