@@ -14,8 +14,8 @@ import { seededRandom } from "./random.ts";
 import { counting, type CounterResult } from "./counters.ts";
 import { publishing } from "./publishing.ts";
 
-/** Resident memory that garbage may take more at one moment than at another, MB. */
-const maxGrowthMb = 100;
+/** Memory in use that caches and metrics may take more at one moment than at another, MB. */
+const maxGrowthMb = 10;
 
 const components = `${nativeComponents}---
 apiVersion: dapr.io/v2alpha1

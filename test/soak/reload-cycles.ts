@@ -5,9 +5,8 @@
 import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { eventually, type Nats, type Sidecar, startApp, startSidecar } from "../kit/index.ts";
+import { eventually, freePort, type Nats, type Sidecar, startApp, startSidecar } from "../kit/index.ts";
 import { nativeComponents } from "../kit/native-components.ts";
-import { residentMb } from "../load/process-usage.ts";
 
 export type ReloadResult = {
   readonly cycles: number;
@@ -16,7 +15,7 @@ export type ReloadResult = {
   readonly failures: readonly string[];
   /** Open files of the process after the first tenth of the cycles and at the end. */
   readonly handles: readonly [number, number];
-  /** Resident memory at the same moments, MB. */
+  /** Memory in use at the same moments, after a garbage collection, MB. */
   readonly memoryMb: readonly [number, number];
 };
 
@@ -43,16 +42,18 @@ const changing = (round: string): Readonly<Record<string, string>> => ({
 export async function reloadCycles(nats: Nats, cycles: number): Promise<ReloadResult> {
   await using app = await startApp({ fallback: () => ({}) });
   const resources = { "all.yaml": nativeComponents };
-  await using sidecar = await startSidecar({ appId: "reloaded", appPort: app.port, nats, resources });
+  const profilePort = await freePort();
+  const flags = ["--enable-profiling=true", `--profile-port=${profilePort}`];
+  await using sidecar = await startSidecar({ appId: "reloaded", appPort: app.port, nats, resources, flags });
   const load = new Load(sidecar);
   const early = Math.max(1, Math.floor(cycles / 10));
-  let first: { handles: number; memoryMb: number } | undefined;
+  let first: Usage | undefined;
   for (let cycle = 1; cycle <= cycles; cycle++) {
     await oneCycle(sidecar);
-    if (cycle === early) first = usage(sidecar);
+    if (cycle === early) first = await usage(sidecar, profilePort);
   }
-  const last = await settled(sidecar, first!.handles);
   const { calls, failures } = await load.end();
+  const last = await settled(sidecar, profilePort, first!.handles);
   return {
     cycles,
     calls,
@@ -82,14 +83,20 @@ export async function oneCycle(sidecar: Sidecar): Promise<void> {
   await eventually(() => here(0), { timeoutMs: 60_000 });
 }
 
-function usage({ pid }: Sidecar): { handles: number; memoryMb: number } {
-  return { handles: readdirSync(`/proc/${pid}/fd`).length, memoryMb: residentMb(pid) };
+type Usage = { readonly handles: number; readonly memoryMb: number };
+
+async function usage({ pid }: Sidecar, profilePort: number): Promise<Usage> {
+  const answer = await fetch(`http://127.0.0.1:${profilePort}/debug/pprof/counts`);
+  const { memory } = (await answer.json()) as { memory: { heapUsed: number; external: number } };
+  const memoryMb = (memory.heapUsed + memory.external) / 1024 ** 2;
+  return { handles: readdirSync(`/proc/${pid}/fd`).length, memoryMb };
 }
 
 /** What was replaced last may still be closing. */
-async function settled(sidecar: Sidecar, handles: number): Promise<ReturnType<typeof usage>> {
-  await eventually(() => usage(sidecar).handles <= handles, { timeoutMs: 10_000 }).catch(() => {});
-  return usage(sidecar);
+async function settled(sidecar: Sidecar, profilePort: number, handles: number): Promise<Usage> {
+  const isSettled = async (): Promise<boolean> => (await usage(sidecar, profilePort)).handles <= handles;
+  await eventually(isSettled, { timeoutMs: 10_000 }).catch(() => {});
+  return usage(sidecar, profilePort);
 }
 
 /** Clients of the components and the app that nobody touches. */
