@@ -83,8 +83,9 @@ test("ends at once at a second signal", async () => {
   await using here = await place();
   const running = await here.run(
     ["-a", "stubborn"],
-    ["/bin/sh", "-c", `trap "" TERM; while :; do sleep 1; done`],
+    ["/bin/sh", "-c", `trap "" TERM; echo deaf; while :; do sleep 1; done`],
   );
+  await says(running, /== APP == deaf/);
   running.signal("SIGTERM");
   await says(running, /shutting down/);
   // The first second after a signal belongs to echoes of it.
