@@ -131,11 +131,11 @@ def cancels():
     open_end = threading.Event()
 
     def questions():
-        yield b"one"
+        yield b"to be cancelled"
         open_end.wait(LIMIT)
 
     echo = method("Echo")(questions(), metadata=named(), timeout=LIMIT)
-    expect(next(echo), b"one")
+    expect(next(echo), b"to be cancelled")
     for each in (call, ticks, echo):
         each.cancel()
         expect(each.code(), grpc.StatusCode.CANCELLED)
