@@ -106,8 +106,11 @@ function inLoadOrder(
   init: ComponentsInit,
 ): readonly ComponentResource[] {
   const all = withBuiltIn(resources, init);
-  const isStore = (resource: ComponentResource): boolean => categoryOf(resource.type) === secretStores;
-  return [...all.filter(isStore), ...all.filter((resource) => !isStore(resource))];
+  return [...all.filter(isSecretStore), ...all.filter((resource) => !isSecretStore(resource))];
+}
+
+function isSecretStore({ type }: ComponentResource): boolean {
+  return categoryOf(type) === secretStores;
 }
 
 const secretStores = "secretstores";
@@ -243,9 +246,8 @@ class Components implements RunningComponents {
     );
     for (const held of this.#held)
       if (!wanted.has(held.component.resource.name)) await this.#swap(held, undefined, users);
-    const stores = [...wanted.values()].filter(({ type }) => categoryOf(type) === secretStores);
-    const rest = [...wanted.values()].filter((resource) => !stores.includes(resource));
-    for (const group of [stores, rest]) {
+    for (const stores of [true, false]) {
+      const group = [...wanted.values()].filter((resource) => isSecretStore(resource) === stores);
       for (const resource of group)
         if (this.#find(resource) !== undefined) await this.#follow(resource, users);
       for (const resource of group)
@@ -375,7 +377,7 @@ class Components implements RunningComponents {
 
   /** Those that waited for the component of this resource. */
   #takeParked(resource: ComponentResource): ComponentResource[] {
-    if (categoryOf(resource.type) !== secretStores) return [];
+    if (!isSecretStore(resource)) return [];
     const waiting = [...this.#parked]
       .filter(([, store]) => store === resource.name)
       .map(([parked]) => parked);

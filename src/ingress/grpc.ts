@@ -19,6 +19,7 @@ import { grpcErrorOfHttp } from "../api/status.ts";
 import { GrpcStatusError } from "../api/grpc-status-error.ts";
 import { encodeBinary, GrpcWireError, isGrpcContentType } from "../lib/grpc-wire.ts";
 import { UnsentBytes } from "../lib/http2-unsent.ts";
+import { stackOf } from "../lib/thrown.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { type CallHost, type GrpcStatus, ServerCall, statusError } from "./grpc-call.ts";
@@ -240,7 +241,7 @@ class GrpcIngress {
     try {
       table = await this.table();
     } catch (cause) {
-      this.#options.log.error(`loading the gRPC methods failed: ${textOf(cause)}`);
+      this.#options.log.error(`loading the gRPC methods failed: ${stackOf(cause)}`);
       return call.end({
         code: GrpcCode.Internal,
         message: "the sidecar could not load its gRPC API; see its log",
@@ -310,14 +311,14 @@ class GrpcIngress {
     if (call.ended) return;
     if (thrown instanceof ApiError) this.#options.metrics.errorCode(thrown.code);
     const status = await statusOf(thrown).catch((cause: unknown) => {
-      this.#options.log.error(`${call.path}: details of the status are lost: ${textOf(cause)}`);
+      this.#options.log.error(`${call.path}: details of the status are lost: ${stackOf(cause)}`);
       return bareStatus(thrown);
     });
     if (thrown instanceof GrpcStatusError)
       for (const [name, value] of flatPairs(thrown.trailers)) call.setWireTrailer(name, value);
     else if (!(thrown instanceof ApiError || thrown instanceof GrpcWireError)) {
-      this.#options.log.error(`${call.path}: ${textOf(thrown)}`);
-    } else if (thrown.cause !== undefined) this.#options.log.debug(`${call.path}: ${textOf(thrown.cause)}`);
+      this.#options.log.error(`${call.path}: ${stackOf(thrown)}`);
+    } else if (thrown.cause !== undefined) this.#options.log.debug(`${call.path}: ${stackOf(thrown.cause)}`);
     call.end(status);
   }
 
@@ -398,8 +399,4 @@ function bareStatus(thrown: unknown): GrpcStatus {
 
 function* flatPairs(flat: readonly string[]): Generator<[string, string]> {
   for (let i = 0; i + 1 < flat.length; i += 2) yield [flat[i]!, flat[i + 1]!];
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

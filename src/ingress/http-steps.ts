@@ -7,6 +7,7 @@ import type { Clock } from "../../mesh/index.ts";
 import { httpErrorBody, toApiError } from "../api/errors.ts";
 import type { HttpCall, HttpReply, HttpRoute } from "../api/http.ts";
 import type { ApiLoggingSettings } from "../config/kinds/configuration.ts";
+import { stackOf } from "../lib/thrown.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { createCors, isPreflight } from "./cors.ts";
@@ -169,8 +170,8 @@ function failure(thrown: unknown, call: HttpCall, log: Log, metrics: Metrics): H
   if (thrown instanceof BadEscape) return badEscape;
   const error = toApiError(thrown);
   metrics.errorCode(error.code);
-  if (error.code === "ERROR") log.error(`${call.verb} ${call.path}: ${textOf(thrown)}`);
-  else if (error.cause !== undefined) log.debug(`${error.code}: ${textOf(error.cause)}`);
+  if (error.code === "ERROR") log.error(`${call.verb} ${call.path}: ${stackOf(thrown)}`);
+  else if (error.cause !== undefined) log.debug(`${error.code}: ${stackOf(error.cause)}`);
   return {
     status: error.httpStatus,
     headers: error.httpHeaders === undefined ? jsonHeaders : { ...jsonHeaders, ...error.httpHeaders },
@@ -191,7 +192,3 @@ const unauthorized: HttpReply = Object.freeze({
   body: "invalid api token\n",
 });
 const badEscape: HttpReply = Object.freeze({ status: 400, headers: textHeaders, body: "400 Bad Request" });
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}

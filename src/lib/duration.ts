@@ -156,3 +156,13 @@ export function parseDurationOrSeconds(text: string): number {
 export function parseDurationOrMilliseconds(text: string): number {
   return INTEGER.test(text) ? Number(text) : parseGoDuration(text);
 }
+
+/**
+ * Parses a comma list of "Go duration or integer seconds" into milliseconds, none of them negative.
+ * @throws {DurationError} when it is none.
+ */
+export function parseDurationList(text: string): number[] {
+  const list = text.split(",").map((item) => parseDurationOrSeconds(item.trim()));
+  if (list.some((timeMs) => timeMs < 0)) throw new DurationError("a duration cannot be negative");
+  return list;
+}

@@ -5,6 +5,11 @@ export function textOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
+/** The stack of an Error, for what should not have been thrown; anything else as text. */
+export function stackOf(thrown: unknown): string {
+  return thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+}
+
 /** The message of an Error and of its cause: `fetch` says what went wrong only there. */
 export function textWithCause(thrown: unknown): string {
   const text = textOf(thrown);

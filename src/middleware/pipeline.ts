@@ -4,6 +4,7 @@
  */
 import { ApiError } from "../api/errors.ts";
 import type { PipelineHandler } from "../config/kinds/configuration.ts";
+import { stackOf } from "../lib/thrown.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Middleware, MiddlewareReply, MiddlewareRequest, Next } from "./port.ts";
 import { brokenReply, isTunnel } from "./reply.ts";
@@ -91,7 +92,7 @@ export class Pipeline {
       return await middleware.handle(request, next);
     } catch (error) {
       if (passedOn?.error === error || error instanceof ApiError) throw error;
-      const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      const text = stackOf(error);
       this.#init.log.error(`middleware ${this.#init.handlers[index]!.name} failed: ${text}`);
       return brokenReply();
     }

@@ -5,6 +5,7 @@
 import { type Clock, isMeshError } from "../../../mesh/index.ts";
 import { ApiError } from "../../api/errors.ts";
 import { asError, textOf } from "../../lib/thrown.ts";
+import { unlessAborted } from "../../lib/unless-aborted.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Brokers } from "../pubsub/broker.ts";
 import { cloudEventsType } from "../pubsub/envelope.ts";
@@ -82,7 +83,7 @@ export function createRelay(parts: RelayParts): Relay {
       return log.error(`a message on topic ${waitTopic} of ${waitPubsub} is no outbox event; it is dropped`);
     const { marker } = event;
     const own = rounds.get(marker);
-    const outcome = await unlessAborted(own?.outcome, signal);
+    const outcome = own && (await unlessAborted(own.outcome, signal));
     if (outcome === "refused") return rounds.forget(marker);
     const stores = (): readonly OutboxStore[] => parts.storesOf(waitPubsub, waitTopic);
     const looksMs = missed.has(marker) ? laterLooksMs : firstLooksMs;
@@ -101,23 +102,6 @@ export function createRelay(parts: RelayParts): Relay {
     rounds.forget(marker);
     missed.delete(marker);
   };
-}
-
-/** Rejects with the signal's reason when that comes first. */
-async function unlessAborted<T>(
-  promise: Promise<T> | undefined,
-  signal: AbortSignal,
-): Promise<T | undefined> {
-  if (promise === undefined) return undefined;
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = (): void => aborted.reject(asError(signal.reason));
-  if (signal.aborted) onAbort();
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted.promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }
 
 /** The store that has the marker; undefined when none has it in time. Rejects when a store cannot be asked. */

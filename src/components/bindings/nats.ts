@@ -27,7 +27,7 @@ import type {
   BindingRequest,
   BindingResponse,
 } from "../../blocks/bindings/port.ts";
-import { parseDurationOrSeconds } from "../../lib/duration.ts";
+import { parseDurationList, parseDurationOrSeconds } from "../../lib/duration.ts";
 import { isTruthy } from "../../lib/truthy.ts";
 import { type ComponentContext, MetadataError, type MetadataSchema } from "../component.ts";
 import { withDeadline } from "../connect/deadline.ts";
@@ -329,9 +329,7 @@ function isTimeout(timeMs: number): boolean {
 
 function readBackOff(text: string): number[] {
   try {
-    const waits = text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()));
-    if (waits.some((waitMs) => waitMs < 0)) throw new Error("a wait cannot be negative");
-    return waits;
+    return parseDurationList(text);
   } catch (cause) {
     const fix = "is no list of durations; write e.g. 100ms,2s,10s";
     throw new MetadataError("backOff", `metadata field "backOff": "${text}" ${fix}`, cause);

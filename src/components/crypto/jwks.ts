@@ -4,15 +4,7 @@ import { readFile, stat } from "node:fs/promises";
 import type { Clock } from "../../../mesh/index.ts";
 import type { CryptoProvider } from "../../blocks/crypto/port.ts";
 import { MetadataError, type ComponentContext, type MetadataSchema } from "../component.ts";
-import {
-  type JsonKey,
-  type Key,
-  keyNotFound,
-  keyOfJson,
-  retrievalFailure,
-  unwrapWith,
-  wrapWith,
-} from "./keys.ts";
+import { type JsonKey, type Key, keyNotFound, keyOfJson, providerOf } from "./keys.ts";
 
 export const type = "crypto.dapr.jwks";
 export const versions = ["v1"];
@@ -56,25 +48,11 @@ export async function open(context: Context): Promise<CryptoProvider> {
     throw new MetadataError("jwks", `metadata field "jwks": ${textWithCause(cause)}`, cause);
   }
   const find = async (keyName: string): Promise<Key> => {
-    try {
-      const json = (await source.current(keyName)).get(keyName);
-      if (json === undefined) throw keyNotFound();
-      return keyOfJson(json);
-    } catch (cause) {
-      throw retrievalFailure(cause);
-    }
+    const json = (await source.current(keyName)).get(keyName);
+    if (json === undefined) throw keyNotFound();
+    return keyOfJson(json);
   };
-  return {
-    async wrapKey(request) {
-      return wrapWith(await find(request.keyName), request);
-    },
-    async unwrapKey(request) {
-      return unwrapWith(await find(request.keyName), request);
-    },
-    async close() {
-      source.close();
-    },
-  };
+  return providerOf(find, () => source.close());
 }
 
 async function openSource(jwks: string, context: Context): Promise<Source> {

@@ -13,7 +13,8 @@ import {
   privateDecrypt,
   publicEncrypt,
 } from "node:crypto";
-import type { WrapAlgorithm, WrapRequest } from "../../blocks/crypto/port.ts";
+import type { CryptoProvider, WrapAlgorithm, WrapRequest } from "../../blocks/crypto/port.ts";
+import { textOf } from "../../lib/thrown.ts";
 
 /** What a JSON Web Key says it may be used for; all of it is enforced. */
 type Limits = {
@@ -33,10 +34,23 @@ export type JsonKey = Readonly<Record<string, unknown>>;
 /** A file or a set of keys has none of this name. */
 export const keyNotFound = (cause?: unknown): Error => new Error("key not found", { cause });
 
-/** The failure of `find` in the words of the API. */
-export function retrievalFailure(cause: unknown): Error {
-  const text = cause instanceof Error ? cause.message : String(cause);
-  return new Error(`failed to retrieve the key encryption key: ${text}`, { cause });
+/** A provider of the keys that `find` gives; what `find` rejects with goes on in the words of the API. */
+export function providerOf(find: (keyName: string) => Promise<Key>, close: () => void): CryptoProvider {
+  const found = (keyName: string): Promise<Key> =>
+    find(keyName).catch((cause: unknown) => {
+      throw new Error(`failed to retrieve the key encryption key: ${textOf(cause)}`, { cause });
+    });
+  return {
+    async wrapKey(request) {
+      return wrapWith(await found(request.keyName), request);
+    },
+    async unwrapKey(request) {
+      return unwrapWith(await found(request.keyName), request);
+    },
+    async close() {
+      close();
+    },
+  };
 }
 
 /** Throws Error for a key that no algorithm here can use. */

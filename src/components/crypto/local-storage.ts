@@ -3,7 +3,7 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { CryptoProvider } from "../../blocks/crypto/port.ts";
 import { MetadataError, type ComponentContext, type MetadataSchema } from "../component.ts";
-import { type Key, keyNotFound, keyOfFile, retrievalFailure, unwrapWith, wrapWith } from "./keys.ts";
+import { type Key, keyNotFound, keyOfFile, providerOf } from "./keys.ts";
 
 export const type = "crypto.dapr.localstorage";
 export const versions = ["v1"];
@@ -27,19 +27,10 @@ export async function open({ metadata }: ComponentContext<typeof metadataSchema>
     throw wrongPath(`${path} cannot be read: ${(cause as Error).message}`, cause);
   });
   if (!found.isDirectory()) throw wrongPath(`${path} is no folder; give the folder that holds the key files`);
-  const find = (keyName: string): Promise<Key> =>
-    readKey(path, keyName).catch((cause: unknown) => {
-      throw retrievalFailure(cause);
-    });
-  return {
-    async wrapKey(request) {
-      return wrapWith(await find(request.keyName), request);
-    },
-    async unwrapKey(request) {
-      return unwrapWith(await find(request.keyName), request);
-    },
-    async close() {},
-  };
+  return providerOf(
+    (keyName) => readKey(path, keyName),
+    () => {},
+  );
 }
 
 async function readKey(folder: string, keyName: string): Promise<Key> {

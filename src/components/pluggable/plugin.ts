@@ -15,6 +15,7 @@ import {
 import type { Clock } from "../../../mesh/index.ts";
 import type { DescMethod } from "@bufbuild/protobuf";
 import { createGrpcAppClient, type GrpcAppClient } from "../../app/grpc.ts";
+import { unlessAborted } from "../../lib/unless-aborted.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { type PluginStream, runStream } from "./stream.ts";
 
@@ -133,13 +134,4 @@ export async function within<T>(
 
 function pathOf(method: DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
-}
-
-function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason as Error);
-    if (signal.aborted) return onAbort();
-    signal.addEventListener("abort", onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }

@@ -9,7 +9,7 @@ import type {
   SubscribeRequest,
   Subscription,
 } from "../../blocks/pubsub/port.ts";
-import { parseDurationOrSeconds } from "../../lib/duration.ts";
+import { parseDurationList } from "../../lib/duration.ts";
 import { type ComponentContext, MetadataError, type MetadataSchema } from "../component.ts";
 import type { ConsumerSettings } from "../connect/jetstream-consumer.ts";
 import { readJetStream } from "../connect/jetstream-reader.ts";
@@ -209,9 +209,7 @@ function onlyWith<T>(field: string, value: T | undefined, policy: string, wanted
 function backOffOf(text: string | undefined): number[] | undefined {
   if (text === undefined) return undefined;
   try {
-    const waits = text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()) * nanosPerMs);
-    if (waits.some((wait) => wait < 0)) throw new Error("a wait cannot be negative");
-    return waits;
+    return parseDurationList(text).map((waitMs) => waitMs * nanosPerMs);
   } catch (cause) {
     const fix = "is no list of durations; write e.g. 1s,5s,30s";
     throw new MetadataError("backOff", `metadata field "backOff": "${text}" ${fix}`, cause);

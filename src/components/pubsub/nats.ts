@@ -31,7 +31,7 @@ import type {
   SubscribeRequest,
   Subscription,
 } from "../../blocks/pubsub/port.ts";
-import { parseDurationOrSeconds } from "../../lib/duration.ts";
+import { parseDurationList } from "../../lib/duration.ts";
 import { goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { meshAwaySinceMs } from "../connect/nats.ts";
@@ -267,9 +267,7 @@ class NatsPubSub implements PubSub {
 
 function readBackOff(text: string): number[] {
   try {
-    const waits = text.split(",").map((wait) => parseDurationOrSeconds(wait.trim()));
-    if (waits.some((waitMs) => waitMs < 0)) throw new Error("a wait cannot be negative");
-    return waits;
+    return parseDurationList(text);
   } catch (cause) {
     throw new Error(`metadata field "backOff": "${text}" is no list of durations; write e.g. 100ms,2s,10s`, {
       cause,

@@ -14,6 +14,7 @@ import type {
 } from "../../blocks/state/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { type MySql, type MySqlRun, type MySqlValue, duplicateEntry, openMySql } from "../connect/mysql.ts";
+import { cleanEvery, cleanupField } from "./sql/cleanup.ts";
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
@@ -46,13 +47,7 @@ export const metadataSchema = {
     aliases: ["timeout"],
   },
   pemPath: { kind: "string", description: "File with the certificates that tls=custom trusts." },
-  cleanupInterval: {
-    kind: "duration",
-    description:
-      "How often expired rows are deleted; 0 and less: never. They are invisible once they expire.",
-    default: "1h",
-    aliases: ["cleanupIntervalInSeconds"],
-  },
+  cleanupInterval: { ...cleanupField, default: "1h" },
 } as const satisfies MetadataSchema;
 
 const maxKeyChars = 255;
@@ -138,21 +133,14 @@ class MySqlStore implements StateStore {
   readonly #statements: ReturnType<typeof statementsOf>;
   readonly #cleanup;
 
-  constructor(
-    mysql: MySql,
-    tables: Tables,
-    { clock, metadata, log }: ComponentContext<typeof metadataSchema>,
-  ) {
+  constructor(mysql: MySql, tables: Tables, context: ComponentContext<typeof metadataSchema>) {
     this.#mysql = mysql;
     this.#tables = tables;
     this.#statements = statementsOf(tables.state);
-    const { cleanupInterval } = metadata;
-    const clean = (): void => {
-      void this.#clean(cleanupInterval).catch((error: Error) =>
-        log.warn(`expired rows of ${tables.state} are not deleted: ${error.message}`),
-      );
-    };
-    this.#cleanup = cleanupInterval > 0 ? clock.setInterval(clean, cleanupInterval) : undefined;
+    const { cleanupInterval } = context.metadata;
+    this.#cleanup = cleanEvery(cleanupInterval, tables.state, context, (intervalMs) =>
+      this.#clean(intervalMs),
+    );
   }
 
   async get(key: string, { signal }: StateReadOptions): Promise<StateRecord | undefined> {

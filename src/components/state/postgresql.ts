@@ -17,6 +17,7 @@ import {
 } from "../../blocks/state/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { type Postgres, type Run, connectPostgres, postgresFields } from "../connect/postgres.ts";
+import { cleanEvery, cleanupField } from "./sql/cleanup.ts";
 import { changedMeanwhile } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
@@ -40,13 +41,7 @@ export const metadataSchema = {
     description: "Table of the store's own notes.",
     default: "dapr_metadata",
   },
-  cleanupInterval: {
-    kind: "duration",
-    description:
-      "How often expired rows are deleted; 0 and less: never. They are invisible once they expire.",
-    default: "1h",
-    aliases: ["cleanupIntervalInSeconds"],
-  },
+  cleanupInterval: { ...cleanupField, default: "1h" },
 } as const satisfies MetadataSchema;
 
 const migrationAttempts = 5;
@@ -99,22 +94,15 @@ class PostgresStore implements StateStore {
   readonly #layout: PostgresLayout;
   readonly #cleanup;
 
-  constructor(
-    postgres: Postgres,
-    layout: PostgresLayout,
-    { clock, metadata, log }: ComponentContext<typeof metadataSchema>,
-  ) {
+  constructor(postgres: Postgres, layout: PostgresLayout, context: ComponentContext<typeof metadataSchema>) {
     this.capabilities = layout.capabilities;
     this.#postgres = postgres;
     this.#layout = layout;
     if (layout.capabilities.includes("QUERY_API")) this.query = (query) => this.#query(query);
-    const { cleanupInterval } = metadata;
-    const clean = (): void => {
-      void this.#clean(cleanupInterval).catch((error: Error) =>
-        log.warn(`expired rows of ${layout.table} are not deleted: ${error.message}`),
-      );
-    };
-    this.#cleanup = cleanupInterval > 0 ? clock.setInterval(clean, cleanupInterval) : undefined;
+    const { cleanupInterval } = context.metadata;
+    this.#cleanup = cleanEvery(cleanupInterval, layout.table, context, (intervalMs) =>
+      this.#clean(intervalMs),
+    );
   }
 
   async get(key: string, { signal }: StateReadOptions): Promise<StateRecord | undefined> {

@@ -17,6 +17,7 @@ import {
 } from "../../blocks/state/port.ts";
 import { textOf } from "../../lib/thrown.ts";
 import { type ComponentContext, MetadataError, type MetadataSchema } from "../component.ts";
+import { cleanEvery, cleanupField } from "./sql/cleanup.ts";
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
@@ -50,13 +51,7 @@ export const metadataSchema = {
     default: "2s",
   },
   disableWAL: { kind: "boolean", description: "Do not use the write-ahead log.", default: "false" },
-  cleanupInterval: {
-    kind: "duration",
-    description:
-      "How often expired rows are deleted; 0 and less: never. They are invisible once they expire.",
-    default: "0s",
-    aliases: ["cleanupIntervalInSeconds"],
-  },
+  cleanupInterval: { ...cleanupField, default: "0s" },
 } as const satisfies MetadataSchema;
 
 type Row = {
@@ -185,20 +180,17 @@ class SqliteStore implements StateStore {
     database: DatabaseSync,
     tables: Tables,
     locked: WhileLocked,
-    { clock, metadata, log }: ComponentContext<typeof metadataSchema>,
+    context: ComponentContext<typeof metadataSchema>,
   ) {
     this.#database = database;
     this.#tables = tables;
     this.#locked = locked;
-    this.#clock = clock;
+    this.#clock = context.clock;
     this.#statements = prepareAll(database, tables.state);
-    const { cleanupInterval } = metadata;
-    const clean = (): void => {
-      void this.#clean(cleanupInterval).catch((error: Error) =>
-        log.warn(`expired rows of ${tables.state} are not deleted: ${error.message}`),
-      );
-    };
-    this.#cleanup = cleanupInterval > 0 ? clock.setInterval(clean, cleanupInterval) : undefined;
+    const { cleanupInterval } = context.metadata;
+    this.#cleanup = cleanEvery(cleanupInterval, tables.state, context, (intervalMs) =>
+      this.#clean(intervalMs),
+    );
   }
 
   get(key: string, { signal }: StateReadOptions): Promise<StateRecord | undefined> {
