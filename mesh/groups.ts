@@ -4,6 +4,7 @@
  * consumer then takes the events without a key only. Normative: README.md, "Topics".
  */
 import type { Msg } from "@nats-io/transport-node";
+import { type ConsumerConfig, type ConsumerInfo, fromSequence } from "./consumers.ts";
 import { MeshError } from "./errors.ts";
 import { type AttemptOptions, isJsError, JetStreamError, JsCode, type JetStream } from "./jetstream.ts";
 import { type WaitOptions, storageError } from "./jetstream.ts";
@@ -18,7 +19,7 @@ const nanosPerMs = 1_000_000;
  * Events of a group that may wait for their redelivery. At the limit the group stands still, and events that fail again
  * and again must not reach it; what is under way is bounded by the pulls.
  */
-const maxPendingEvents = 100_000;
+export const maxPendingEvents = 100_000;
 const consumerTimeoutMs = 10_000;
 /** For how long the place of a broadcast's member is kept while it is away, ms. */
 const broadcastKeptMs = 300_000;
@@ -37,16 +38,6 @@ export type GroupPlace = {
   /** Of this participant. */
   readonly instance: string;
   readonly onMissing: (options: WaitOptions) => Promise<unknown>;
-};
-
-type ConsumerConfig = Readonly<Record<string, unknown>>;
-type ConsumerInfo = {
-  readonly config: ConsumerConfig & {
-    readonly ack_wait: number;
-    readonly metadata?: Readonly<Record<string, string>>;
-  };
-  readonly ack_floor: { readonly stream_seq: number };
-  readonly delivered: { readonly stream_seq: number };
 };
 
 /** Partitions of the stream, once it is known. Throws MeshError `storage` when it has none. */
@@ -104,6 +95,11 @@ export async function openGroup(
   return { stop: async (graceMs) => void (await Promise.all(pullers.map((puller) => puller.stop(graceMs)))) };
 }
 
+/** The same without pulling it. */
+export async function createGroup(place: GroupPlace, options: TopicSubscribeOptions): Promise<void> {
+  await new Group(place, options).open();
+}
+
 class Group {
   readonly name: string;
   readonly #parts: readonly string[];
@@ -149,7 +145,7 @@ class Group {
       this.#log(`group ${group} of ${topic} stays ordered, as it was; delete its consumers to change that`);
     this.#partitions = ordered ? Math.max(partitionsIn(this.#place), marked) : marked;
     // Until now the group's own consumer has had the events with a key.
-    const start = found === undefined ? startOf(this.#options) : from(found.ack_floor.stream_seq + 1);
+    const start = found === undefined ? startOf(this.#options) : fromSequence(found.ack_floor.stream_seq + 1);
     if (found !== undefined && typeof this.#options.deliver === "object")
       this.#log(
         `group ${group} of ${topic} is there already and goes on where it stands; \`weft groups move\` sets it back`,
@@ -197,7 +193,7 @@ class Group {
     if (state.last_seq < this.#last) return startOf(this.#options);
     let first = this.#last + 1;
     for (const sequence of this.#open) first = Math.min(first, sequence);
-    return from(first);
+    return fromSequence(first);
   }
 
   /** Creates the consumer, or changes the one that is there where it can be changed. */
@@ -256,14 +252,10 @@ class Group {
 }
 
 /** Where a consumer that is created now starts. */
-function startOf({ deliver }: TopicSubscribeOptions): ConsumerConfig {
+export function startOf({ deliver }: Pick<TopicSubscribeOptions, "deliver">): ConsumerConfig {
   if (typeof deliver === "string") return { deliver_policy: deliver };
-  if ("sequence" in deliver) return from(deliver.sequence);
+  if ("sequence" in deliver) return fromSequence(deliver.sequence);
   return { deliver_policy: "by_start_time", opt_start_time: new Date(deliver.timeMs).toISOString() };
-}
-
-function from(sequence: number): ConsumerConfig {
-  return { deliver_policy: "by_start_sequence", opt_start_seq: sequence };
 }
 
 /** Lets so many handlers run at once; the others wait in turn. As many wait at most as the group has partitions. */

@@ -189,6 +189,10 @@ class NatsMesh implements JoinedMesh {
   }
 
   async table(options: TableOptions): Promise<Table> {
+    return this.#table(options);
+  }
+
+  #table(options: TableOptions): Table {
     const bucket = joinName([this.identity.root, options.kind, ...options.name]);
     let table = this.#tables.get(bucket);
     if (table === undefined) {
@@ -221,7 +225,9 @@ class NatsMesh implements JoinedMesh {
     if (topics === undefined) {
       const { root, instance } = this.identity;
       const base = topicBase(root, options.name);
-      topics = new JetStreamTopics(this.#js, this.#topology, { stream, base, instance }, options);
+      const locks = this.#table({ kind: "groups", name: [], storage: "memory" });
+      const names = { stream, base, instance, locks };
+      topics = new JetStreamTopics(this.#js, this.#topology, names, options);
       this.#topics.set(stream, topics);
     }
     return topics;

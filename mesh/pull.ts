@@ -33,7 +33,19 @@ export type PullTarget = {
   readonly consumer: string;
   /** Makes sure that stream and consumer exist. Resolves with the consumer's ack deadline, ms. */
   readonly create: () => Promise<number>;
+  /** Topic of a subject, for logs; absent: the one of the options. */
+  readonly topicOf?: (subject: string) => string;
 };
+
+/** A handler throws it to have the event delivered again after so long, however often it has been delivered. */
+export class HandedBack extends Error {
+  readonly delayMs: number;
+
+  constructor(delayMs: number) {
+    super("handed back");
+    this.delayMs = delayMs;
+  }
+}
 
 type RawHandler = (message: Msg, signal: AbortSignal) => Promise<void>;
 
@@ -97,6 +109,11 @@ export class Puller implements TopicSubscription {
   stop(graceMs: number): Promise<void> {
     this.#stopped ??= this.#stop(graceMs);
     return this.#stopped;
+  }
+
+  /** Gives back the event of this reply subject; what its handler says later does not count. */
+  giveBack(reply: string): void {
+    if (this.#running.delete(reply)) this.#answer(reply, refuse);
   }
 
   async #stop(graceMs: number): Promise<void> {
@@ -203,7 +220,7 @@ export class Puller implements TopicSubscription {
       await this.#handler(message, this.#abort.signal);
       if (this.#running.has(reply)) this.#answer(reply, ack);
     } catch (error) {
-      if (this.#running.has(reply)) this.#refuse(reply, error);
+      if (this.#running.has(reply)) this.#refuse(message.subject, reply, error);
     }
     this.#running.delete(reply);
     if (this.#running.size === 0) this.#onIdle?.();
@@ -211,16 +228,18 @@ export class Puller implements TopicSubscription {
   }
 
   /** Redelivery after the backoff of this delivery; the last allowed delivery ends the event. */
-  #refuse(reply: string, error: unknown): void {
+  #refuse(subject: string, reply: string, error: unknown): void {
+    if (error instanceof HandedBack) return this.#answer(reply, refusal(error.delayMs));
     const { deliveries, sequence } = readAckSubject(reply);
-    const { backoffMs, maxDeliver, topic } = this.#options;
+    const { backoffMs, maxDeliver } = this.#options;
     if (maxDeliver > 0 && deliveries >= maxDeliver) {
       const { log } = this.#js.connection.settings;
+      const topic = this.#target.topicOf?.(subject) ?? this.#options.topic;
       log("error", `event ${sequence} of ${topic} given up after ${deliveries} deliveries: ${textOf(error)}`);
       return this.#answer(reply, terminate);
     }
     const delayMs = backoffMs[Math.min(deliveries, backoffMs.length) - 1] ?? defaultBackoffMs;
-    this.#answer(reply, Buffer.from(`-NAK {"delay": ${Math.round(delayMs * nanosPerMs)}}`));
+    this.#answer(reply, refusal(delayMs));
   }
 
   /** An answer that cannot be sent is the same as none: the event comes again after its ack deadline. */
@@ -268,6 +287,10 @@ export class Puller implements TopicSubscription {
     this.#recovering = false;
     this.#guarded(() => this.#reopen());
   }
+}
+
+function refusal(delayMs: number): Buffer {
+  return Buffer.from(`-NAK {"delay": ${Math.round(delayMs * nanosPerMs)}}`);
 }
 
 /** Position and history of a delivered message, from its ack subject. */

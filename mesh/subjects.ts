@@ -85,6 +85,12 @@ export function joinName(parts: readonly string[]): string {
   return name.length <= maxJoinedBytes ? name : `_h${sha256(name)}`;
 }
 
+/** Name of the consumer that the topics of a group share; no part of a name is encoded like that. */
+export function sharedName(group: string): string {
+  const name = `${encodeNamePart(group)}___shared`;
+  return name.length <= maxJoinedBytes ? name : `_h${sha256(name)}`;
+}
+
 function sha256(text: string): string {
   return createHash("sha256").update(text).digest("hex");
 }
@@ -245,6 +251,8 @@ export type TopicTrees = {
   readonly timed: string;
   /** `<root>.<ns>.<n>.<component>`: events with a key as they are stored. */
   partition(n: number): string;
+  /** `<root>.<ns>.group.<component>.<group>`: what the members of a group ask each other. */
+  group(group: string): string;
 };
 
 export function topicTrees(base: string): TopicTrees {
@@ -257,6 +265,7 @@ export function topicTrees(base: string): TopicTrees {
     // `=` is no component: the filter for all events of a topic must not find these.
     timed: tree("timed.="),
     partition: (n) => tree(String(n)),
+    group: (group) => limited(`${tree("group")}.${encodeToken(group)}`, `group "${group.slice(0, 40)}"`),
   };
 }
 
@@ -297,6 +306,12 @@ export function topicFilter(base: string, topic: string): string {
     return wildcard ? part : encodeToken(part);
   });
   return limited(`${base}.${encoded.join(".")}`, topicText(topic));
+}
+
+/** The filter that takes exactly the events of this topic, from the subject of one of them. */
+export function filterOfEvent(trees: TopicTrees, subject: string): string {
+  if (subject.startsWith(`${trees.plain}.`)) return trees.any + subject.slice(trees.plain.length);
+  return [trees.any, ...subject.split(".").slice(trees.plain.split(".").length)].join(".");
 }
 
 function topicText(topic: string): string {

@@ -2,6 +2,7 @@
  * The stored events of one component, and its groups, for tools: reads, removes, moves groups. It creates nothing, and
  * is no way to receive events.
  */
+import { Consumers, filtersOf } from "./consumers.ts";
 import { headerPairs, headerValue } from "./headers.ts";
 import { partitionsMark } from "./groups.ts";
 import {
@@ -19,29 +20,18 @@ const timeoutMs = 10_000;
 /** Events of one read, bytes; NATS answers with one more than fits. */
 const maxReadBytes = 4 * 1024 * 1024;
 const noMessage = 10057;
-const maxTries = 5;
-
-type Consumer = {
-  readonly name: string;
-  readonly config: Readonly<Record<string, unknown>> & {
-    readonly filter_subject?: string;
-    readonly filter_subjects?: readonly string[];
-    readonly metadata?: Readonly<Record<string, string>>;
-  };
-  readonly ack_floor: { readonly stream_seq: number };
-  readonly num_ack_pending: number;
-  readonly num_pending: number;
-};
 
 export class JetStreamTopicRecords implements TopicRecords {
   readonly stream: string;
   readonly #js: JetStream;
   readonly #trees: TopicTrees;
+  readonly #consumers: Consumers;
 
   constructor(js: JetStream, stream: string, trees: TopicTrees) {
     this.stream = stream;
     this.#js = js;
     this.#trees = trees;
+    this.#consumers = new Consumers(js, stream);
   }
 
   async state(): Promise<{ lastSequence: number } | undefined> {
@@ -71,21 +61,14 @@ export class JetStreamTopicRecords implements TopicRecords {
   }
 
   async hasGroup(group: string, topic: string): Promise<boolean> {
-    const subject = `CONSUMER.INFO.${this.stream}.${joinName([group, topic])}`;
-    return (await this.#ask(subject, undefined, JsCode.consumerNotFound)) !== undefined;
+    return (await this.#consumers.info(joinName([group, topic]), this.#attempt())) !== undefined;
   }
 
   async groups(): Promise<GroupPosition[]> {
-    const found: Consumer[] = [];
-    for (let total = 1; found.length < total;) {
-      type Page = { readonly total: number; readonly consumers: readonly Consumer[] | null };
-      const page = await this.#ask<Page>(`CONSUMER.LIST.${this.stream}`, { offset: found.length });
-      if (page?.consumers == null || page.consumers.length === 0) break;
-      found.push(...page.consumers);
-      ({ total } = page);
-    }
-    const positions = found.map(({ name, config, ack_floor, num_ack_pending, num_pending }) => {
-      const filters = config.filter_subjects ?? [config.filter_subject ?? ""];
+    const found = await this.#consumers.list(this.#attempt());
+    const positions = found.map((info) => {
+      const { name, ack_floor, num_ack_pending, num_pending } = info;
+      const filters = filtersOf(info);
       const topic = filters.length === 1 ? parseTopic(this.#trees.plain, filters[0]!) : "";
       return {
         consumer: name,
@@ -100,13 +83,12 @@ export class JetStreamTopicRecords implements TopicRecords {
 
   async moveGroup(group: string, topic: string, to: TopicStart): Promise<number | undefined> {
     const own = joinName([group, topic]);
-    const subject = `CONSUMER.INFO.${this.stream}.${own}`;
-    const found = await this.#ask<Consumer>(subject, undefined, JsCode.consumerNotFound);
+    const found = await this.#consumers.info(own, this.#attempt());
     if (found === undefined) return undefined;
     const partitions = Number(found.config.metadata?.[partitionsMark] ?? 0);
     const others = Array.from({ length: partitions }, (_, n) => joinName([group, topic, String(n)]));
     const sequence = await this.#sequenceOf(topic, to);
-    for (const consumer of [own, ...others]) await this.#move(consumer, sequence);
+    for (const consumer of [own, ...others]) await this.#consumers.move(consumer, sequence, this.#attempt());
     return sequence;
   }
 
@@ -123,22 +105,6 @@ export class JetStreamTopicRecords implements TopicRecords {
     const { messages } = await this.#js.directGetMany(this.stream, place, this.#attempt());
     const sequences = messages.map(({ headers }) => Number(headerValue(headers, "Nats-Sequence")));
     return sequences.length === 0 ? next : Math.max(...sequences);
-  }
-
-  /** NATS resets only groups that began with the oldest event; others are made anew, before members do it. */
-  async #move(consumer: string, sequence: number): Promise<void> {
-    const name = `${this.stream}.${consumer}`;
-    if ((await this.#ask(`CONSUMER.RESET.${name}`, { seq: sequence }, "any")) !== undefined) return;
-    for (let tries = 1; ; tries++) {
-      const found = await this.#ask<Consumer>(`CONSUMER.INFO.${name}`, undefined, JsCode.consumerNotFound);
-      if (found === undefined) return;
-      await this.#ask(`CONSUMER.DELETE.${name}`, undefined, JsCode.consumerNotFound);
-      const { opt_start_time: _, ...kept } = found.config;
-      const config = { ...kept, deliver_policy: "by_start_sequence", opt_start_seq: sequence };
-      const body = { stream_name: this.stream, config, action: "create" };
-      const made = await this.#ask(`CONSUMER.CREATE.${name}`, body, tries < maxTries ? "any" : 0);
-      if (made !== undefined) return;
-    }
   }
 
   /** Undefined for the error that is an answer. */

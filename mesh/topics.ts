@@ -3,7 +3,7 @@
  * many events as it has free handlers, so that a killed participant holds few. Normative: README.md, "Topics".
  */
 import { MeshError } from "./errors.ts";
-import { type GroupPlace, onlyForHeader, openGroup, partitionsIn } from "./groups.ts";
+import { onlyForHeader, openGroup, partitionsIn } from "./groups.ts";
 import { encodeHeaders, headerValue } from "./headers.ts";
 import {
   type AttemptOptions,
@@ -13,9 +13,11 @@ import {
   type JetStream,
   storageError,
 } from "./jetstream.ts";
+import { SharedConsumer, type SharedPlace } from "./shared-consumer.ts";
 import { encodeToken, keyedSubject, timedSubject, topicSubject, topicTrees } from "./subjects.ts";
 import { topicsConfig, type Topology } from "./topology.ts";
 import type {
+  Table,
   TopicHandler,
   TopicPublishOptions,
   TopicStream,
@@ -35,15 +37,22 @@ export class JetStreamTopics implements TopicStream {
   readonly stream: string;
   readonly #js: JetStream;
   readonly #topology: Topology;
-  readonly #place: GroupPlace;
+  readonly #place: SharedPlace;
+  readonly #shared = new Map<string, SharedConsumer>();
 
+  /** `locks`: who changes a shared consumer. */
   constructor(
     js: JetStream,
     topology: Topology,
-    names: { readonly stream: string; readonly base: string; readonly instance: string },
+    names: {
+      readonly stream: string;
+      readonly base: string;
+      readonly instance: string;
+      readonly locks: Table;
+    },
     options: TopicStreamOptions,
   ) {
-    const { stream, base, instance } = names;
+    const { stream, base, instance, locks } = names;
     this.stream = stream;
     this.#js = js;
     this.#topology = topology;
@@ -55,6 +64,8 @@ export class JetStreamTopics implements TopicStream {
       trees,
       config,
       instance,
+      locks,
+      times: options.sharedTimes ?? {},
       onMissing: (wait) => topology.refresh(config, wait),
     };
   }
@@ -164,7 +175,15 @@ export class JetStreamTopics implements TopicStream {
   }
 
   subscribe(options: TopicSubscribeOptions, handler: TopicHandler): Promise<TopicSubscription> {
-    return openGroup(this.#place, options, handler);
+    const { group, broadcast = false } = options;
+    if (broadcast) return openGroup(this.#place, options, handler);
+    let shared = this.#shared.get(group);
+    if (shared === undefined) {
+      for (const [name, it] of this.#shared) if (it.idle) this.#shared.delete(name);
+      shared = new SharedConsumer(this.#place, group);
+      this.#shared.set(group, shared);
+    }
+    return shared.subscribe(options, handler);
   }
 }
 

@@ -264,6 +264,11 @@ export type TopicSubscribeOptions = {
    * different keys, and those without, side by side.
    */
   readonly ordered?: boolean;
+  /**
+   * `join`: by the consumer that the topics of the group share, where that can be. `keep`: only when it has the topic
+   * already. Absent: a consumer of its own. Not for broadcasts and ordered groups, and with words for `deliver` only.
+   */
+  readonly shared?: "join" | "keep";
   readonly ackWaitMs: number;
   /** Handlers running at once in this participant. */
   readonly concurrency: number;
@@ -292,6 +297,18 @@ export type TopicStreamOptions = {
   readonly partitions?: number;
   /** For how long ids of publishes are remembered, when the stream is created, ms; 120,000. */
   readonly duplicateWindowMs?: number;
+  /** Of shared consumers, for tests. */
+  readonly sharedTimes?: Partial<SharedTimes>;
+};
+
+/** How members of a group look after its shared consumer, ms. */
+export type SharedTimes = {
+  /** Between two looks whether all topics are in its filters. */
+  readonly lookMs: number;
+  /** Between two questions who handles a topic, for how long answers are awaited, and when nobody wants it any more. */
+  readonly askMs: number;
+  readonly answerMs: number;
+  readonly unwantedMs: number;
 };
 
 export type TopicPublishOptions = {

@@ -113,6 +113,16 @@ export const metadataSchema = {
     min: 1,
     max: 256,
   },
+  sharedConsumer: {
+    kind: "boolean",
+    description:
+      "The topics of a consumer group share one NATS consumer in place of one each, so that NATS works no more for an " +
+      "event of a thousand topics than for one of a single topic. They share `concurrency` as well: a topic with slow " +
+      "handlers holds up the others. Subscriptions that are ordered, broadcast or in bulk, or say themselves where they " +
+      "start, keep a consumer of their own, as does every topic that has one already.",
+    default: "false",
+    strict: true,
+  },
   duplicateWindow: {
     kind: "duration",
     description:
@@ -240,6 +250,9 @@ class NatsPubSub implements PubSub {
       const delivery = { group, subscription: topic, tries: message.deliveries, sequence: message.sequence };
       return request.rawPayload ? fromRaw(message, delivery) : fromStored(message, stream, delivery);
     };
+    const ordered = wishes.ordered ?? (this.#settings.ordered && !wishes.broadcast);
+    const special = request.batch > 1 || request.atOnce !== undefined || request.untilHandled === true;
+    const alone = special || ordered || wishes.broadcast || wishes.start !== undefined;
     const options = {
       topic,
       group,
@@ -250,7 +263,8 @@ class NatsPubSub implements PubSub {
       concurrency: Math.max(this.#settings.concurrency, request.batch, request.atOnce ?? 1),
       backoffMs: this.#backoffMs,
       maxDeliver: request.untilHandled === true ? -1 : this.#settings.maxDeliver,
-      ordered: wishes.ordered ?? (this.#settings.ordered && !wishes.broadcast),
+      ordered,
+      ...(alone ? {} : { shared: this.#settings.sharedConsumer ? ("join" as const) : ("keep" as const) }),
     };
     return this.#stream.subscribe(options, (message, signal) => handler(read(message), signal));
   }
