@@ -40,6 +40,8 @@ import type {
 } from "./types.ts";
 
 const defaultPingIntervalMs = 2_000;
+/** Who changes a group's shared consumer (group-lock.ts). */
+const locks: TableOptions = { kind: "groups", name: [], storage: "memory" };
 
 export type JoinOptions = {
   readonly namespace: string;
@@ -225,8 +227,7 @@ class NatsMesh implements JoinedMesh {
     if (topics === undefined) {
       const { root, instance } = this.identity;
       const base = topicBase(root, options.name);
-      const locks = this.#table({ kind: "groups", name: [], storage: "memory" });
-      const names = { stream, base, instance, locks };
+      const names = { stream, base, instance, locks: this.#table(locks) };
       topics = new JetStreamTopics(this.#js, this.#topology, names, options);
       this.#topics.set(stream, topics);
     }
@@ -236,7 +237,7 @@ class NatsMesh implements JoinedMesh {
   topicRecords(name: readonly string[]): TopicRecords {
     const { root } = this.identity;
     const stream = joinName([root, "topics", ...name]);
-    return new JetStreamTopicRecords(this.#js, stream, topicTrees(topicBase(root, name)));
+    return new JetStreamTopicRecords(this.#js, stream, topicTrees(topicBase(root, name)), this.#table(locks));
   }
 
   counts(): MeshCounts {

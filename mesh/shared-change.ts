@@ -8,7 +8,7 @@ import { MeshError } from "./errors.ts";
 import { createGroup, type GroupPlace, maxPendingEvents, startOf } from "./groups.ts";
 import type { AttemptOptions } from "./jetstream.ts";
 import { Filters } from "./shared-filters.ts";
-import { joinName, parseTopic, topicFilter } from "./subjects.ts";
+import { joinName, parseTopic } from "./subjects.ts";
 import type { TopicStart, TopicSubscribeOptions } from "./types.ts";
 
 /** Metadata: what the consumer is for; from which event on filters that are being added may have missed some. */
@@ -123,7 +123,7 @@ async function join(
     if (!((first.get(filter) ?? Number.POSITIVE_INFINITY) <= upTo)) continue;
     const deliver = { sequence: last + 1 };
     await createGroup(place, { ...its, deliver });
-    own.set(filter, deliver);
+    own.set(filter, its.deliver);
     filters.delete(filter);
   }
   return write(consumers, place, { config: written.config, filters, options }, attempt);
@@ -171,12 +171,12 @@ async function firstEvents(
 
 /** Takes filters out of the consumer, or puts them in, and nothing else. Under the lock. */
 export function writeFilters(
-  place: GroupPlace,
+  consumers: Consumers,
+  place: Pick<GroupPlace, "js">,
   { config }: ConsumerInfo,
   filters: Filters,
   attempt: AttemptOptions,
 ): Promise<ConsumerInfo> {
-  const consumers = new Consumers(place.js, place.config.name);
   return write(consumers, place, { config, filters, options: undefined }, attempt);
 }
 
@@ -190,7 +190,7 @@ type Written = {
 /** Throws MeshError `timeout` when the lock may have ended. */
 function write(
   consumers: Consumers,
-  { js, trees }: GroupPlace,
+  { js }: Pick<GroupPlace, "js">,
   { config, filters, options, more = {} }: Written,
   attempt: AttemptOptions,
 ): Promise<ConsumerInfo> {
@@ -198,8 +198,6 @@ function write(
     throw new MeshError("timeout", "the change of the group took too long");
   const { filter_subject: _, metadata, ...kept } = config;
   const { [joiningMark]: _mark, ...marks } = (metadata ?? {}) as Readonly<Record<string, string>>;
-  // Without any filter it would get all events.
-  const list = filters.size === 0 ? [topicFilter(trees.plain, "")] : [...filters];
   return consumers.write(
     String(config["name"]),
     {
@@ -208,7 +206,7 @@ function write(
       // Members count the deliveries: an event must not end with one that had no handler for it.
       max_deliver: -1,
       max_ack_pending: maxPendingEvents,
-      filter_subjects: list,
+      filter_subjects: filters.list,
       metadata: { ...marks, [sharedMark]: "1", ...more },
     },
     attempt,

@@ -16,7 +16,7 @@ import { Filters } from "./shared-filters.ts";
 import { encodeToken, filterOfEvent, joinName, parseTopic, sharedName, topicFilter } from "./subjects.ts";
 import { readTopicMessage } from "./topic-message.ts";
 import type { SharedTimes, Table, TopicHandler, TopicSubscribeOptions, TopicSubscription } from "./types.ts";
-import { Unhandled } from "./unhandled.ts";
+import { tellChanged, Unhandled } from "./unhandled.ts";
 
 /** Subscriptions that come within this time are one change of the consumer, ms. */
 const gatherMs = 10;
@@ -103,6 +103,7 @@ export class SharedConsumer {
       this.#times,
       (filter) => this.#handles(filter),
       (filters) => this.#inTurn(() => this.#separateUnwanted(filters)),
+      () => this.#readers.size > 0 && this.#gather(),
     );
   }
 
@@ -408,10 +409,10 @@ export class SharedConsumer {
       left.delete(found);
       this.#leave(found);
     }
-    this.#learn(await writeFilters(this.#place, info, left, attempt));
+    this.#learn(await writeFilters(this.#consumers, this.#place, info, left, attempt));
     for (const reader of this.#all())
       if (reader.in === "shared" && !this.#filters.has(reader.filter)) reader.in = "nothing";
-    if (this.#all().some((reader) => reader.in === "nothing")) this.#gather();
+    tellChanged(this.#place.js, trees.group(this.#group));
   }
 
   #lookIn(waitMs: number): void {

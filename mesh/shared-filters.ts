@@ -1,15 +1,19 @@
 /** Filters of one shared consumer: NATS refuses those that overlap, so that an event has one filter at most. */
+import { topicFilter } from "./subjects.ts";
 
 export class Filters {
   readonly #plain = new Set<string>();
   /** Filters with wildcards, in tokens. */
   readonly #wild = new Map<string, readonly string[]>();
   readonly #base: string;
+  /** Takes no event, because there is no topic without a name: NATS gives all events to who has no filter. */
+  readonly #none: string;
   #bytes = 0;
 
   /** `base`: what all of them begin with, with its own wildcard. */
   constructor(base: string, filters: Iterable<string> = []) {
     this.#base = `${base}.`;
+    this.#none = topicFilter(base, "");
     for (const filter of filters) this.add(filter);
   }
 
@@ -27,7 +31,7 @@ export class Filters {
   }
 
   add(filter: string): void {
-    if (this.has(filter)) return;
+    if (filter === this.#none || this.has(filter)) return;
     this.#bytes += filter.length + 3;
     const tokens = this.#tokensOf(filter);
     if (tokens.some(isWildcard)) this.#wild.set(filter, tokens);
@@ -54,6 +58,11 @@ export class Filters {
     if (!tokens.some(isWildcard)) return false;
     for (const plain of this.#plain) if (overlap(tokens, this.#tokensOf(plain))) return true;
     return false;
+  }
+
+  /** For the consumer: never empty. */
+  get list(): readonly string[] {
+    return this.size === 0 ? [this.#none] : [...this];
   }
 
   [Symbol.iterator](): Iterator<string> {

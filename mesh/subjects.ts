@@ -87,8 +87,7 @@ export function joinName(parts: readonly string[]): string {
 
 /** Name of the consumer that the topics of a group share; no part of a name is encoded like that. */
 export function sharedName(group: string): string {
-  const name = `${encodeNamePart(group)}___shared`;
-  return name.length <= maxJoinedBytes ? name : `_h${sha256(name)}`;
+  return `${encodeNamePart(group)}___shared`;
 }
 
 function sha256(text: string): string {

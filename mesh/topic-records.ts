@@ -2,7 +2,7 @@
  * The stored events of one component, and its groups, for tools: reads, removes, moves groups. It creates nothing, and
  * is no way to receive events.
  */
-import { Consumers, filtersOf } from "./consumers.ts";
+import { Consumers, filtersOf, fromSequence } from "./consumers.ts";
 import { headerPairs, headerValue } from "./headers.ts";
 import { partitionsMark } from "./groups.ts";
 import {
@@ -13,8 +13,12 @@ import {
   type JetStream,
   storageError,
 } from "./jetstream.ts";
-import { joinName, parseTopic, topicFilter, type TopicTrees } from "./subjects.ts";
-import type { GroupPosition, StoredEvent, TopicRecords, TopicStart } from "./types.ts";
+import { withLock } from "./group-lock.ts";
+import { writeFilters } from "./shared-change.ts";
+import { Filters } from "./shared-filters.ts";
+import { tellChanged } from "./unhandled.ts";
+import { joinName, parseTopic, sharedName, topicFilter, type TopicTrees } from "./subjects.ts";
+import type { GroupPosition, StoredEvent, Table, TopicRecords, TopicStart } from "./types.ts";
 
 const timeoutMs = 10_000;
 /** Events of one read, bytes; NATS answers with one more than fits. */
@@ -26,11 +30,14 @@ export class JetStreamTopicRecords implements TopicRecords {
   readonly #js: JetStream;
   readonly #trees: TopicTrees;
   readonly #consumers: Consumers;
+  readonly #locks: Table;
 
-  constructor(js: JetStream, stream: string, trees: TopicTrees) {
+  /** `locks`: as in JetStreamTopics. */
+  constructor(js: JetStream, stream: string, trees: TopicTrees, locks: Table) {
     this.stream = stream;
     this.#js = js;
     this.#trees = trees;
+    this.#locks = locks;
     this.#consumers = new Consumers(js, stream);
   }
 
@@ -61,18 +68,24 @@ export class JetStreamTopicRecords implements TopicRecords {
   }
 
   async hasGroup(group: string, topic: string): Promise<boolean> {
-    return (await this.#consumers.info(joinName([group, topic]), this.#attempt())) !== undefined;
+    const own = await this.#consumers.info(joinName([group, topic]), this.#attempt());
+    return own !== undefined || this.#shares(group, topic);
+  }
+
+  /** Whether the consumer that the topics of the group share has this one. */
+  async #shares(group: string, topic: string): Promise<boolean> {
+    const info = await this.#consumers.info(sharedName(group), this.#attempt());
+    return info !== undefined && filtersOf(info).includes(topicFilter(this.#trees.any, topic));
   }
 
   async groups(): Promise<GroupPosition[]> {
     const found = await this.#consumers.list(this.#attempt());
     const positions = found.map((info) => {
       const { name, ack_floor, num_ack_pending, num_pending } = info;
-      const filters = filtersOf(info);
-      const topic = filters.length === 1 ? parseTopic(this.#trees.plain, filters[0]!) : "";
+      const topics = filtersOf(info).map((filter) => parseTopic(this.#trees.plain, filter));
       return {
         consumer: name,
-        topic: topic === "" ? undefined : topic,
+        topics: topics.filter((topic) => topic !== ""),
         doneSequence: ack_floor.stream_seq,
         underWay: num_ack_pending,
         waiting: num_pending,
@@ -84,12 +97,35 @@ export class JetStreamTopicRecords implements TopicRecords {
   async moveGroup(group: string, topic: string, to: TopicStart): Promise<number | undefined> {
     const own = joinName([group, topic]);
     const found = await this.#consumers.info(own, this.#attempt());
-    if (found === undefined) return undefined;
+    if (found === undefined) return this.#moveOut(group, topic, to);
     const partitions = Number(found.config.metadata?.[partitionsMark] ?? 0);
     const others = Array.from({ length: partitions }, (_, n) => joinName([group, topic, String(n)]));
     const sequence = await this.#sequenceOf(topic, to);
     for (const consumer of [own, ...others]) await this.#consumers.move(consumer, sequence, this.#attempt());
     return sequence;
+  }
+
+  /** Out of the consumer that the topics of the group share, into one of its own. Its members soon find it. */
+  async #moveOut(group: string, topic: string, to: TopicStart): Promise<number | undefined> {
+    if (!(await this.#shares(group, topic))) return undefined;
+    const { clock, random } = this.#js.connection.settings;
+    const lock = { table: this.#locks, key: [this.stream, group], clock, random };
+    return withLock(lock, async (endMs) => {
+      const attempt = { ...this.#attempt(), endMs };
+      const info = await this.#consumers.info(sharedName(group), attempt);
+      const filter = topicFilter(this.#trees.any, topic);
+      if (info === undefined || !filtersOf(info).includes(filter)) return undefined;
+      const sequence = await this.#sequenceOf(topic, to);
+      const name = joinName([group, topic]);
+      const { filter_subjects: _f, metadata: _m, opt_start_time: _t, ...kept } = info.config;
+      const settings = { name, durable_name: name, filter_subjects: [filter], ...fromSequence(sequence) };
+      await this.#consumers.write(name, { ...kept, ...settings }, attempt);
+      const rest = new Filters(this.#trees.any, filtersOf(info));
+      rest.delete(filter);
+      await writeFilters(this.#consumers, { js: this.#js }, info, rest, attempt);
+      tellChanged(this.#js, this.#trees.group(group));
+      return sequence;
+    });
   }
 
   async #sequenceOf(topic: string, to: TopicStart): Promise<number> {

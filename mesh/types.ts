@@ -359,8 +359,8 @@ export type StoredEvent = {
 /** Where a consumer of a group stands. */
 export type GroupPosition = {
   readonly consumer: string;
-  /** As subscribed to; undefined for a consumer of another program that has no single topic. */
-  readonly topic: string | undefined;
+  /** As subscribed to; none for a consumer of another program that takes all. */
+  readonly topics: readonly string[];
   /** All up to this one are done. */
   readonly doneSequence: number;
   /** Delivered and not acknowledged; not delivered yet. */
@@ -382,7 +382,7 @@ export type TopicRecords = {
   groups(): Promise<GroupPosition[]>;
   /**
    * Sets a group to another place, while its members go on; what they have in hand may come again. Resolves with the
-   * sequence of the place, undefined when there is no such group.
+   * sequence of the place, undefined when there is no such group. A topic that shares a consumer gets one of its own.
    */
   moveGroup(group: string, topic: string, to: TopicStart): Promise<number | undefined>;
 };

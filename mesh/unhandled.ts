@@ -33,23 +33,29 @@ export class Unhandled {
   readonly #times: SharedTimes;
   readonly #handles: (filter: string) => boolean;
   readonly #leave: (filters: readonly string[]) => Promise<void>;
+  readonly #changed: () => void;
   readonly #watched = new Map<string, Watched>();
   #answers: Subscription | undefined;
   #timer: Timer | undefined;
 
-  /** `handles`: whether this member does; `leave`: what to do with topics that nobody wants. */
+  /**
+   * `handles`: whether this member does; `leave`: what to do with topics that nobody wants; `changed`: somebody says
+   * that topics have left the consumer.
+   */
   constructor(
     js: JetStream,
     subject: string,
     times: SharedTimes,
     handles: (filter: string) => boolean,
     leave: (filters: readonly string[]) => Promise<void>,
+    changed: () => void,
   ) {
     this.#js = js;
     this.#subject = subject;
     this.#times = times;
     this.#handles = handles;
     this.#leave = leave;
+    this.#changed = changed;
   }
 
   /** Answers others from now on. Call while NATS is connected. */
@@ -103,8 +109,9 @@ export class Unhandled {
 
   #answer(message: Msg): void {
     const { reply } = message;
+    if (reply === undefined || reply === "") return this.#changed();
     const [root = ""] = this.#subject.split(".");
-    if (reply === undefined || !isReplySubject(root, reply)) return;
+    if (!isReplySubject(root, reply)) return;
     const filters = readQuestion(message.data).filter(this.#handles);
     if (filters.length > 0)
       this.#js.connection.publish(reply, Buffer.from(JSON.stringify({ filters } satisfies Question)));
@@ -140,6 +147,11 @@ export class Unhandled {
     this.#timer = undefined;
     if (this.#watched.size > 0) this.#soon();
   }
+}
+
+/** Tells all members of the group that topics have left its shared consumer. */
+export function tellChanged(js: JetStream, subject: string): void {
+  js.connection.publish(subject, new Uint8Array(0));
 }
 
 /** Empty for what no member wrote. */

@@ -18,7 +18,7 @@ export function addGroupsCommand(program: Command, host: CommandHost): void {
     atComponent(list, host, async (records) => {
       const rows = (await records.groups()).map((it) => [
         it.consumer,
-        it.topic ?? "?",
+        topicsText(it.topics),
         String(it.doneSequence),
         String(it.underWay),
         String(it.waiting),
@@ -45,6 +45,14 @@ export function addGroupsCommand(program: Command, host: CommandHost): void {
       host.terminal.success(`group ${group} of ${topic} goes on with event ${sequence}`);
     }),
   );
+}
+
+/** Most topics of a consumer that are named. */
+const maxNamed = 3;
+
+function topicsText(topics: readonly string[]): string {
+  if (topics.length === 0) return "?";
+  return topics.length <= maxNamed ? topics.join(", ") : `${topics.length} topics`;
 }
 
 function readPlace(text: string, nowMs: number): TopicStart {

@@ -1,11 +1,13 @@
-// The app of the events bench: takes events of so many topics and counts them. Port and topics by argument.
+// The app of the events bench: takes events of so many topics and counts them. Port, topics and what their names begin
+// with by argument.
 // `GET /after/<n>` is answered once n events have come.
 import { createServer } from "node:http";
 
-const [port, topics] = process.argv.slice(2).map(Number);
+const [port, topics] = process.argv.slice(2, 4).map(Number);
+const [prefix] = process.argv.slice(4);
 const subscriptions = Array.from({ length: topics }, (_, at) => ({
   pubsubname: "pubsub",
-  topic: `bench.${topics}.${at}`,
+  topic: `${prefix}.${at}`,
   route: "/event",
 }));
 let count = 0;

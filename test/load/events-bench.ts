@@ -1,6 +1,6 @@
 /**
  * The event lines of `npm run bench`: publishes through one sidecar, delivered to an app by another one, over one topic
- * and over a thousand. The time counts until the last event has reached the app.
+ * and over a thousand, with a consumer each and with one for all. The time counts until the last event has reached the app.
  */
 import { join } from "node:path";
 import { checkout, eventually, freePort, nodeBinary, startProcess, startSidecar } from "../kit/index.ts";
@@ -11,10 +11,15 @@ import { cpuMs } from "./process-usage.ts";
 
 /** Smallest and wanted ratio to the bare echo. */
 export const eventFloor = 0.2;
-const topicCounts = [1, 1000];
+const kinds: readonly Kind[] = [
+  { topics: 1, shared: false },
+  { topics: 1000, shared: false },
+  { topics: 1000, shared: true },
+];
 
-export type EventRow = {
-  readonly topics: number;
+type Kind = { readonly topics: number; readonly shared: boolean };
+
+export type EventRow = Kind & {
   readonly perSecond: number;
   /** To the bare echo of the same round. */
   readonly ratio: number;
@@ -33,7 +38,7 @@ export type EventsOptions = {
   readonly rounds: number;
 };
 
-type Line = { readonly topics: number; readonly pid: number; delivered(count: number): Promise<unknown> };
+type Line = { readonly pid: number; delivered(count: number): Promise<unknown> };
 
 export async function measureEvents(options: EventsOptions): Promise<EventRow[]> {
   const { command, nats, echoUrl, connections, seconds, rounds } = options;
@@ -41,10 +46,10 @@ export async function measureEvents(options: EventsOptions): Promise<EventRow[]>
   const resources = { "components.yaml": nativeComponents };
   const publisher = stack.use(await startSidecar({ appId: "publisher", nats, resources, command }));
   const rows: EventRow[] = [];
-  for (const topics of topicCounts) {
-    const line = stack.use(await startLine(options, topics));
+  for (const { topics, shared } of kinds) {
+    await using line = await startLine(options, { topics, shared });
     const url = (topic: number): string =>
-      `${publisher.httpUrl}/v1.0/publish/pubsub/bench.${topics}.${topic}`;
+      `${publisher.httpUrl}/v1.0/publish/pubsub/${prefixOf({ topics, shared })}.${topic}`;
     const job = publishJob(Array.from({ length: topics }, (_, topic) => url(topic)));
     const pids = { publisher: publisher.pid, subscriber: line.pid, nats: nats.pid };
     let published = (await httpLoad(job, connections, 1)).requests;
@@ -62,7 +67,7 @@ export async function measureEvents(options: EventsOptions): Promise<EventRow[]>
       const cpuUs = Object.fromEntries(
         Object.entries(after).map(([name, ms]) => [name, ((ms - before[name]!) * 1000) / requests]),
       ) as EventRow["cpuUs"];
-      samples.push({ topics, perSecond, ratio: perSecond / echo.perSecond, cpuUs, idle });
+      samples.push({ topics, shared, perSecond, ratio: perSecond / echo.perSecond, cpuUs, idle });
     }
     rows.push(samples.toSorted((a, b) => a.ratio - b.ratio)[samples.length >> 1]!);
   }
@@ -70,6 +75,11 @@ export async function measureEvents(options: EventsOptions): Promise<EventRow[]>
 }
 
 const text = "x".repeat(256);
+
+/** Before the number of the topic; each line has topics of its own. */
+function prefixOf({ topics, shared }: Kind): string {
+  return `bench.${topics}${shared ? "shared" : ""}`;
+}
 
 function publishJob(urls: readonly string[]): HttpJob {
   return {
@@ -82,25 +92,31 @@ function publishJob(urls: readonly string[]): HttpJob {
 }
 
 /** A subscriber of so many topics with its app. */
-async function startLine(options: EventsOptions, topics: number): Promise<Line & AsyncDisposable> {
+async function startLine(options: EventsOptions, kind: Kind): Promise<Line & AsyncDisposable> {
   const { command, nats } = options;
+  const { topics, shared } = kind;
   await using stack = new AsyncDisposableStack();
   const appPort = await freePort();
   stack.use(
     await startProcess({
       name: "event app",
       command: nodeBinary(),
-      args: [join(checkout, "test", "load", "event-app.mjs"), String(appPort), String(topics)],
+      args: [
+        join(checkout, "test", "load", "event-app.mjs"),
+        String(appPort),
+        String(topics),
+        prefixOf(kind),
+      ],
     }),
   );
-  const resources = { "components.yaml": nativeComponents };
-  const appId = `subscriber-${topics}`;
+  const metadata = `  metadata:\n  - { name: sharedConsumer, value: "${shared}" }\n`;
+  const resources = { "components.yaml": nativeComponents + metadata };
+  const appId = `subscriber-${topics}${shared ? "-shared" : ""}`;
   const sidecar = stack.use(await startSidecar({ appId, appPort, nats, resources, command }));
   const opened = (): boolean => sidecar.logs().split("app is subscribed to topic").length > topics;
   await eventually(opened, { timeoutMs: 120_000, everyMs: 100, what: `${topics} subscriptions` });
   const kept = stack.move();
   return {
-    topics,
     pid: sidecar.pid,
     delivered: (count) => fetch(`http://127.0.0.1:${appPort}/after/${count}`),
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
@@ -123,11 +139,14 @@ export function printEvents(rows: readonly EventRow[]): void {
     "\nevents from an app's publish to another app, two sidecars; ratio to a bare node:http echo, at least " +
       `${eventFloor}`,
   );
-  console.log("topics  events/s   ratio   CPU us an event: publisher  subscriber  nats-server   idle CPU");
-  for (const { topics, perSecond, ratio, cpuUs, idle } of rows) {
+  console.log(
+    "topics  consumers  events/s   ratio   CPU us an event: publisher  subscriber  nats-server   idle CPU",
+  );
+  for (const { topics, shared, perSecond, ratio, cpuUs, idle } of rows) {
     console.log(
       [
         String(topics).padStart(6),
+        (shared ? "shared" : "own").padStart(10),
         perSecond.toFixed(0).padStart(9),
         ratio.toFixed(3).padStart(7),
         cpuUs.publisher.toFixed(0).padStart(28),
@@ -137,8 +156,11 @@ export function printEvents(rows: readonly EventRow[]): void {
       ].join(" "),
     );
   }
-  const [one, many] = rows;
-  if (one === undefined || many === undefined) return;
-  const total = ({ cpuUs }: EventRow): number => cpuUs.publisher + cpuUs.subscriber;
-  console.log(`sidecars' CPU per event, 1,000 topics to 1: ${(total(many) / total(one)).toFixed(2)}`);
+  const [one, own, shared] = rows;
+  if (one === undefined || own === undefined || shared === undefined) return;
+  const total = ({ cpuUs }: EventRow): number => cpuUs.publisher + cpuUs.subscriber + cpuUs.nats;
+  const ratio = (row: EventRow): string => (total(row) / total(one)).toFixed(2);
+  console.log(
+    `CPU per event of all three, 1,000 topics to 1: ${ratio(shared)} with a shared consumer, ${ratio(own)} with one each`,
+  );
 }
