@@ -32,12 +32,11 @@ export type Change = {
   readonly info: ConsumerInfo | undefined;
 };
 
-/** `remembered`: filters that it had, should it be gone. Rejects with MeshError. */
+/** A consumer that is not there is made. Rejects with MeshError. */
 export async function change(
   place: GroupPlace,
   name: string,
   wanted: readonly Wanted[],
-  remembered: readonly string[],
   attempt: AttemptOptions,
 ): Promise<Change> {
   const consumers = new Consumers(place.js, place.config.name);
@@ -46,8 +45,7 @@ export async function change(
   const group = wanted[0]!.options.group;
   const hasOwn = (filter: string): boolean =>
     names.has(joinName([group, parseTopic(place.trees.plain, filter)]));
-  const before = info === undefined ? remembered.filter((it) => !hasOwn(it)) : filtersOf(info);
-  const filters = new Filters(place.trees.any, before);
+  const filters = new Filters(place.trees.any, info === undefined ? [] : filtersOf(info));
   const own = new Map<string, TopicStart>();
   const joining: Wanted[] = [];
   const maxBytes = place.js.connection.maxPayloadBytes() * filtersPart;

@@ -219,11 +219,7 @@ export class SharedConsumer {
       const lost = list.some((reader) => reader.in === "shared");
       return { filter, options, after: lost ? this.#floor : list[0]!.after };
     });
-    const remembered = [...this.#filters].filter((filter) => !this.#left.has(filter));
-    const changed = await change(this.#place, this.name, wanted, remembered, {
-      ...this.#attempt(),
-      endMs,
-    });
+    const changed = await change(this.#place, this.name, wanted, { ...this.#attempt(), endMs });
     for (const [filter, list] of lists) {
       const start = changed.own.get(filter);
       for (const reader of list) {

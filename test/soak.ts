@@ -67,7 +67,7 @@ async function soakTransfers(): Promise<boolean[]> {
 async function soakBrokers(events: number): Promise<boolean[]> {
   const passed: boolean[] = [];
   console.log(`events: seed ${values.seed}`);
-  for (const broker of ["nats", "nats-ordered", "redis", "kafka"] as const) {
+  for (const broker of ["nats", "nats-ordered", "nats-shared", "redis", "kafka"] as const) {
     const native = broker.startsWith("nats");
     const share = native ? { events, rounds: 10 } : { events: events / 10, rounds: 3 };
     const options = { broker, seed: Number(values.seed), timeoutMs: hourMs, ...share };

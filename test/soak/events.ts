@@ -22,8 +22,8 @@ import { startKafka } from "../kit/servers/kafka.ts";
 import { startRedis } from "../kit/servers/redis.ts";
 import { seededRandom } from "./random.ts";
 
-/** `nats-ordered`: pubsub.nats, asked for order per key. */
-export type Broker = "nats" | "nats-ordered" | "redis" | "kafka";
+/** pubsub.nats: `nats-ordered` is asked for order per key; `nats-shared` has a topic per key, all on one consumer. */
+export type Broker = "nats" | "nats-ordered" | "nats-shared" | "redis" | "kafka";
 
 export type EventsOptions = {
   readonly broker: Broker;
@@ -68,6 +68,8 @@ type Way = {
   readonly type: string;
   /** Publish metadata that carries the key; undefined where no order is asked for. */
   readonly key?: string;
+  /** True: each key has a topic of its own. */
+  readonly topics?: true;
   /** Metadata of the subscription and of the component. */
   readonly subscribe?: Readonly<Record<string, string>>;
   readonly metadata: Readonly<Record<string, string>>;
@@ -80,6 +82,11 @@ const brokers: Readonly<Record<Broker, Way>> = {
     key: "orderingKey",
     subscribe: { ordered: "true" },
     metadata: { ackWait: "3s" },
+  },
+  "nats-shared": {
+    type: "pubsub.nats",
+    topics: true,
+    metadata: { ackWait: "3s", sharedConsumer: "true" },
   },
   redis: {
     start: () => startRedis(),
@@ -129,7 +136,7 @@ export async function soakEvents(options: EventsOptions): Promise<EventsResult> 
     return acknowledged.length >= events;
   };
   const publishing = Promise.all(
-    Array.from({ length: keys }, (_, at) => publishKey(publisher, `k${at}`, way.key, progress, over)),
+    Array.from({ length: keys }, (_, at) => publishKey(publisher, at, way, progress, over)),
   );
   const random = seededRandom(seed);
   const killing = killAtRandom(options, { server, publisher, replicas, random }, progress, late);
@@ -150,7 +157,13 @@ export async function soakEvents(options: EventsOptions): Promise<EventsResult> 
   };
 }
 
-function resourcesOf({ type, metadata, subscribe }: Way, address: string): string {
+/** Topic of the events of a publisher. */
+function topicOf({ topics }: Way, at: number): string {
+  return topics === true ? `soak.${at}` : "soak";
+}
+
+function resourcesOf(way: Way, address: string): string {
+  const { type, metadata, subscribe } = way;
   const server = { "pubsub.redis": { redisHost: address }, "pubsub.kafka": { brokers: address } }[type];
   const fields = Object.entries({ ...metadata, ...server });
   const component = {
@@ -164,19 +177,20 @@ function resourcesOf({ type, metadata, subscribe }: Way, address: string): strin
       metadata: fields.map(([name, value]) => ({ name, value })),
     },
   };
-  const subscription = {
+  const topics = new Set(Array.from({ length: keys }, (_, at) => topicOf(way, at)));
+  const subscriptions = [...topics].map((topic) => ({
     apiVersion: "dapr.io/v2alpha1",
     kind: "Subscription",
-    metadata: { name: "soak" },
+    metadata: { name: topic },
     scopes: ["taker"],
     spec: {
       pubsubname: "bus",
-      topic: "soak",
+      topic,
       routes: { default: "/event" },
       metadata: subscribe ?? {},
     },
-  };
-  return `${JSON.stringify(component)}\n---\n${JSON.stringify(subscription)}\n`;
+  }));
+  return [component, ...subscriptions].map((resource) => JSON.stringify(resource)).join("\n---\n");
 }
 
 type Progress = {
@@ -188,12 +202,14 @@ type Progress = {
 
 async function publishKey(
   publisher: Sidecar,
-  key: string,
-  keyMetadata: string | undefined,
+  at: number,
+  way: Way,
   progress: Progress,
   over: () => boolean,
 ): Promise<void> {
-  const path = `/v1.0/publish/bus/soak${keyMetadata === undefined ? "" : `?metadata.${keyMetadata}=${key}`}`;
+  const key = `k${at}`;
+  const query = way.key === undefined ? "" : `?metadata.${way.key}=${key}`;
+  const path = `/v1.0/publish/bus/${topicOf(way, at)}${query}`;
   const headers = { "content-type": "application/json" };
   for (let n = 1; ; n++) {
     while (!over() && progress.acknowledged.length >= progress.limit) await sleep(10);

@@ -6,6 +6,7 @@ import { headers as natsHeaders, type NatsConnection } from "@nats-io/transport-
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { checkout, eventually, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import type { App, Nats, Sidecar, SidecarOptions } from "../../kit/index.ts";
+import { pubsubComponent } from "../pubsub/resources.ts";
 
 let stack: AsyncDisposableStack;
 let nats: Nats;
@@ -56,6 +57,19 @@ afterAll(() => stack.disposeAsync());
 function connect(user: keyof typeof passwords): Promise<NatsConnection> {
   return nats.connect({ user, pass: passwords[user] });
 }
+
+test("a user may share a consumer among its topics", async () => {
+  const topics = ["one", "two"];
+  const subscriptions = topics.map((topic) => ({ pubsubname: "pubsub", topic, route: "/shared" }));
+  await using app = await startApp({ subscriptions });
+  const sharing = { "p.yaml": pubsubComponent("pubsub.nats", { sharedConsumer: "true" }) };
+  const options = { appPort: app.port, resources: sharing };
+  await using first = await sidecar("orders", "orders", options);
+  await first.subscribed("two");
+  for (const topic of topics) expect((await first.post(`/v1.0/publish/pubsub/${topic}`, 1)).status).toBe(204);
+  await app.received("/shared", 2);
+  expect(first.logs()).not.toMatch(/permissions/i);
+});
 
 test("sidecars with their own users do everything: calls, state, events, presence", async () => {
   const answer = await orders.post("/v1.0/invoke/pricing/method/price", { item: 1 });

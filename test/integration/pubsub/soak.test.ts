@@ -4,6 +4,7 @@ import { soakEvents } from "../../soak/events.ts";
 
 test.each([
   ["nats-ordered", 2_000, 1],
+  ["nats-shared", 2_000, 1],
   ["redis", 1_000, 1],
   ["kafka", 1_000, 1],
 ] as const)(
