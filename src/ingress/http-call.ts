@@ -54,12 +54,12 @@ export class NodeHttpCall implements HttpCall {
 
   /** A streamed body of which more may come. */
   get bodyOpen(): boolean {
-    return (this.#streaming || this.#refused) && !this.#request.complete && !this.#request.destroyed;
+    return (this.#streaming || this.#refused) && !this.bodyComplete() && !this.#request.destroyed;
   }
 
   /** Calls back when no more of the body can come. */
   onBodyEnd(listener: () => void): void {
-    if (this.#request.complete || this.#request.destroyed) return listener();
+    if (this.bodyComplete() || this.#request.destroyed) return listener();
     this.#request.once("end", listener);
     this.#request.once("close", listener);
   }
@@ -141,10 +141,13 @@ export class NodeHttpCall implements HttpCall {
         }
         chunks.push(chunk);
       });
-      request.once("end", () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, size)));
+      request.once("end", () => {
+        if (!this.bodyComplete()) return reject(bodyUnreadable("unexpected EOF"));
+        resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, size));
+      });
       request.once("error", (cause) => reject(bodyUnreadable(cause.message, cause)));
       request.once("close", () => {
-        if (!request.complete) reject(bodyUnreadable("unexpected EOF"));
+        if (!this.bodyComplete()) reject(bodyUnreadable("unexpected EOF"));
       });
     });
   }
@@ -184,11 +187,10 @@ export class NodeHttpCall implements HttpCall {
       queue.push(chunk);
       if (queue.bufferedBytes >= highWaterBytes) request.pause();
     });
-    request.once("end", () => queue.end());
+    const cutOff = (): void => queue.fail(bodyUnreadable("unexpected EOF"));
+    request.once("end", () => (this.bodyComplete() ? queue.end() : cutOff()));
     request.once("error", (cause) => queue.fail(bodyUnreadable(cause.message, cause)));
-    request.once("close", () => {
-      if (!request.complete) queue.fail(bodyUnreadable("unexpected EOF"));
-    });
+    request.once("close", () => this.bodyComplete() || cutOff());
     return queue;
   }
 
@@ -217,6 +219,11 @@ export class NodeHttpCall implements HttpCall {
 
   protected receivedRawHeaders(): readonly string[] {
     return this.#request.rawHeaders;
+  }
+
+  /** The client has sent the body to its end. */
+  protected bodyComplete(): boolean {
+    return this.#request.complete;
   }
 
   protected hasBody(): boolean {
