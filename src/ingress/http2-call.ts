@@ -57,6 +57,10 @@ export class Http2Call extends NodeHttpCall {
     return this.#complete;
   }
 
+  protected override bodyLost(): boolean {
+    return this.#http2.stream.destroyed;
+  }
+
   protected override hasBody(): boolean {
     return !this.#http2.stream.endAfterHeaders;
   }

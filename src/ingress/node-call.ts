@@ -76,6 +76,7 @@ export class NodeHttpCall extends IncomingCall {
     const declared = request.headers["content-length"];
     if (declared !== undefined && Number(declared) > this.maxBodyBytes)
       return Promise.reject(this.#bodyTooLarge());
+    if (this.bodyLost()) return Promise.reject(bodyUnreadable("unexpected EOF"));
     if (this.expectsContinue()) this.#response.writeContinue();
     return new Promise((resolve, reject) => {
       const chunks: Buffer[] = [];
@@ -110,6 +111,7 @@ export class NodeHttpCall extends IncomingCall {
     }
     if (declared !== undefined && declared <= wholeBytes) return this.receivedBody();
     if (this.expectsContinue()) this.#response.writeContinue();
+    if (this.bodyLost()) throw bodyUnreadable("unexpected EOF");
     const queue = this.#stream(declared);
     if (declared !== undefined) return queue;
     // What came in one packet with the head is there after this.
@@ -152,6 +154,11 @@ export class NodeHttpCall extends IncomingCall {
   /** The client has sent the body to its end. */
   protected bodyComplete(): boolean {
     return this.#request.complete;
+  }
+
+  /** The client went away before the body was asked for, as a slow middleware may do; nothing would tell of its end. */
+  protected bodyLost(): boolean {
+    return this.#request.destroyed;
   }
 
   protected hasBody(): boolean {
