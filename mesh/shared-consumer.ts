@@ -25,7 +25,7 @@ const timeoutMs = 10_000;
 const knownMs = 10_000;
 /** Longest time until a look that failed, or was cut off, is repeated, ms. */
 const soonMs = 3_000;
-/** Topics with a consumer of their own that are remembered, because events of theirs may still come here. */
+/** Topics with a consumer of their own that are remembered; of others the members are asked again. */
 const maxLeft = 20_000;
 const nanosPerMs = 1_000_000;
 
@@ -75,8 +75,8 @@ export class SharedConsumer {
   readonly #readers = new Map<string, Reader[]>();
   /** Filters of the consumer when it was last seen. */
   #filters: Filters;
-  /** Filters that left it: their events have another consumer. */
-  readonly #left = new Set<string>();
+  /** Filters that left it: what still comes of them is in consumers of their own as well. */
+  #left: Filters;
   /** All events up to this one were acknowledged while all own topics were in the filters. */
   #floor = 0;
   #puller: Puller | undefined;
@@ -86,6 +86,7 @@ export class SharedConsumer {
   #off: (() => void) | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #known: { readonly untilMs: number; readonly filters: Promise<Filters> } | undefined;
+  #finding: Promise<ConsumerInfo | undefined> | undefined;
   #rotation = 0;
   #saidKept = false;
 
@@ -97,6 +98,7 @@ export class SharedConsumer {
     this.#consumers = new Consumers(place.js, place.config.name);
     this.#times = { ...defaultTimes, ...place.times };
     this.#filters = new Filters(place.trees.any);
+    this.#left = new Filters(place.trees.any);
     this.#unhandled = new Unhandled(
       place.js,
       place.trees.group(group),
@@ -199,26 +201,28 @@ export class SharedConsumer {
     const has = new Set(info === undefined ? [] : filtersOf(info));
     const fine = ({ in: place, filter }: Reader): boolean =>
       place === "own" || (place === "shared" && has.has(filter));
-    if (readers.length > 0 && !(info !== undefined && readers.every(fine))) {
-      await this.#unhandled.listen();
-      info = await this.#locked((endMs) => this.#change(endMs));
-    } else if (info !== undefined) this.#learn(info);
+    if (readers.length > 0) await this.#unhandled.listen();
+    if (!readers.every(fine)) info = (await this.#locked((endMs) => this.#change(endMs))) ?? info;
+    else if (info !== undefined) this.#learn(info);
     await this.#openOwn(readers.filter((reader) => reader.in === "own" && reader.own === undefined));
     const ackWaitMs = info === undefined ? timeoutMs : info.config.ack_wait / nanosPerMs;
     this.#pull(ackWaitMs);
     for (const reader of readers) if (reader.in === "shared") reader.placed.resolve();
-    if (this.#readers.size > 0) this.#lookIn(this.#times.lookMs);
+    if (this.#all().some((reader) => reader.in !== "own")) this.#lookIn(this.#times.lookMs);
     return ackWaitMs;
   }
 
   /** Under the lock. */
   async #change(endMs: number): Promise<ConsumerInfo | undefined> {
-    const lists = [...this.#readers].filter(([, [first]]) => first!.in !== "own");
+    const lists = [...this.#readers].filter(([, list]) => list.every((reader) => reader.in !== "own"));
+    for (const list of this.#readers.values())
+      if (list.some((reader) => reader.in === "own")) for (const reader of list) reader.in = "own";
     const wanted = lists.map(([filter, list]): Wanted => {
       const { options } = list.find((reader) => reader.options.shared === "join") ?? list[0]!;
       const lost = list.some((reader) => reader.in === "shared");
       return { filter, options, after: lost ? this.#floor : list[0]!.after };
     });
+    if (lists.length === 0) return undefined;
     const changed = await change(this.#place, this.name, wanted, { ...this.#attempt(), endMs });
     for (const [filter, list] of lists) {
       const start = changed.own.get(filter);
@@ -260,7 +264,7 @@ export class SharedConsumer {
   }
 
   #leave(filter: string): void {
-    if (this.#left.size >= maxLeft) this.#left.delete(this.#left.values().next().value!);
+    if (this.#left.size >= maxLeft) this.#left = new Filters(this.#place.trees.any);
     this.#left.add(filter);
   }
 
@@ -284,6 +288,8 @@ export class SharedConsumer {
     puller.start(ackWaitMs);
     this.#off ??= js.connection.onChange((connected) => {
       if (connected) this.#lookIn(soonMs * js.connection.settings.random());
+      // Others may change them meanwhile.
+      else this.#filters = new Filters(trees.any);
     });
   }
 
@@ -302,11 +308,11 @@ export class SharedConsumer {
     const event = readTopicMessage(trees.plain, message);
     if ((event.header(onlyForHeader) ?? this.#token) !== this.#token) return;
     const exact = filterOfEvent(trees, message.subject);
-    const filter = this.#filters.find(exact) ?? exact;
-    const readers = this.#readers.get(filter);
+    const filter = this.#filters.find(exact) ?? (await this.#findNow(exact));
+    const readers = filter === undefined ? undefined : this.#readers.get(filter);
     if (readers === undefined) {
-      if (this.#left.has(filter)) return;
-      throw new HandedBack(this.#unhandled.note(filter, event.deliveries));
+      if (filter === undefined && this.#left.find(exact) !== undefined) return;
+      throw new HandedBack(this.#unhandled.note(filter ?? exact, event.deliveries));
     }
     const reader = readers.length === 1 ? readers[0]! : readers[this.#rotation++ % readers.length]!;
     const reply = message.reply!;
@@ -319,6 +325,19 @@ export class SharedConsumer {
     }
   }
 
+  /**
+   * The filter of an event that none of the known ones takes: it may be new, and another member's, although a topic here
+   * is called the same. Undefined when there is none any more.
+   */
+  async #findNow(exact: string): Promise<string | undefined> {
+    this.#finding ??= this.#consumers.info(this.name, this.#attempt()).finally(() => {
+      this.#finding = undefined;
+    });
+    const info = await this.#finding;
+    if (info !== undefined) this.#learn(info);
+    return this.#filters.find(exact);
+  }
+
   /** The end of a puller is the end of what its handlers do. */
   #follow(signal: AbortSignal): void {
     if (signal === this.#signal) return;
@@ -329,8 +348,9 @@ export class SharedConsumer {
   }
 
   #handles(filter: string): boolean {
-    const found = this.#readers.get(filter) ?? this.#readers.get(this.#filters.find(filter) ?? filter);
-    return found?.some((reader) => reader.in === "shared") === true;
+    const isShared = (name: string): boolean =>
+      this.#readers.get(name)?.some((reader) => reader.in === "shared") === true;
+    return isShared(filter) || isShared(this.#filters.find(filter) ?? filter);
   }
 
   async #end(reader: Reader, graceMs: number): Promise<void> {

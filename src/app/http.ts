@@ -12,6 +12,7 @@ import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
 import { asksForGzip, isGzip, unpackGzip, unpackStream, withoutEncoding } from "./gzip.ts";
 import { forwardResponseHeaders, headerValue } from "./headers.ts";
 import { type Answer, Exchange, Unanswered } from "./http-exchange.ts";
+import { Http2Body } from "./http2-body.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
 import type { Tunnel } from "./websocket.ts";
 
@@ -194,17 +195,19 @@ export class HttpApp {
 
   #dispatch(request: Outgoing, { signal, streams, onDone }: Taking): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const { path, verb: method, body } = request;
-      const { clock } = this.#options;
+      const { path, verb: method } = request;
+      const { clock, http2 } = this.#options;
       const explain = (error: Error): Error => this.#failure(request, error);
-      const stream = body instanceof Uint8Array ? undefined : body;
+      const body = request.body instanceof Uint8Array ? undefined : request.body;
+      const http2Body = http2 === undefined || body === undefined ? undefined : new Http2Body(body);
       const exchange = new Exchange(
-        { signal, clock, streams, body: stream, explain, onDone },
+        { signal, clock, streams, body, http2Body, explain, onDone },
         resolve,
         reject,
       );
       const headers = request.headers as string[];
-      this.#pool.dispatch({ path, method, headers, body: (body as Buffer) ?? null }, exchange);
+      const sent = http2Body ?? (request.body as Buffer | undefined) ?? null;
+      this.#pool.dispatch({ path, method, headers, body: sent }, exchange);
     });
   }
 }

@@ -1,6 +1,6 @@
 /** Turns replies into bytes: on an HTTP/1.1 response or on an HTTP/2 stream. */
 import type { ServerResponse } from "node:http";
-import { constants, type OutgoingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { Writable } from "node:stream";
 import type { BodyStream } from "../../mesh/index.ts";
 import type { HttpReply } from "../api/http.ts";
@@ -52,12 +52,9 @@ export async function sendHttp2(stream: ServerHttp2Stream, reply: HttpReply, ver
   if (isStream(body)) {
     stream.respond(headers);
     if (isBodiless(status, verb)) return discard(body, stream);
-    return writeBody(
-      body,
-      stream,
-      () => {},
-      () => stream.close(constants.NGHTTP2_INTERNAL_ERROR),
-    );
+    // Not `close`: that tells the client first that the answer is complete.
+    const reset = (): void => void stream.destroy(new Error("the answer broke off"));
+    return writeBody(body, stream, () => {}, reset);
   }
   const bytes = typeof body === "string" ? Buffer.from(body) : body;
   const size = bytes?.length ?? 0;
@@ -69,7 +66,7 @@ export async function sendHttp2(stream: ServerHttp2Stream, reply: HttpReply, ver
   return size;
 }
 
-function isStream(body: HttpReply["body"]): body is BodyStream {
+export function isStream(body: HttpReply["body"]): body is BodyStream {
   return typeof body === "object" && !(body instanceof Uint8Array);
 }
 
@@ -78,7 +75,7 @@ function hasLength(status: number, verb: string, size: number): boolean {
   return status !== 204 && status !== 304 && (size > 0 || verb !== "HEAD");
 }
 
-function isBodiless(status: number, verb: string): boolean {
+export function isBodiless(status: number, verb: string): boolean {
   return verb === "HEAD" || status === 204 || status === 304;
 }
 
@@ -115,6 +112,16 @@ function http2Headers(reply: HttpReply): OutgoingHttpHeaders {
   return headers;
 }
 
+/** Where the pieces of a body go: a Writable, or what looks like one. */
+export type BodySink = {
+  readonly destroyed: boolean;
+  /** False: wait for `drain` before the next one. */
+  write(piece: Uint8Array): boolean;
+  end(): void;
+  once(event: "close" | "drain", listener: () => void): void;
+  off(event: "close" | "drain", listener: () => void): void;
+};
+
 /** First bytes that go out in one packet with the head, at most. */
 const firstBytes = 64 * 1024;
 
@@ -124,7 +131,7 @@ const firstBytes = 64 * 1024;
  */
 export async function writeBody(
   body: BodyStream,
-  out: Writable,
+  out: BodySink,
   flushHead: () => void,
   reset: () => void,
 ): Promise<number> {
@@ -147,7 +154,7 @@ export async function writeBody(
 }
 
 /** Resolves when the client has read, or is gone. */
-function drained(out: Writable): Promise<void> {
+function drained(out: BodySink): Promise<void> {
   return new Promise((resolve) => {
     if (out.destroyed) return resolve();
     const done = (): void => {

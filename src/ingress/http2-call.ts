@@ -1,18 +1,22 @@
 /** One HTTP/2 request as blocks see it: the same call over node:http2, its pseudo headers turned into plain ones. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
-import { NodeHttpCall } from "./http-call.ts";
+import { NodeHttpCall } from "./node-call.ts";
 
 export class Http2Call extends NodeHttpCall {
   readonly #http2: Http2ServerRequest;
   #flat: string[] | undefined;
   #named: IncomingMessage["headers"] | undefined;
   #gone: AbortController | undefined;
+  #complete = false;
 
   constructor(request: Http2ServerRequest, response: Http2ServerResponse, url: string, maxBodyBytes: number) {
     // node keeps both APIs alike; what differs is overridden here.
     super(request as unknown as IncomingMessage, response as unknown as ServerResponse, url, maxBodyBytes);
     this.#http2 = request;
+    const { stream } = request;
+    // node ends the request of a stream that was reset, too, and then calls it complete.
+    stream.once("end", () => (this.#complete = !stream.closed));
   }
 
   protected override receivedHeaders(): IncomingMessage["headers"] {
@@ -47,6 +51,14 @@ export class Http2Call extends NodeHttpCall {
       });
     }
     return this.#gone.signal;
+  }
+
+  protected override bodyComplete(): boolean {
+    return this.#complete;
+  }
+
+  protected override bodyLost(): boolean {
+    return this.#http2.stream.destroyed;
   }
 
   protected override hasBody(): boolean {

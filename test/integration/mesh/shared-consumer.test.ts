@@ -39,8 +39,8 @@ function scene() {
   return {
     stream,
     ask,
-    async member(own: Partial<typeof times> = {}): Promise<Member> {
-      const mesh = await lab.join("m");
+    async member(own: Partial<typeof times> = {}, lines: string[] = []): Promise<Member> {
+      const mesh = await lab.join("m", { log: (level, text) => void lines.push(`${level} ${text}`) });
       const sharedTimes = { ...times, ...own };
       const topics = await mesh.topics({ name, maxAgeMs: 3_600_000, maxBytes: -1, sharedTimes });
       const got: string[] = [];
@@ -145,6 +145,33 @@ describe("one consumer", () => {
     await publish("b.c 1");
     await eventually(() => expect(one.got.filter((it) => it === "b.c 1")).toHaveLength(3));
   });
+
+  it("is not made where all topics have consumers of their own", async () => {
+    const { member, publish, consumers } = scene();
+    const one = await member();
+    await one.join(["a", "b"], alone);
+    const lines: string[] = [];
+    const two = await member({}, lines);
+    await two.join(["a", "b"]);
+    await publish("a 1", "b 1");
+    await eventually(() => expect([...one.got, ...two.got].toSorted()).toEqual(["a 1", "b 1"]));
+    await two.join(["c"]);
+    expect(await consumers()).toEqual(["g___shared", "g__a", "g__b"]);
+    expect(lines.filter((line) => line.startsWith("warn"))).toEqual([]);
+  });
+
+  it("gives an event to the wildcard of another member, also where a topic of that name has its own", async () => {
+    const { member, publish } = scene();
+    const one = await member({ lookMs: 60_000 });
+    await one.join(["w.x"], alone);
+    await one.join(["a"]);
+    const two = await member({ lookMs: 60_000 });
+    await two.join(["w.*"]);
+    const events = names(10, "w.x ");
+    await publish(...events);
+    for (const { got } of [one, two])
+      await eventually(() => expect(got.toSorted()).toEqual(events), waitLong);
+  }, 60_000);
 });
 
 describe("a topic that joins later", () => {
