@@ -95,7 +95,7 @@ export async function openGroup(
   return { stop: async (graceMs) => void (await Promise.all(pullers.map((puller) => puller.stop(graceMs)))) };
 }
 
-/** The same without pulling it. */
+/** Creates or adopts the group without pulling it. */
 export async function createGroup(place: GroupPlace, options: TopicSubscribeOptions): Promise<void> {
   await new Group(place, options).open();
 }

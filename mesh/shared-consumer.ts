@@ -1,7 +1,7 @@
 /**
- * One durable consumer for many topics of a group, as one participant takes part in it: gathers its subscriptions, keeps
- * their filters in the consumer, and hands events to their handlers. Whatever the consumer might skip gets a consumer
- * of its own. Normative: README.md, "Topics"; why: docs/decisions/0031.
+ * One durable consumer for many topics of a group, as one participant takes part in it: gathers its subscriptions,
+ * keeps their filters in the consumer, and hands events to their handlers. Whatever the consumer might skip gets a
+ * consumer of its own. Normative: README.md, "Topics"; why: docs/decisions/0031.
  */
 import type { Msg } from "@nats-io/transport-node";
 import type { Timer } from "./clock.ts";
@@ -81,7 +81,7 @@ export class SharedConsumer {
   #floor = 0;
   #puller: Puller | undefined;
   #signal: AbortSignal | undefined;
-  #gathering: Timer | undefined;
+  #gathering = false;
   #looking: Timer | undefined;
   #off: (() => void) | undefined;
   #turn: Promise<unknown> = Promise.resolve();
@@ -174,8 +174,10 @@ export class SharedConsumer {
 
   #gather(): void {
     const { clock } = this.#place.js.connection.settings;
-    this.#gathering ??= clock.setTimeout(() => {
-      this.#gathering = undefined;
+    if (this.#gathering) return;
+    this.#gathering = true;
+    clock.setTimeout(() => {
+      this.#gathering = false;
       void this.#inTurn(() => this.#placeNew());
     }, gatherMs);
   }
@@ -326,8 +328,8 @@ export class SharedConsumer {
   }
 
   /**
-   * The filter of an event that none of the known ones takes: it may be new, and another member's, although a topic here
-   * is called the same. Undefined when there is none any more.
+   * The filter of an event that none of the known ones takes: it may be new, and another member's, although a topic
+   * here is called the same. Undefined when there is none any more.
    */
   async #findNow(exact: string): Promise<string | undefined> {
     this.#finding ??= this.#consumers.info(this.name, this.#attempt()).finally(() => {

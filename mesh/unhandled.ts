@@ -11,8 +11,8 @@ import { isReplySubject } from "./subjects.ts";
 import type { SharedTimes } from "./types.ts";
 
 /**
- * How much longer it takes with each delivery until such an event comes again, and at most, ms. Doubled times would make
- * an event that meets the wrong one of two members some times in a row wait for half a minute.
+ * How much longer it takes with each delivery until such an event comes again, and at most, ms. Doubled times would
+ * make an event that meets the wrong one of two members some times in a row wait for half a minute.
  */
 const delayStepMs = 200;
 const maxDelayMs = 30_000;

@@ -116,6 +116,7 @@ describe("pubsub.nats", () => {
       maxDeliver: -1,
       ordered: false,
       broadcast: false,
+      shared: "keep",
     });
     const properties = {
       consumerID: " g ",
@@ -134,7 +135,14 @@ describe("pubsub.nats", () => {
       maxDeliver: 3,
       ordered: false,
       broadcast: false,
+      shared: "keep",
     });
+  });
+
+  it("shares a consumer where it is told so, but not in order", async () => {
+    expect(await (await tested({ sharedConsumer: "true" })).subscribe()).toMatchObject({ shared: "join" });
+    const ordered = await tested({ sharedConsumer: "true", ordered: "true" });
+    expect((await ordered.subscribe()).shared).toBeUndefined();
   });
 
   it.each(["soon", "1s,,2s", "-1s"])("refuses the backOff %j", async (backOff) => {

@@ -116,10 +116,10 @@ export const metadataSchema = {
   sharedConsumer: {
     kind: "boolean",
     description:
-      "The topics of a consumer group share one NATS consumer in place of one each, so that NATS works no more for an " +
-      "event of a thousand topics than for one of a single topic. They share `concurrency` as well: a topic with slow " +
-      "handlers holds up the others. Subscriptions that are ordered, broadcast or in bulk, or say themselves where they " +
-      "start, keep a consumer of their own, as does every topic that has one already.",
+      "The topics of a consumer group share one NATS consumer in place of one each, so that NATS works no more for " +
+      "an event of a thousand topics than for one of a single topic. They share `concurrency` as well: a topic with " +
+      "slow handlers holds up the others. Subscriptions that are ordered, broadcast or in bulk, or say themselves " +
+      "where they start, keep a consumer of their own, as does every topic that has one already.",
     default: "false",
     strict: true,
   },

@@ -26,6 +26,17 @@ type Member = {
   join(wanted: readonly string[], more?: More): Promise<{ stop(graceMs: number): Promise<void> }[]>;
 };
 
+/** What the tests read of NATS' answers about consumers. */
+type Answer = {
+  readonly consumers?: readonly string[];
+  readonly num_ack_pending: number;
+  readonly num_pending: number;
+  readonly config: {
+    readonly filter_subjects: readonly string[];
+    readonly metadata: Readonly<Record<string, string>>;
+  };
+};
+
 /** A stream of its own, its state by NATS itself, and members of the group `g`. */
 function scene() {
   const name = ["default", `shared${count++}`];
@@ -34,7 +45,7 @@ function scene() {
   const ask = async (subject: string, body?: unknown) => {
     await using client = await connected();
     const payload = body === undefined ? "" : JSON.stringify(body);
-    return (await client.nc.request(`$JS.API.${subject}`, payload, { timeout: 5_000 })).json<any>();
+    return (await client.nc.request(`$JS.API.${subject}`, payload, { timeout: 5_000 })).json<Answer>();
   };
   return {
     stream,
@@ -68,7 +79,7 @@ function scene() {
     consumers: async (): Promise<string[]> =>
       ((await ask(`CONSUMER.NAMES.${stream}`)).consumers ?? []).toSorted(),
     filters: async (): Promise<string[]> =>
-      ((await ask(`CONSUMER.INFO.${stream}.g___shared`)).config?.filter_subjects ?? [])
+      ((await ask(`CONSUMER.INFO.${stream}.g___shared`)).config.filter_subjects ?? [])
         .map((filter: string) => filter.slice(`weft.default.*.${name[1]}.`.length))
         .toSorted(),
     /** How many of these events are not acknowledged. */
@@ -130,7 +141,7 @@ describe("one consumer", () => {
     expect(await consumers()).toEqual(["g___shared"]);
   });
 
-  it("takes no filters that overlap, no topic with a consumer of its own, and nothing else that is special", async () => {
+  it("takes no filters that overlap, no topic with a consumer of its own, nothing else that is special", async () => {
     const { member, publish, consumers, filters } = scene();
     const one = await member();
     await one.join(["old"], alone);
@@ -267,7 +278,7 @@ describe("members with different topics", () => {
     expect(await consumers()).toEqual(["g___shared"]);
   }, 60_000);
 
-  it("a topic that nobody handles any more waits in a consumer of its own, from which the next one goes on", async () => {
+  it("a topic that nobody handles any more waits in a consumer of its own, where the next one goes on", async () => {
     const { member, publish, consumers, filters, underWay } = scene();
     const [one, two] = [await member(), await member()];
     await one.join(["a"]);
@@ -349,7 +360,7 @@ describe("what was lost", () => {
     await eventually(() => expect(one.got).toEqual(["a 1"]));
     // What it leaves behind: its filter and the mark, while the consumer has passed the first event already.
     const { config } = await ask(`CONSUMER.INFO.${stream}.g___shared`);
-    const filter = config.filter_subjects[0].replace(/a$/, "late");
+    const filter = config.filter_subjects[0]!.replace(/a$/, "late");
     const metadata = { ...config.metadata, "weft-joining": "1" };
     await ask(`CONSUMER.CREATE.${stream}.g___shared`, {
       stream_name: stream,
