@@ -137,16 +137,19 @@ export class AnswerParser {
       at = this.#readStatus(text);
       if (at === 0) return to;
     }
-    const start = at;
-    let end = text.indexOf("\r\n", at);
-    while (end > at) {
+    const blank = text.startsWith("\r\n", at) ? at - 2 : text.indexOf("\r\n\r\n", at);
+    const whole = blank !== -1;
+    // Lines that are there, each with its end.
+    const stop = whole ? blank + 2 : Math.max(at, text.lastIndexOf("\n") + 1);
+    const lines = text.slice(at, stop);
+    if (!headerLines.test(lines)) throw this.#badLine(lines);
+    while (at < stop) {
+      const end = text.indexOf("\r\n", at);
       this.#readHeader(text, at, end);
       at = end + 2;
-      end = text.indexOf("\r\n", at);
     }
-    if (!headerLines.test(text.slice(start, at))) throw this.#badLine(text, start);
     if (this.#headerBytes >= this.#maxHeaderBytes) throw headersOverflow();
-    if (end === -1) {
+    if (!whole) {
       this.#keepPartial(text.slice(at));
       return to;
     }
@@ -180,8 +183,6 @@ export class AnswerParser {
 
   #readHeader(text: string, from: number, end: number): void {
     const colon = text.indexOf(":", from);
-    // Told by the check of all lines.
-    if (colon === -1 || colon > end) return;
     let start = colon + 1;
     while (text[start] === " " || text[start] === "\t") start++;
     const name = text.slice(from, colon);
@@ -222,7 +223,7 @@ export class AnswerParser {
   }
 
   #keepPartial(rest: string): void {
-    if (!/^[\t\x20-\x7e\x80-\xff]*\r?$/.test(rest)) throw this.#badLine(rest, 0);
+    if (!/^[\t\x20-\x7e\x80-\xff]*\r?$/.test(rest)) throw this.#badLine(rest);
     if (this.#headerBytes + rest.length > this.#maxHeaderBytes + windowBytes) throw headersOverflow();
     this.#partial = rest;
   }
@@ -347,15 +348,20 @@ export class AnswerParser {
     return this.#refusal("Expected LF after CR");
   }
 
-  /** `from`: where lines begin, one of which is wrong. */
-  #badLine(text: string, from: number): Error {
-    for (const line of text.slice(from).split("\r\n")) {
+  /** One of these lines is wrong; those before it count for what is told. */
+  #badLine(lines: string): Error {
+    for (const line of lines.split("\r\n")) {
+      if (headerLines.test(`${line}\r\n`)) {
+        this.#readHeader(line, 0, line.length);
+        continue;
+      }
       if (/^[ \t]/.test(line)) return this.#refusal("Unexpected whitespace after header value");
       const value = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+:(.*)$/s.exec(line)?.[1];
       if (value === undefined) break;
-      if (value.includes("\r")) return this.#refusal("Missing expected LF after header value");
-      if (value.includes("\n")) return this.#refusal("Missing expected CR after header value");
-      if (/[^\t\x20-\x7e\x80-\xff]/.test(value)) return this.#refusal("Invalid header value char");
+      const bad = /[^\t\x20-\x7e\x80-\xff]/.exec(value)?.[0];
+      if (bad === "\r") return this.#refusal("Missing expected LF after header value");
+      if (bad === "\n") return this.#refusal("Missing expected CR after header value");
+      return this.#refusal("Invalid header value char");
     }
     return this.#refusal("Invalid header token");
   }
