@@ -86,6 +86,8 @@ export class Connection {
   readonly #parser: AnswerParser;
   #call: Call | undefined;
   #writing = false;
+  /** The call is the last: an app that expects no body may leave one on the connection. */
+  #last = false;
   #onDrain: (() => void) | undefined;
   /** When it is closed for want of use; on the clock's monotonic time. */
   idleUntilMs = 0;
@@ -130,9 +132,11 @@ export class Connection {
     this.#parser.begin(call.request.verb);
     const { head, request } = call;
     const { body } = request;
+    this.#last = head.last;
     if (body === undefined) {
       this.#socket.write(head.text + (head.wantsBody ? "content-length: 0\r\n\r\n" : "\r\n"), "latin1");
     } else if (body instanceof Uint8Array) {
+      if (!head.wantsBody) this.#last = true;
       this.#sendWhole(`${head.text}content-length: ${body.length}\r\n\r\n`, body);
     } else {
       void this.#sendStream(call, body);
@@ -179,7 +183,7 @@ export class Connection {
     this.#call = undefined;
     call.done = true;
     call.exchange.onResponseEnd();
-    const idleMs = this.#parser.reusable && !call.head.last && !this.#writing ? this.#idleMs(call) : 0;
+    const idleMs = this.#parser.reusable && !this.#last && !this.#writing ? this.#idleMs() : 0;
     if (idleMs <= 0) return this.drop();
     // The exchange may have held back the last piece.
     if (this.#socket.isPaused()) this.#socket.resume();
@@ -187,9 +191,7 @@ export class Connection {
   }
 
   /** 0: not to be used again. */
-  #idleMs({ head, request }: Call): number {
-    // An app that expects no body may have left it on the connection.
-    if (request.body !== undefined && !head.wantsBody) return 0;
+  #idleMs(): number {
     const { keepAlive } = this.#parser;
     if (keepAlive === "") return usualIdleMs;
     const seconds = /(?:^|,)[\t ]*timeout=(\d+)/i.exec(keepAlive)?.[1];
@@ -249,6 +251,7 @@ export class Connection {
         if (length !== undefined && sent + piece.length > length) throw lengthMismatch();
         let before = sent === 0 ? text + framing(length) : chunked ? "\r\n" : "";
         if (chunked) before += `${piece.length.toString(16)}\r\n`;
+        if (!wantsBody) this.#last = true;
         sent += piece.length;
         socket.cork();
         if (before !== "") socket.write(before, "latin1");
