@@ -1,18 +1,14 @@
-/** One HTTP request as blocks see it (api/http.ts), over node:http. Everything is computed on first use. */
-import type { IncomingMessage, ServerResponse } from "node:http";
-import { type ApiError, bodyTooLarge, bodyUnreadable } from "../api/errors.ts";
-import { BodyTooLarge, type HttpCall } from "../api/http.ts";
-import { BodyQueue, type BodyStream, failedBody } from "../../mesh/index.ts";
+/**
+ * One HTTP request as blocks see it (api/http.ts), whatever it came in on. Everything is computed on first use.
+ * node-call.ts has what came through node:http, short-call.ts what did not need it.
+ */
+import type { IncomingHttpHeaders } from "node:http";
+import type { HttpCall } from "../api/http.ts";
+import type { BodyStream } from "../../mesh/index.ts";
 import type { Span } from "../telemetry/tracing/span.ts";
 import { cleanPath } from "./router.ts";
 
-const noBody = Buffer.alloc(0);
-/** A body of known length is whole up to this, bytes; larger ones would make a slow client visible as memory. */
-const wholeBytes = 256 * 1024;
-/** The client's socket is paused above this, bytes; two reads. */
-const highWaterBytes = 128 * 1024;
-
-export class NodeHttpCall implements HttpCall {
+export abstract class IncomingCall implements HttpCall {
   verb: string;
   path: string;
   rawPath: string;
@@ -25,20 +21,13 @@ export class NodeHttpCall implements HttpCall {
   /** It came as far as the API log. */
   logged = false;
   span: Span | undefined;
-  readonly #request: IncomingMessage;
-  readonly #response: ServerResponse;
-  #streaming = false;
-  #refused = false;
-  #changed: { readonly flat: readonly string[]; named: IncomingMessage["headers"] | undefined } | undefined;
+  #changed: { readonly flat: readonly string[]; named: IncomingHttpHeaders | undefined } | undefined;
   #body: Buffer | undefined;
-  #abort: AbortController | undefined;
   #search: URLSearchParams | undefined;
 
   /** `target` as in the request line. */
-  constructor(request: IncomingMessage, response: ServerResponse, target: string, maxBodyBytes: number) {
-    this.#request = request;
-    this.#response = response;
-    this.verb = request.method ?? "GET";
+  constructor(verb: string, target: string, maxBodyBytes: number) {
+    this.verb = verb;
     const url = pathOf(target);
     const mark = url.indexOf("?");
     this.rawPath = mark < 0 ? url : url.slice(0, mark);
@@ -47,41 +36,20 @@ export class NodeHttpCall implements HttpCall {
     this.maxBodyBytes = maxBodyBytes;
   }
 
-  /** A streamed body is above the limit; the connection cannot be used again. */
-  get bodyRefused(): boolean {
-    return this.#refused;
-  }
+  /** `HTTP/1.1` or `HTTP/2.0`. */
+  abstract get protocol(): string;
+  abstract get remoteAddress(): string;
+  abstract get remotePort(): number;
+  abstract get signal(): AbortSignal;
 
-  /** A streamed body of which more may come. */
-  get bodyOpen(): boolean {
-    return (this.#streaming || this.#refused) && !this.#request.complete && !this.#request.destroyed;
-  }
-
-  /** Calls back when no more of the body can come. */
-  onBodyEnd(listener: () => void): void {
-    if (this.#request.complete || this.#request.destroyed) return listener();
-    this.#request.once("end", listener);
-    this.#request.once("close", listener);
-  }
-
-  /** Lets the rest of the body pass by, unread. */
-  discardBody(): void {
-    this.#request.resume();
-  }
-
-  get headers(): IncomingMessage["headers"] {
+  get headers(): IncomingHttpHeaders {
     return this.#changed === undefined
       ? this.receivedHeaders()
-      : (this.#changed.named ??= byName(this.#changed.flat));
+      : (this.#changed.named ??= headersByName(this.#changed.flat));
   }
 
   get rawHeaders(): readonly string[] {
     return this.#changed?.flat ?? this.receivedRawHeaders();
-  }
-
-  /** `HTTP/1.1` or `HTTP/2.0`. */
-  get protocol(): string {
-    return `HTTP/${this.#request.httpVersion}`;
   }
 
   /** A middleware wants another path (encoded) and query (raw). */
@@ -102,94 +70,12 @@ export class NodeHttpCall implements HttpCall {
     this.#body = Buffer.from(body.buffer, body.byteOffset, body.length);
   }
 
-  get remoteAddress(): string {
-    return this.#request.socket.remoteAddress ?? "";
-  }
-
-  get remotePort(): number {
-    return this.#request.socket.remotePort ?? 0;
-  }
-
-  get signal(): AbortSignal {
-    if (this.#abort === undefined) {
-      const abort = new AbortController();
-      this.#abort = abort;
-      this.#response.once("close", () => {
-        if (!this.#response.writableFinished) abort.abort(new Error("the client went away"));
-      });
-    }
-    return this.#abort.signal;
-  }
-
   body(): Promise<Buffer> {
-    if (this.#body !== undefined) return Promise.resolve(this.#body);
-    const request = this.#request;
-    if (!this.hasBody()) return Promise.resolve(noBody);
-    const declared = request.headers["content-length"];
-    if (declared !== undefined && Number(declared) > this.maxBodyBytes)
-      return Promise.reject(this.#bodyTooLarge());
-    if (this.expectsContinue()) this.#response.writeContinue();
-    return new Promise((resolve, reject) => {
-      const chunks: Buffer[] = [];
-      let size = 0;
-      request.on("data", (chunk: Buffer) => {
-        size += chunk.length;
-        if (size > this.maxBodyBytes) {
-          request.pause();
-          reject(this.#bodyTooLarge());
-          return;
-        }
-        chunks.push(chunk);
-      });
-      request.once("end", () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, size)));
-      request.once("error", (cause) => reject(bodyUnreadable(cause.message, cause)));
-      request.once("close", () => {
-        if (!request.complete) reject(bodyUnreadable("unexpected EOF"));
-      });
-    });
+    return this.#body === undefined ? this.receivedBody() : Promise.resolve(this.#body);
   }
 
-  async content(): Promise<Uint8Array | BodyStream> {
-    if (this.#body !== undefined) return this.#body;
-    if (!this.hasBody()) return noBody;
-    const stated = this.#request.headers["content-length"];
-    const declared = stated === undefined ? undefined : Number(stated);
-    if (declared !== undefined && declared > this.maxBodyBytes) {
-      this.#refused = true;
-      return failedBody(new BodyTooLarge(this.maxBodyBytes), declared);
-    }
-    if (declared !== undefined && declared <= wholeBytes) return this.body();
-    if (this.expectsContinue()) this.#response.writeContinue();
-    const queue = this.#stream(declared);
-    if (declared !== undefined) return queue;
-    // What came in one packet with the head is there after this.
-    await new Promise<void>((resolve) => setImmediate(resolve));
-    return queue.ended ? queue.takeReady(this.maxBodyBytes) : queue;
-  }
-
-  #stream(length: number | undefined): BodyQueue {
-    const request = this.#request;
-    this.#streaming = true;
-    let size = 0;
-    const onTaken = (): void => {
-      if (queue.bufferedBytes < highWaterBytes / 2) request.resume();
-    };
-    const queue = new BodyQueue({ onTaken, onCancel: () => this.discardBody() }, length);
-    request.on("data", (chunk: Buffer) => {
-      size += chunk.length;
-      if (size > this.maxBodyBytes) {
-        this.#refused = true;
-        queue.fail(new BodyTooLarge(this.maxBodyBytes));
-      }
-      queue.push(chunk);
-      if (queue.bufferedBytes >= highWaterBytes) request.pause();
-    });
-    request.once("end", () => queue.end());
-    request.once("error", (cause) => queue.fail(bodyUnreadable(cause.message, cause)));
-    request.once("close", () => {
-      if (!request.complete) queue.fail(bodyUnreadable("unexpected EOF"));
-    });
-    return queue;
+  content(): Promise<Uint8Array | BodyStream> {
+    return this.#body === undefined ? this.receivedContent() : Promise.resolve(this.#body);
   }
 
   queryValue(name: string): string | undefined {
@@ -211,43 +97,25 @@ export class NodeHttpCall implements HttpCall {
     return metadata;
   }
 
-  protected receivedHeaders(): IncomingMessage["headers"] {
-    return this.#request.headers;
-  }
-
-  protected receivedRawHeaders(): readonly string[] {
-    return this.#request.rawHeaders;
-  }
-
-  protected hasBody(): boolean {
-    const { headers } = this.#request;
-    return headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
-  }
-
-  /** The client sends the body only when asked: `Expect: 100-continue`. */
-  protected expectsContinue(): boolean {
-    return this.#request.headers.expect?.toLowerCase() === "100-continue";
-  }
+  protected abstract receivedHeaders(): IncomingHttpHeaders;
+  protected abstract receivedRawHeaders(): readonly string[];
+  protected abstract receivedBody(): Promise<Buffer>;
+  protected abstract receivedContent(): Promise<Uint8Array | BodyStream>;
 
   #parameters(): URLSearchParams {
     return (this.#search ??= new URLSearchParams(this.query));
   }
-
-  /** The rest of such a body is never read, so its connection ends with the answer. */
-  #bodyTooLarge(): ApiError {
-    this.#response.shouldKeepAlive = false;
-    return bodyTooLarge(this.maxBodyBytes);
-  }
 }
 
 /** As node names them: lower case, repeated ones joined. */
-function byName(flat: readonly string[]): IncomingMessage["headers"] {
+export function headersByName(flat: readonly string[]): IncomingHttpHeaders {
   const named: Record<string, string> = {};
   for (let i = 0; i + 1 < flat.length; i += 2) {
     const name = flat[i]!.toLowerCase();
-    const before = named[name];
-    named[name] =
-      before === undefined ? flat[i + 1]! : `${before}${name === "cookie" ? "; " : ", "}${flat[i + 1]!}`;
+    const before: unknown = named[name];
+    const value = flat[i + 1]!;
+    // Not what every object has, such as `constructor`.
+    named[name] = typeof before === "string" ? `${before}${name === "cookie" ? "; " : ", "}${value}` : value;
   }
   return named;
 }

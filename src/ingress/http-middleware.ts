@@ -2,7 +2,7 @@
 import type { HttpReply } from "../api/http.ts";
 import type { Pipeline } from "../middleware/pipeline.ts";
 import type { MiddlewareReply, MiddlewareRequest } from "../middleware/port.ts";
-import type { NodeHttpCall } from "./http-call.ts";
+import type { IncomingCall } from "./http-call.ts";
 import { flatHeaders } from "./http-reply.ts";
 import type { HttpStep } from "./http-steps.ts";
 
@@ -22,10 +22,10 @@ class CallRequest implements MiddlewareRequest {
   path: string;
   query: string;
   headers: readonly string[];
-  readonly #call: NodeHttpCall;
+  readonly #call: IncomingCall;
   #body: Promise<Uint8Array> | undefined;
 
-  constructor(call: NodeHttpCall) {
+  constructor(call: IncomingCall) {
     this.#call = call;
     this.verb = call.verb;
     this.path = call.rawPath;

@@ -1,11 +1,11 @@
 /** Metrics of the HTTP API: one record a request, once its answer is sent. Made anew when their settings change. */
 import type { Metrics } from "../telemetry/metrics.ts";
-import type { NodeHttpCall } from "./http-call.ts";
+import type { IncomingCall } from "./http-call.ts";
 
 /** Label sets whose series are found in one look-up; others take one for each metric. */
 const maxKnown = 1_000;
 
-export type HttpRecord = (call: NodeHttpCall, status: number, latencyMs: number, sentBytes: number) => void;
+export type HttpRecord = (call: IncomingCall, status: number, latencyMs: number, sentBytes: number) => void;
 
 export function createHttpRecord(metrics: Metrics): HttpRecord {
   const labels = ["method", "path", "status"];

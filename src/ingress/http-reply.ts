@@ -69,7 +69,7 @@ export async function sendHttp2(stream: ServerHttp2Stream, reply: HttpReply, ver
   return size;
 }
 
-function isStream(body: HttpReply["body"]): body is BodyStream {
+export function isStream(body: HttpReply["body"]): body is BodyStream {
   return typeof body === "object" && !(body instanceof Uint8Array);
 }
 
@@ -78,7 +78,7 @@ function hasLength(status: number, verb: string, size: number): boolean {
   return status !== 204 && status !== 304 && (size > 0 || verb !== "HEAD");
 }
 
-function isBodiless(status: number, verb: string): boolean {
+export function isBodiless(status: number, verb: string): boolean {
   return verb === "HEAD" || status === 204 || status === 304;
 }
 
@@ -115,6 +115,16 @@ function http2Headers(reply: HttpReply): OutgoingHttpHeaders {
   return headers;
 }
 
+/** Where the pieces of a body go: a Writable, or what looks like one. */
+export type BodySink = {
+  readonly destroyed: boolean;
+  /** False: wait for `drain` before the next one. */
+  write(piece: Uint8Array): boolean;
+  end(): void;
+  once(event: "close" | "drain", listener: () => void): void;
+  off(event: "close" | "drain", listener: () => void): void;
+};
+
 /** First bytes that go out in one packet with the head, at most. */
 const firstBytes = 64 * 1024;
 
@@ -124,7 +134,7 @@ const firstBytes = 64 * 1024;
  */
 export async function writeBody(
   body: BodyStream,
-  out: Writable,
+  out: BodySink,
   flushHead: () => void,
   reset: () => void,
 ): Promise<number> {
@@ -147,7 +157,7 @@ export async function writeBody(
 }
 
 /** Resolves when the client has read, or is gone. */
-function drained(out: Writable): Promise<void> {
+function drained(out: BodySink): Promise<void> {
   return new Promise((resolve) => {
     if (out.destroyed) return resolve();
     const done = (): void => {

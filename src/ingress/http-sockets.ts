@@ -15,12 +15,13 @@ import type { Duplex } from "node:stream";
 import type { Clock } from "../../mesh/index.ts";
 import type { Log } from "../telemetry/log.ts";
 import { isH2cUpgrade, upgradeToH2c } from "./h2c-upgrade.ts";
-import { NodeHttpCall } from "./http-call.ts";
+import { NodeHttpCall } from "./node-call.ts";
 import { sendHttp1, sendHttp2 } from "./http-reply.ts";
 import type { HttpIngress } from "./http-steps.ts";
 import { Http2Call } from "./http2-call.ts";
 import { listenOn, type ListenTarget } from "./listen.ts";
 import { type ClientError, mended } from "./request-line.ts";
+import { ShortConnections } from "./short/connection.ts";
 import { isWebSocketUpgrade, WebSocketCall } from "./websocket.ts";
 
 /** Time for a client to send its header, ms (Dapr's). */
@@ -59,6 +60,8 @@ export class HttpSockets {
   readonly #options: HttpSocketsOptions;
   readonly #maxHeaderBytes: number;
   readonly #servers: Server[] = [];
+  /** Where every connection begins, one for each server. */
+  readonly #short: ShortConnections[] = [];
   readonly #sessions = new Set<ServerHttp2Session>();
   /** Connections that have not said yet what they speak. */
   readonly #undecided = new Set<Socket>();
@@ -90,6 +93,7 @@ export class HttpSockets {
     );
     const closeIdle = (): void => this.#servers.forEach((server) => server.closeIdleConnections());
     closeIdle();
+    for (const short of this.#short) short.close();
     // A connection whose answer was on its way gets idle later, and would be kept for its next request.
     const idle = this.#options.clock.setInterval(closeIdle, closeIdleEveryMs);
     for (const session of this.#sessions) session.close();
@@ -97,6 +101,7 @@ export class HttpSockets {
     for (const socket of this.#webSockets) socket.end();
     const limit = this.#options.clock.setTimeout(() => {
       for (const server of this.#servers) server.closeAllConnections();
+      for (const short of this.#short) short.destroy();
       for (const session of this.#sessions) session.destroy();
       for (const socket of this.#webSockets) socket.destroy();
     }, graceMs);
@@ -131,8 +136,29 @@ export class HttpSockets {
     server.on("clientError", (error: ClientError, socket: Duplex) =>
       this.#onBadRequest(error, socket, (next) => toHttp1!.call(server, next)),
     );
-    if (this.#http2 !== undefined) this.#sniff(server, this.#http2, toHttp1!);
+    const http2 = this.#http2;
+    const short = this.#createShort((socket) => {
+      if (http2 === undefined) toHttp1!.call(server, socket);
+      else this.#sniff(server, http2, toHttp1!, socket);
+    });
+    this.#short.push(short);
+    server.removeAllListeners("connection");
+    server.on("connection", (socket: Socket) => short.take(socket));
     return server;
+  }
+
+  #createShort(leave: (socket: Socket) => void): ShortConnections {
+    const { ingress, maxBodyBytes, clock, log } = this.#options;
+    return new ShortConnections({
+      answer: (call, send) => ingress.answer(call, send),
+      leave,
+      maxHeaderBytes: this.#maxHeaderBytes,
+      maxBodyBytes,
+      firstBytesMs: headerTimeoutMs,
+      keepAliveMs,
+      clock,
+      log,
+    });
   }
 
   /** What Go's parser takes is no bad request. */
@@ -213,18 +239,15 @@ export class HttpSockets {
     this.#answerHttp1(request, response);
   }
 
-  /** Hands every connection to the server of the protocol that its first bytes show. */
-  #sniff(server: Server, http2: Http2Server, toHttp1: ToParser): void {
-    server.removeAllListeners("connection");
-    server.on("connection", (socket: Socket) => {
-      this.#undecided.add(socket);
-      firstBytes(socket, (isHttp2) => {
-        this.#undecided.delete(socket);
-        if (isHttp2) http2.emit("connection", socket);
-        else toHttp1.call(server, socket);
-      });
-      socket.once("close", () => this.#undecided.delete(socket));
+  /** Hands a connection to the server of the protocol that its first bytes show. */
+  #sniff(server: Server, http2: Http2Server, toHttp1: ToParser, socket: Socket): void {
+    this.#undecided.add(socket);
+    firstBytes(socket, (isHttp2) => {
+      this.#undecided.delete(socket);
+      if (isHttp2) http2.emit("connection", socket);
+      else toHttp1.call(server, socket);
     });
+    socket.once("close", () => this.#undecided.delete(socket));
   }
 
   #createHttp2(): Http2Server {

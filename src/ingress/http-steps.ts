@@ -11,13 +11,13 @@ import { stackOf } from "../lib/thrown.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { createCors, isPreflight } from "./cors.ts";
-import type { NodeHttpCall } from "./http-call.ts";
+import type { IncomingCall } from "./http-call.ts";
 import { createApiLog } from "./http-log.ts";
 import { createHttpRecord } from "./http-record.ts";
 import type { SendReply } from "./http-reply.ts";
 import { BadEscape, Router } from "./router.ts";
 
-export type Handler = (call: NodeHttpCall) => Promise<HttpReply> | HttpReply;
+export type Handler = (call: IncomingCall) => Promise<HttpReply> | HttpReply;
 
 /** Wraps the rest of the way. Called when the steps are set. */
 export type HttpStep = (next: Handler) => Handler;
@@ -72,7 +72,7 @@ export class HttpIngress {
   }
 
   /** Answers one request. Rejects only when the answer could not be written; then the connection is of no more use. */
-  answer(call: NodeHttpCall, send: SendReply): Promise<void> {
+  answer(call: IncomingCall, send: SendReply): Promise<void> {
     return this.#way.go(call, send);
   }
 }
@@ -96,7 +96,7 @@ class Way {
     this.#record = createHttpRecord(steps.metrics);
   }
 
-  async go(call: NodeHttpCall, send: SendReply): Promise<void> {
+  async go(call: IncomingCall, send: SendReply): Promise<void> {
     const startMs = this.#clock.monotonicMs();
     let reply: HttpReply;
     try {

@@ -4,7 +4,7 @@ import { baggageFault } from "../telemetry/tracing/baggage.ts";
 import type { Span } from "../telemetry/tracing/span.ts";
 import { httpStatusText } from "../telemetry/tracing/status.ts";
 import type { Tracer } from "../telemetry/tracing/tracer.ts";
-import type { NodeHttpCall } from "./http-call.ts";
+import type { IncomingCall } from "./http-call.ts";
 import { type HttpStep, textHeaders } from "./http-steps.ts";
 
 /** Longest `tracestate` of an answer. */
@@ -63,7 +63,7 @@ function hasTraceparent(raw: readonly string[]): boolean {
 }
 
 /** Attributes of a request as Dapr names them. */
-function describe(span: Span, call: NodeHttpCall, status: number): void {
+function describe(span: Span, call: IncomingCall, status: number): void {
   const api = `${call.verb} ${call.path}`;
   span.set("dapr.protocol", "http");
   span.set("dapr.api", api);
@@ -89,7 +89,7 @@ function setCallerHeaders(span: Span, raw: readonly string[]): void {
 }
 
 /** Invocation describes itself: only it knows the target. */
-function describeGroup(span: Span, call: NodeHttpCall, api: string): void {
+function describeGroup(span: Span, call: IncomingCall, api: string): void {
   const { group, params } = call;
   switch (group) {
     case "state":
@@ -112,7 +112,7 @@ export function setDatabase(span: Span, system: string, name: string, statement:
 
 const actorPath = /^\/v1\.0\/actors\/([^/]+)\/([^/]+)\/(method|state)(?:\/(.*))?$/;
 
-function describeActor(span: Span, call: NodeHttpCall, api: string): void {
+function describeActor(span: Span, call: IncomingCall, api: string): void {
   const match = actorPath.exec(call.path);
   if (match === null) return;
   const [, type = "", id = "", kind, method = ""] = match;

@@ -1,7 +1,7 @@
 /** One HTTP/2 request as blocks see it: the same call over node:http2, its pseudo headers turned into plain ones. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
-import { NodeHttpCall } from "./http-call.ts";
+import { NodeHttpCall } from "./node-call.ts";
 
 export class Http2Call extends NodeHttpCall {
   readonly #http2: Http2ServerRequest;

@@ -7,7 +7,7 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { BodyQueue } from "../../mesh/index.ts";
 import type { HttpReply } from "../api/http.ts";
-import { NodeHttpCall } from "./http-call.ts";
+import { NodeHttpCall } from "./node-call.ts";
 import { sendHttp1, writeBody } from "./http-reply.ts";
 
 /** The client's socket is paused above this, bytes. */
