@@ -137,10 +137,10 @@ export class AnswerParser {
       at = this.#readStatus(text);
       if (at === 0) return to;
     }
-    const blank = text.startsWith("\r\n", at) ? at - 2 : text.indexOf("\r\n\r\n", at);
-    const whole = blank !== -1;
-    // Lines that are there, each with its end.
-    const stop = whole ? blank + 2 : Math.max(at, text.lastIndexOf("\n") + 1);
+    const none = text.startsWith("\r\n", at);
+    const last = none ? at : text.indexOf("\r\n\r\n", at);
+    const whole = last !== -1;
+    const stop = none ? at : whole ? last + 2 : Math.max(at, text.lastIndexOf("\n") + 1);
     const lines = text.slice(at, stop);
     if (!headerLines.test(lines)) throw this.#badLine(lines);
     while (at < stop) {

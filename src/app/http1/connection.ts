@@ -23,7 +23,7 @@ const usualIdleMs = 60_000;
 export type Request = Outgoing & { readonly body: Uint8Array | BodyStream | undefined };
 
 /** The connection ended; whoever asked is told `EOF`. */
-export function closedByApp(): Error {
+function closedByApp(): Error {
   return Object.assign(new Error("other side closed"), { code: "APP_CLOSED" });
 }
 
@@ -111,12 +111,12 @@ export class Connection {
     const timer = clock.setTimeout(() => this.#socket.destroy(late), connectTimeoutMs);
     this.#socket
       .once("connect", () => timer.cancel())
-      .on("error", (error) => this.#onBroken(error))
-      .on("end", () => this.#onBroken(closedByApp()))
+      .on("error", (error: NodeJS.ErrnoException) => this.#onBroken(error, error.code === "ECONNRESET"))
+      .on("end", () => this.#onBroken(closedByApp(), true))
       .on("drain", () => this.#wake())
       .on("close", () => {
         timer.cancel();
-        this.#onBroken(closedByApp());
+        this.#onBroken(closedByApp(), false);
         options.onClose(this);
       });
   }
@@ -210,12 +210,10 @@ export class Connection {
     return true;
   }
 
-  /** The connection ended in any way; what follows the first sign of it finds no call. */
-  #onBroken(error: Error): void {
+  /** What follows the first sign of an end finds no call. `byApp`: that may be the end of an answer too. */
+  #onBroken(error: Error, byApp: boolean): void {
     try {
-      const reset = (error as NodeJS.ErrnoException).code === "ECONNRESET";
-      const ended = reset || error.message === "other side closed";
-      if (this.#call !== undefined && ended && this.#parser.finish()) return;
+      if (this.#call !== undefined && byApp && this.#parser.finish()) return;
       this.destroy(error);
     } catch (cut) {
       this.destroy(asError(cut));
