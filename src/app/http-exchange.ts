@@ -1,6 +1,6 @@
 /**
  * One exchange with an HTTP app, as the handler of our own client and of undici. An answer that is there at once is
- * whole, as it always was; one that takes its time or is large becomes a stream whose reader holds the app's socket back.
+ * whole, as it always was; one that takes its time or is large becomes a stream whose reader holds the socket back.
  */
 import type { Dispatcher } from "undici";
 import { BodyQueue, type BodyStream, type Clock, type Timer } from "../../mesh/index.ts";

@@ -1,7 +1,7 @@
 /** An HTTP app called by both of the sidecar's clients: our own, and undici's, which serves all but plain HTTP/1.1. */
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Socket } from "node:net";
-import { type MeshRequest, systemClock } from "../../mesh/index.ts";
+import { systemClock } from "../../mesh/index.ts";
 import { HttpApp } from "../../src/app/http.ts";
 import { tlsConnector } from "../../src/app/tls-connector.ts";
 
@@ -49,9 +49,4 @@ export function client(port: number, which: "own" | "undici" = "own", clock = sy
     ...(which === "undici" ? { connect: tlsConnector(tls, clock) } : {}),
   });
   return Object.assign(app, { [Symbol.asyncDispose]: () => app.close() });
-}
-
-/** A request as the mesh delivers it. */
-export function request(verb: string, more: Partial<MeshRequest> = {}): MeshRequest {
-  return { verb, path: "/p", query: "", headers: [], body: new Uint8Array(), ...more } as MeshRequest;
 }

@@ -31,7 +31,7 @@ function repeat(socket: Socket, text: string): void {
 
 describe("an app that never stops", () => {
   it.each([
-    ["headers", `${ok}`, "X: y\r\n".repeat(100), "Headers Overflow Error"],
+    ["headers", ok, "X: y\r\n".repeat(100), "Headers Overflow Error"],
     ["one header", `${ok}X: `, "y".repeat(1000), "Headers Overflow Error"],
     ["a reason", "HTTP/1.1 200 ", "y".repeat(1000), "Headers Overflow Error"],
     [
@@ -195,9 +195,9 @@ describe("an end from this side", () => {
     await using closing = client(app.port);
     const broken = send(closing, "POST");
     await eventually(() => app.connections.size === 1);
-    const ended = expect(broken).rejects.toThrow("The client is destroyed");
+    const ended = broken.catch((error: Error) => error.message);
     await closing.close();
-    await ended;
+    expect(await ended).toContain("The client is destroyed");
     await expect(send(closing, "POST")).rejects.toThrow("The client is destroyed");
     answer = () => {};
 
@@ -308,10 +308,10 @@ describe("streams", () => {
     const body = new BodyQueue();
     body.push(Buffer.from("x".repeat(maxHeaderBytes)));
     const answer = invoke(http, "POST", body);
-    const failed = expect(answer).rejects.toThrow("the caller is gone");
+    const failed = answer.catch((error: Error) => error.message);
     await eventually(() => app.connections.size === 1);
     body.fail(new Error("the caller is gone"));
-    await failed;
+    expect(await failed).toContain("the caller is gone");
     await eventually(() => app.connections.size === 0);
   });
 });
