@@ -249,6 +249,27 @@ describe("streams", () => {
     expect(app.connections.size).toBe(1);
   });
 
+  it("an answer whose last piece is held back leaves a connection that works", async () => {
+    const chunk = (bytes: number): string => `${bytes.toString(16)}\r\n${"x".repeat(bytes)}\r\n`;
+    await using app = await rawApp((socket) => {
+      socket.once("data", () => {
+        socket.write(`${ok}Transfer-Encoding: chunked\r\n\r\n${chunk(100_000)}`);
+        answering(fine)(socket);
+      });
+    });
+    await using http = client(app.port);
+    const { body } = await invoke(http, "GET");
+    const queue = body as BodyQueue;
+    await eventually(() => queue.bufferedBytes === 100_000);
+    const [socket] = app.connections;
+    socket!.write(`${chunk(40_000)}0\r\n\r\n`);
+    await eventually(() => queue.ended);
+    await turn();
+    expect((await send(http, "POST")).body.toString()).toBe("hi");
+    expect([...app.connections]).toEqual([socket]);
+    expect(await collectBody(body, 200_000)).toHaveLength(140_000);
+  });
+
   it("a body that breaks off fails its reader", async () => {
     for (const [head, reason] of [
       ["Content-Length: 1000000\r\n\r\n", "EOF"],

@@ -1,6 +1,6 @@
 /**
- * Connections to an HTTP/1.1 app: as many as there are calls at once, each used again while the app keeps it. Cheaper
- * than undici's pool by a third (docs/decisions/0032).
+ * Connections to an HTTP/1.1 app: as many as there are calls at once, each used again while the app keeps it. Half the
+ * cost of undici (docs/decisions/0032).
  */
 import type { Clock, Timer } from "../../../mesh/index.ts";
 import { asError } from "../../lib/thrown.ts";
