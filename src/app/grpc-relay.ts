@@ -129,11 +129,17 @@ class Relay {
       this.#rawTrailers = raw;
     });
     stream.on("data", (chunk: Buffer) => this.#take(chunk));
-    stream.once("end", () => this.#complete());
-    stream.once("close", () => {
+    const ended = (): void => {
       this.#complete();
       if (!this.#over) this.#fail(endWithoutStatus(stream, this.#session, this.#headers));
+    };
+    stream.once("end", () => {
+      this.#complete();
+      // Without a status, what came in the same packet may say why. An app that does not reset its stream, too, leaves
+      // it open for requests that nobody answers.
+      if (!this.#over) setImmediate(ended);
     });
+    stream.once("close", ended);
     this.#signal.addEventListener("abort", this.#onAbort, { once: true });
     if (this.#signal.aborted) this.#onAbort();
     else void this.#send(request);

@@ -5,6 +5,7 @@
 import type { Dispatcher } from "undici";
 import { BodyQueue, type BodyStream, type Clock, type Timer } from "../../mesh/index.ts";
 import { asError } from "../lib/thrown.ts";
+import type { Http2Body } from "./http2-body.ts";
 
 /** Largest answer that may be whole, bytes, where a stream would do; about what fits in the fewest mesh messages. */
 const wholeBytes = 256 * 1024;
@@ -37,6 +38,8 @@ export type ExchangeOptions = {
   readonly streams: boolean;
   /** The request's body, when it is a stream: cancelled when the app answers without reading it. */
   readonly body: BodyStream | undefined;
+  /** The same on its way over HTTP/2. */
+  readonly http2Body: Http2Body | undefined;
   /** Words for an error that breaks off an answer. */
   readonly explain: (error: Error) => Error;
   /** Called once, when the answer is complete or failed. */
@@ -76,7 +79,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Controller): void {
     const { signal } = this.#options;
-    const abort = (): void => controller.abort(asError(signal.reason));
+    const abort = (): void => this.#abort(controller, asError(signal.reason));
     if (signal.aborted) return abort();
     this.#onAbort = abort;
     signal.addEventListener("abort", abort, { once: true });
@@ -137,12 +140,17 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const onTaken = (): void => {
       if (queue.bufferedBytes < highWaterBytes / 2 && !this.#done) controller.resume();
     };
-    const onCancel = (reason: Error): void => controller.abort(reason);
+    const onCancel = (reason: Error): void => this.#abort(controller, reason);
     const queue = new BodyQueue({ onTaken, onCancel }, this.#length);
     for (const chunk of this.#chunks) queue.push(chunk);
     this.#chunks = [];
     this.#queue = queue;
     this.#resolve({ status: this.#status, headers: this.#headers, body: queue });
+  }
+
+  #abort(controller: Controller, reason: Error): void {
+    this.#options.http2Body?.cancel();
+    controller.abort(reason);
   }
 
   #finish(): void {

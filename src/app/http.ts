@@ -12,6 +12,7 @@ import { forwardResponseHeaders, headerValue } from "./headers.ts";
 import { type Answer, Exchange, Unanswered } from "./http-exchange.ts";
 import type { Request } from "./http1/connection.ts";
 import { AppPool } from "./http1/pool.ts";
+import { Http2Body } from "./http2-body.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
 import { UndiciPool } from "./undici.ts";
 import type { Tunnel } from "./websocket.ts";
@@ -177,16 +178,16 @@ export class HttpApp {
 
   #dispatch(request: Request, { signal, streams, onDone }: Taking): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const { body } = request;
-      const { clock } = this.#options;
+      const { clock, http2 } = this.#options;
       const explain = (error: Error): Error => this.#failure(request, error);
-      const stream = body instanceof Uint8Array ? undefined : body;
+      const body = request.body instanceof Uint8Array ? undefined : request.body;
+      const http2Body = http2 === undefined || body === undefined ? undefined : new Http2Body(body);
       const exchange = new Exchange(
-        { signal, clock, streams, body: stream, explain, onDone },
+        { signal, clock, streams, body, http2Body, explain, onDone },
         resolve,
         reject,
       );
-      this.#pool.dispatch(request, exchange);
+      this.#pool.dispatch(request, exchange, http2Body);
     });
   }
 }

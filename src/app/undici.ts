@@ -3,6 +3,7 @@ import type { Dispatcher } from "undici";
 import { asError } from "../lib/thrown.ts";
 import type { HttpAppOptions } from "./http.ts";
 import type { Exchange } from "./http-exchange.ts";
+import type { Http2Body } from "./http2-body.ts";
 import type { Request } from "./http1/connection.ts";
 
 /** The app is on this host: its certificate names whatever it likes, as with daprd. HTTP/2 goes first where offered. */
@@ -16,12 +17,13 @@ export class UndiciPool {
     this.#open = () => openPool(origin, options);
   }
 
-  /** The exchange is told all, refusals included. */
-  dispatch({ verb, path, headers, body }: Request, exchange: Exchange): void {
+  /** The exchange is told all, refusals included. `http2Body` goes in place of the request's own body. */
+  dispatch({ verb, path, headers, body }: Request, exchange: Exchange, http2Body?: Http2Body): void {
     this.#pool ??= this.#open();
-    const request = { path, method: verb, headers: headers as string[], body: (body as Buffer) ?? null };
+    const sent = http2Body ?? (body as Buffer | undefined) ?? null;
+    const request = { path, method: verb, headers: headers as string[], body: sent };
     this.#pool.then(
-      (pool) => pool.dispatch(request as Dispatcher.DispatchOptions, exchange),
+      (pool) => pool.dispatch(request, exchange),
       (error) => exchange.onResponseError(undefined, asError(error)),
     );
   }

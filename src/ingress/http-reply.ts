@@ -1,6 +1,6 @@
 /** Turns replies into bytes: on an HTTP/1.1 response or on an HTTP/2 stream. */
 import type { ServerResponse } from "node:http";
-import { constants, type OutgoingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { Writable } from "node:stream";
 import type { BodyStream } from "../../mesh/index.ts";
 import type { HttpReply } from "../api/http.ts";
@@ -52,12 +52,9 @@ export async function sendHttp2(stream: ServerHttp2Stream, reply: HttpReply, ver
   if (isStream(body)) {
     stream.respond(headers);
     if (isBodiless(status, verb)) return discard(body, stream);
-    return writeBody(
-      body,
-      stream,
-      () => {},
-      () => stream.close(constants.NGHTTP2_INTERNAL_ERROR),
-    );
+    // Not `close`: that tells the client first that the answer is complete.
+    const reset = (): void => void stream.destroy(new Error("the answer broke off"));
+    return writeBody(body, stream, () => {}, reset);
   }
   const bytes = typeof body === "string" ? Buffer.from(body) : body;
   const size = bytes?.length ?? 0;

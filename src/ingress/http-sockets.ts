@@ -259,6 +259,8 @@ export class HttpSockets {
     server.on("session", (session) => {
       this.#sessions.add(session);
       session.once("close", () => this.#sessions.delete(session));
+      // A client that is gone may have said no more than this; HTTP/2 has no use for half a connection.
+      session.socket.once("end", () => session.destroy());
     });
     server.on("sessionError", (error) =>
       this.#options.log.debug(`HTTP/2 connection ended: ${error.message}`),

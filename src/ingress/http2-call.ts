@@ -8,11 +8,15 @@ export class Http2Call extends NodeHttpCall {
   #flat: string[] | undefined;
   #named: IncomingMessage["headers"] | undefined;
   #gone: AbortController | undefined;
+  #complete = false;
 
   constructor(request: Http2ServerRequest, response: Http2ServerResponse, url: string, maxBodyBytes: number) {
     // node keeps both APIs alike; what differs is overridden here.
     super(request as unknown as IncomingMessage, response as unknown as ServerResponse, url, maxBodyBytes);
     this.#http2 = request;
+    const { stream } = request;
+    // node ends the request of a stream that was reset, too, and then calls it complete.
+    stream.once("end", () => (this.#complete = !stream.closed));
   }
 
   protected override receivedHeaders(): IncomingMessage["headers"] {
@@ -47,6 +51,14 @@ export class Http2Call extends NodeHttpCall {
       });
     }
     return this.#gone.signal;
+  }
+
+  protected override bodyComplete(): boolean {
+    return this.#complete;
+  }
+
+  protected override bodyLost(): boolean {
+    return this.#http2.stream.destroyed;
   }
 
   protected override hasBody(): boolean {

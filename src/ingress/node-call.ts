@@ -32,12 +32,12 @@ export class NodeHttpCall extends IncomingCall {
 
   /** A streamed body of which more may come. */
   get bodyOpen(): boolean {
-    return (this.#streaming || this.#refused) && !this.#request.complete && !this.#request.destroyed;
+    return (this.#streaming || this.#refused) && !this.bodyComplete() && !this.#request.destroyed;
   }
 
   /** Calls back when no more of the body can come. */
   onBodyEnd(listener: () => void): void {
-    if (this.#request.complete || this.#request.destroyed) return listener();
+    if (this.bodyComplete() || this.#request.destroyed) return listener();
     this.#request.once("end", listener);
     this.#request.once("close", listener);
   }
@@ -76,6 +76,7 @@ export class NodeHttpCall extends IncomingCall {
     const declared = request.headers["content-length"];
     if (declared !== undefined && Number(declared) > this.maxBodyBytes)
       return Promise.reject(this.#bodyTooLarge());
+    if (this.bodyLost()) return Promise.reject(bodyUnreadable("unexpected EOF"));
     if (this.expectsContinue()) this.#response.writeContinue();
     return new Promise((resolve, reject) => {
       const chunks: Buffer[] = [];
@@ -89,10 +90,13 @@ export class NodeHttpCall extends IncomingCall {
         }
         chunks.push(chunk);
       });
-      request.once("end", () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, size)));
+      request.once("end", () => {
+        if (!this.bodyComplete()) return reject(bodyUnreadable("unexpected EOF"));
+        resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, size));
+      });
       request.once("error", (cause) => reject(bodyUnreadable(cause.message, cause)));
       request.once("close", () => {
-        if (!request.complete) reject(bodyUnreadable("unexpected EOF"));
+        if (!this.bodyComplete()) reject(bodyUnreadable("unexpected EOF"));
       });
     });
   }
@@ -107,6 +111,7 @@ export class NodeHttpCall extends IncomingCall {
     }
     if (declared !== undefined && declared <= wholeBytes) return this.receivedBody();
     if (this.expectsContinue()) this.#response.writeContinue();
+    if (this.bodyLost()) throw bodyUnreadable("unexpected EOF");
     const queue = this.#stream(declared);
     if (declared !== undefined) return queue;
     // What came in one packet with the head is there after this.
@@ -131,11 +136,10 @@ export class NodeHttpCall extends IncomingCall {
       queue.push(chunk);
       if (queue.bufferedBytes >= highWaterBytes) request.pause();
     });
-    request.once("end", () => queue.end());
+    const cutOff = (): void => queue.fail(bodyUnreadable("unexpected EOF"));
+    request.once("end", () => (this.bodyComplete() ? queue.end() : cutOff()));
     request.once("error", (cause) => queue.fail(bodyUnreadable(cause.message, cause)));
-    request.once("close", () => {
-      if (!request.complete) queue.fail(bodyUnreadable("unexpected EOF"));
-    });
+    request.once("close", () => this.bodyComplete() || cutOff());
     return queue;
   }
 
@@ -145,6 +149,16 @@ export class NodeHttpCall extends IncomingCall {
 
   protected override receivedRawHeaders(): readonly string[] {
     return this.#request.rawHeaders;
+  }
+
+  /** The client has sent the body to its end. */
+  protected bodyComplete(): boolean {
+    return this.#request.complete;
+  }
+
+  /** The client went away before the body was asked for, as a slow middleware may do; nothing would tell of its end. */
+  protected bodyLost(): boolean {
+    return this.#request.destroyed;
   }
 
   protected hasBody(): boolean {

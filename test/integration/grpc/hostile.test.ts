@@ -1,6 +1,5 @@
 /** Whatever arrives on the gRPC port, the server lives, answers others, and forgets the connection. */
 import { once } from "node:events";
-import { connect, type Socket } from "node:net";
 import { connect as connectHttp2 } from "node:http2";
 import { expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
@@ -10,54 +9,17 @@ import type { ServerCall } from "../../../src/ingress/grpc.ts";
 import { encodeFrame } from "../../../src/lib/grpc-wire.ts";
 import { eventually } from "../../kit/eventually.ts";
 import { aborted, echo, getState, type ServerFixture, startServer } from "./fixture.ts";
-
-const preface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-const FrameType = { data: 0, headers: 1, rst: 3, settings: 4, continuation: 9 } as const;
-const endStream = 1;
-const endHeaders = 4;
-
-function http2Frame(type: number, flags: number, stream: number, payload: Buffer): Buffer {
-  const head = Buffer.alloc(9);
-  head.writeUIntBE(payload.length, 0, 3);
-  head[3] = type;
-  head[4] = flags;
-  head.writeUInt32BE(stream, 5);
-  return Buffer.concat([head, payload]);
-}
-
-/** HPACK literals without indexing; names and values below 127 bytes. */
-function headerBlock(pairs: readonly string[]): Buffer {
-  const parts: Buffer[] = [];
-  for (let i = 0; i < pairs.length; i += 2) {
-    const [name, value] = [Buffer.from(pairs[i]!), Buffer.from(pairs[i + 1]!)];
-    parts.push(Buffer.from([0, name.length]), name, Buffer.from([value.length]), value);
-  }
-  return Buffer.concat(parts);
-}
-
-const callHeaders = (path: string): Buffer =>
-  headerBlock([
-    ":method",
-    "POST",
-    ":scheme",
-    "http",
-    ":authority",
-    "x",
-    ":path",
-    path,
-    "content-type",
-    "application/grpc",
-    "te",
-    "trailers",
-  ]);
-const settings = http2Frame(FrameType.settings, 0, 0, Buffer.alloc(0));
-
-async function dial(port: number): Promise<Socket> {
-  const socket = connect({ host: "127.0.0.1", port });
-  socket.on("error", () => {});
-  await once(socket, "connect");
-  return socket;
-}
+import {
+  callHeaders,
+  dial,
+  endHeaders,
+  endStream,
+  FrameType,
+  http2Frame,
+  preface,
+  reset,
+  settings,
+} from "./http2-frames.ts";
 
 /** Sends bytes and waits until the server has ended the connection; resolves with what it said. */
 async function sendUntilClosed(port: number, bytes: Buffer): Promise<Buffer> {
@@ -115,7 +77,6 @@ test("a connection cut at every stage of a call leaves nothing behind", async ()
   for (const line of server.completed.slice(0, -1)) expect(line).toMatch(/ (Canceled|OK|Internal)$/);
 });
 
-const reset = (stream: number): Buffer => http2Frame(FrameType.rst, 0, stream, Buffer.from([0, 0, 0, 8]));
 const unaryPath = "/dapr.proto.runtime.v1.Dapr/GetState";
 const streamPath = "/dapr.proto.runtime.v1.Dapr/EncryptAlpha1";
 

@@ -1,6 +1,7 @@
 // gRPC proxying when something breaks, is slow, or means harm: every call ends with a status that fits, both sides are
 // told, and nothing is left behind.
 import { readdirSync } from "node:fs";
+import type { ServerHttp2Stream } from "node:http2";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually, startNats, startSidecar } from "../../kit/index.ts";
 import type { Nats, Sidecar } from "../../kit/index.ts";
@@ -109,6 +110,26 @@ describe.each(ways)("%s", (way) => {
     expect(app.resets.slice(before).map(({ code }) => code)).toEqual([cancelCode]);
     // An upload that is given up must never look complete, not even for a moment.
     expect(app.completed.length).toBe(completed);
+  });
+
+  test.each<[string, (stream: ServerHttp2Stream) => void]>([
+    ["resets the stream without an error", (stream) => stream.destroy()],
+    ["ends its side without a status", (stream) => stream.end()],
+  ])("the app %s while the client sends: Unavailable", async (_, end) => {
+    app.on("/t.T/Break", (stream) => {
+      stream.respond({ ":status": 200, "content-type": "application/grpc" });
+      stream.write(encodeFrame(Buffer.from("m")));
+      stream.once("data", () => end(stream));
+    });
+    using client = rawClient(portOf(way));
+    const calls = Array.from({ length: 20 }, () => {
+      const call = client.call("/t.T/Break", target);
+      // More than the app's window takes.
+      call.send(Buffer.alloc(300_000));
+      return call;
+    });
+    for (const call of calls) expect(await call.ended).toMatchObject({ code: 14 });
+    await eventually(() => expect(app.open()).toBe(0));
   });
 
   test("the client's connection breaks: all its calls end at the app", async () => {

@@ -48,6 +48,9 @@ export type RawAppOptions = {
   readonly maxConcurrentStreams?: number;
 };
 
+/** An app on node ends a connection with more than 1,000 resets at a time; others have no such limit. */
+const anyResets = { streamResetBurst: 1_000_000, streamResetRate: 1_000_000 };
+
 /** Answers a path without a handler with what it got, as a unary or any other echo. */
 export async function startRawApp({ tls, maxConcurrentStreams }: RawAppOptions = {}): Promise<RawApp> {
   const answers = new Map<string, Answering>();
@@ -62,7 +65,9 @@ export async function startRawApp({ tls, maxConcurrentStreams }: RawAppOptions =
     ...(maxConcurrentStreams === undefined ? {} : { maxConcurrentStreams }),
   };
   const server: Http2Server =
-    tls === undefined ? createServer({ settings }) : (createSecureServer({ settings, ...tls }) as never);
+    tls === undefined
+      ? createServer({ settings, ...anyResets })
+      : (createSecureServer({ settings, ...anyResets, ...tls }) as never);
   server.on("session", (session) => {
     sessions.add(session);
     session.on("error", () => {});
