@@ -1,6 +1,6 @@
 /**
- * One exchange with an HTTP app, as undici's handler. An answer that is there at once is whole, as it always was; one
- * that takes its time or is large becomes a stream whose reader holds the app's socket back.
+ * One exchange with an HTTP app, as the handler of our own client and of undici. An answer that is there at once is
+ * whole, as it always was; one that takes its time or is large becomes a stream whose reader holds the socket back.
  */
 import type { Dispatcher } from "undici";
 import { BodyQueue, type BodyStream, type Clock, type Timer } from "../../mesh/index.ts";
@@ -15,6 +15,15 @@ const maxCallbackBytes = 64 * 1024 * 1024;
 const gatherMs = 10;
 /** The app's socket is paused above this, bytes; two reads. */
 const highWaterBytes = 128 * 1024;
+
+/** What an exchange asks of its connection. */
+export type Controller = {
+  /** Flat name, value list, or an object with HTTP/2. */
+  readonly rawHeaders?: Dispatcher.DispatchController["rawHeaders"];
+  abort(reason: Error): void;
+  pause(): void;
+  resume(): void;
+};
 
 export type Answer = {
   readonly status: number;
@@ -44,7 +53,7 @@ export class Unanswered extends Error {
   }
 }
 
-const brokenConnection = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
+const brokenConnection = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET", "APP_CLOSED"]);
 
 /** A status below 100 cannot reach us: undici refuses it. Those below 200 are not passed on. */
 export class Exchange implements Dispatcher.DispatchHandler {
@@ -68,7 +77,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#reject = reject;
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
+  onRequestStart(controller: Controller): void {
     const { signal } = this.#options;
     const abort = (): void => this.#abort(controller, asError(signal.reason));
     if (signal.aborted) return abort();
@@ -76,7 +85,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     signal.addEventListener("abort", abort, { once: true });
   }
 
-  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
+  onResponseStart(controller: Controller, status: number): void {
     if (status < 200) return;
     this.#status = status;
     this.#headers = textHeaders(controller.rawHeaders);
@@ -84,7 +93,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#options.streams && this.#length === undefined) this.#lookAfterThisRead(controller);
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(controller: Controller, chunk: Buffer): void {
     if (this.#queue !== undefined) {
       this.#queue.push(chunk);
       if (this.#queue.bufferedBytes >= highWaterBytes) controller.pause();
@@ -106,7 +115,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#resolve({ status: this.#status, headers: this.#headers, body });
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+  onResponseError(_controller: Controller | undefined, error: Error): void {
     this.#finish();
     if (this.#queue === undefined) {
       const code = (error as NodeJS.ErrnoException).code ?? "";
@@ -115,7 +124,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   /** What the app wrote in one go arrives in one read, and its end with it. */
-  #lookAfterThisRead(controller: Dispatcher.DispatchController): void {
+  #lookAfterThisRead(controller: Controller): void {
     if (this.#looking) return;
     this.#looking = true;
     queueMicrotask(() => {
@@ -126,7 +135,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     });
   }
 
-  #stream(controller: Dispatcher.DispatchController): void {
+  #stream(controller: Controller): void {
     if (this.#done) return;
     const onTaken = (): void => {
       if (queue.bufferedBytes < highWaterBytes / 2 && !this.#done) controller.resume();
@@ -139,7 +148,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#resolve({ status: this.#status, headers: this.#headers, body: queue });
   }
 
-  #abort(controller: Dispatcher.DispatchController, reason: Error): void {
+  #abort(controller: Controller, reason: Error): void {
     this.#options.http2Body?.cancel();
     controller.abort(reason);
   }
@@ -166,11 +175,12 @@ function lengthOf(headers: readonly string[]): number | undefined {
 }
 
 /** HTTP/2 gives an object, in which only cookies may be lists. */
-function textHeaders(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
+function textHeaders(raw: Controller["rawHeaders"]): string[] {
   if (!Array.isArray(raw)) {
     return Object.entries(raw ?? {}).flatMap(([name, value]) =>
       Array.isArray(value) ? value.flatMap((item) => [name, item]) : [name, String(value)],
     );
   }
+  if (typeof raw[0] === "string") return raw as string[];
   return raw.map((item) => (typeof item === "string" ? item : item.toString("latin1")));
 }

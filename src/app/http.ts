@@ -1,26 +1,24 @@
 /**
- * Requests to an HTTP app on one keep-alive pool, by undici's dispatch (25 us; `request` takes 40, `fetch` 150).
- * Bodies of invocations may be streams both ways (http-exchange.ts), those of callbacks are whole; redirects are not
- * followed; there is no timeout but the caller's signal.
+ * Requests to an HTTP app on one keep-alive pool: our own for plain HTTP/1.1 (http1/), undici's for all else. Bodies of
+ * invocations may be streams both ways (http-exchange.ts), those of callbacks are whole; redirects are not followed;
+ * there is no timeout but the caller's signal.
  */
-// The pool alone: undici's index loads three times as much code and memory (docs/decisions/0005).
-import Pool from "undici/lib/dispatcher/pool.js";
-import type { buildConnector, Dispatcher } from "undici";
+import type { buildConnector } from "undici";
 import type { BodyStream, Clock, MeshRequest, MeshResponse } from "../../mesh/index.ts";
 import { upgradeName } from "../api/upgrade.ts";
 import type { AppHttpRequest, AppHttpResponse } from "./channel.ts";
 import { asksForGzip, isGzip, unpackGzip, unpackStream, withoutEncoding } from "./gzip.ts";
 import { forwardResponseHeaders, headerValue } from "./headers.ts";
 import { type Answer, Exchange, Unanswered } from "./http-exchange.ts";
+import type { Request } from "./http1/connection.ts";
+import { AppPool } from "./http1/pool.ts";
 import { Http2Body } from "./http2-body.ts";
 import { netErrorText, requestErrorText } from "./net-error.ts";
+import { UndiciPool } from "./undici.ts";
 import type { Tunnel } from "./websocket.ts";
 
 /** Largest answer that is unpacked in one go, bytes: what was whole before may be a thousand times as large after. */
 const maxUnpackedBytes = 64 * 1024 * 1024;
-const connectTimeoutMs = 10_000;
-/** The app is on this host: its certificate names whatever it likes, as with daprd. HTTP/2 goes first where offered. */
-const appConnection = { timeout: connectTimeoutMs, rejectUnauthorized: false, preferH2: true };
 
 export type HttpAppOptions = {
   readonly scheme: "http" | "https";
@@ -42,13 +40,7 @@ export type HttpAppOptions = {
   readonly http2?: "prior-knowledge" | "offered";
 };
 
-type Outgoing = {
-  readonly verb: string;
-  readonly path: string;
-  readonly headers: readonly string[];
-  readonly body: Uint8Array | BodyStream | undefined;
-};
-/** How its answer is taken. */
+/** How the answer to a request is taken. */
 type Taking = { readonly signal: AbortSignal; readonly streams: boolean; readonly onDone?: () => void };
 
 /** Verbs that may reach the app twice. */
@@ -59,24 +51,15 @@ const maxRepeats = 2;
 export class HttpApp {
   readonly #options: HttpAppOptions;
   readonly #origin: string;
-  readonly #pool: Dispatcher;
+  readonly #pool: Pick<UndiciPool, "dispatch" | "destroy" | "close">;
   readonly #tunnels = new Set<Tunnel>();
 
   constructor(options: HttpAppOptions) {
     this.#options = options;
     const host = options.host.includes(":") ? `[${options.host}]` : options.host;
     this.#origin = options.origin ?? `${options.scheme}://${host}:${options.port}`;
-    this.#pool = new Pool(this.#origin, {
-      connections: null,
-      pipelining: 1,
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      keepAliveTimeout: 60_000,
-      maxHeaderSize: options.maxHeaderBytes,
-      allowH2: options.http2 !== undefined,
-      ...(options.http2 === "prior-knowledge" ? { useH2c: true } : {}),
-      connect: options.connect ?? appConnection,
-    });
+    const plain = options.scheme === "http" && options.http2 === undefined && options.connect === undefined;
+    this.#pool = plain ? new AppPool(options) : new UndiciPool(this.#origin, options);
   }
 
   /**
@@ -151,7 +134,7 @@ export class HttpApp {
     }
   }
 
-  async #send(request: Outgoing, taking: Taking): Promise<Answer> {
+  async #send(request: Request, taking: Taking): Promise<Answer> {
     const { apiToken, http2 } = this.#options;
     const { verb, path } = request;
     const given = request.headers as string[];
@@ -169,7 +152,7 @@ export class HttpApp {
     }
   }
 
-  #failure({ verb, path }: Outgoing, cause: unknown): Error {
+  #failure({ verb, path }: Request, cause: unknown): Error {
     const reason = netErrorText(cause, this.#options.host, this.#options.port);
     return new Error(requestErrorText(verb, this.#origin + path, reason), { cause });
   }
@@ -178,7 +161,7 @@ export class HttpApp {
    * An app that was restarted has closed connections which the pool still holds. A request on such a one gets no byte
    * of an answer: it is sent again when doing it twice does no harm. Others fail, because the app may have begun.
    */
-  async #exchange(request: Outgoing, taking: Taking): Promise<Answer> {
+  async #exchange(request: Request, taking: Taking): Promise<Answer> {
     const whole = request.body === undefined || request.body instanceof Uint8Array;
     for (let tries = 0; ; tries++) {
       try {
@@ -193,9 +176,8 @@ export class HttpApp {
     }
   }
 
-  #dispatch(request: Outgoing, { signal, streams, onDone }: Taking): Promise<Answer> {
+  #dispatch(request: Request, { signal, streams, onDone }: Taking): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const { path, verb: method } = request;
       const { clock, http2 } = this.#options;
       const explain = (error: Error): Error => this.#failure(request, error);
       const body = request.body instanceof Uint8Array ? undefined : request.body;
@@ -205,9 +187,7 @@ export class HttpApp {
         resolve,
         reject,
       );
-      const headers = request.headers as string[];
-      const sent = http2Body ?? (request.body as Buffer | undefined) ?? null;
-      this.#pool.dispatch({ path, method, headers, body: sent }, exchange);
+      this.#pool.dispatch(request, exchange, http2Body);
     });
   }
 }

@@ -27,6 +27,7 @@ export function netErrorText(thrown: unknown, host: string, port: number): strin
     case "EPIPE":
       return "read: connection reset by peer";
     case "UND_ERR_SOCKET":
+    case "APP_CLOSED":
       return "EOF";
     case "ERR_HTTP2_STREAM_ERROR":
       return `stream error: ${/NGHTTP2_(\w+)/.exec(error.message)?.[1] ?? "PROTOCOL_ERROR"}; received from peer`;
