@@ -174,8 +174,9 @@ describe("one consumer", () => {
   it("gives an event to the wildcard of another member, also where a topic of that name has its own", async () => {
     const { member, publish } = scene();
     const one = await member({ lookMs: 60_000 });
-    await one.join(["w.x"], alone);
-    await one.join(["a"]);
+    const [before] = await one.join(["w.x"], alone);
+    await before!.stop(0);
+    await one.join(["a", "w.x"]);
     const two = await member({ lookMs: 60_000 });
     await two.join(["w.*"]);
     const events = names(10, "w.x ");
