@@ -2,6 +2,7 @@
  * Metadata of an event (of a topic, of a binding) on its way to the app, where each entry becomes a header.
  */
 import { canonicalHeader } from "../lib/canonical-header.ts";
+import { isToken } from "../lib/http-field.ts";
 
 type Metadata = Readonly<Record<string, string>>;
 
@@ -25,7 +26,6 @@ const reserved: ReadonlySet<string> = new Set([
   "upgrade",
 ]);
 
-const headerName = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const grpcName = /^[a-z0-9_.-]+$/;
 // eslint-disable-next-line no-control-regex
 const unprintable = /[\x00-\x08\x0a-\x1f\x7f]/g;
@@ -36,7 +36,7 @@ export function httpHeaders(metadata: Metadata): string[] {
   const headers: string[] = [];
   for (const name of Object.keys(metadata)) {
     const lower = name.toLowerCase();
-    if (!headerName.test(name) || lower.endsWith("-bin") || reserved.has(lower)) continue;
+    if (!isToken(name) || lower.endsWith("-bin") || reserved.has(lower)) continue;
     headers.push(canonicalHeader(lower), wireValue(metadata[name]!));
   }
   return headers;

@@ -2,6 +2,7 @@
  * The head of a request to an HTTP/1.1 app, and what may not be sent: names, values and paths that would read as
  * something else on the wire. Refusals have undici's words, because clients have been shown them.
  */
+import { isFieldValue, isToken } from "../../lib/http-field.ts";
 
 export type Outgoing = {
   readonly verb: string;
@@ -22,8 +23,6 @@ export type Head = {
   readonly last: boolean;
 };
 
-const badToken = /[^!#$%&'*+\-.^_`|~0-9A-Za-z]/;
-const badValue = /[^\t\x20-\x7e\x80-\xff]/;
 const badPath = /[^\x21-\xff]/;
 const wantBody = new Set(["POST", "PUT", "PATCH", "QUERY", "PROPFIND", "PROPPATCH"]);
 
@@ -32,7 +31,7 @@ export function requestHead({ verb, path, headers }: Outgoing, host: string): He
   if (path[0] !== "/" && !/^https?:\/\//.test(path))
     throw new Error("path must be an absolute URL or start with a slash");
   if (badPath.test(path)) throw new Error("invalid request path");
-  if (verb === "" || badToken.test(verb)) throw new Error("invalid request method");
+  if (!isToken(verb)) throw new Error("invalid request method");
   if (verb === "CONNECT") throw new Error("invalid onRequestUpgrade method");
   let lines = "";
   let given: string | undefined;
@@ -42,8 +41,8 @@ export function requestHead({ verb, path, headers }: Outgoing, host: string): He
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const name = headers[i]!;
     const value = headers[i + 1]!;
-    if (name === "" || badToken.test(name)) throw new Error("invalid header key");
-    if (badValue.test(value)) throw new Error(`invalid ${name} header`);
+    if (!isToken(name)) throw new Error("invalid header key");
+    if (!isFieldValue(value)) throw new Error(`invalid ${name} header`);
     switch (ownHeader(name)) {
       case "":
         lines += `${name}: ${value}\r\n`;
@@ -102,7 +101,7 @@ function saysClose(connection: string): boolean {
   let close = false;
   for (const option of connection.toLowerCase().split(",")) {
     const name = option.trim();
-    if (name === "" || badToken.test(name)) throw new Error("invalid connection header");
+    if (!isToken(name)) throw new Error("invalid connection header");
     if (name === "close") close = true;
   }
   return close;

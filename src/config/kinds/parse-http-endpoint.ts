@@ -1,6 +1,7 @@
 /**
  * Reads the body of an HTTPEndpoint document.
  */
+import { isToken } from "../../lib/http-field.ts";
 import { didYouMean } from "../../lib/nearest.ts";
 import type { Section } from "../section.ts";
 import type { ResourceHeader } from "./header.ts";
@@ -14,7 +15,6 @@ import type {
 
 const RENEGOTIATIONS: readonly Renegotiation[] = ["Never", "OnceAsClient", "FreelyAsClient"];
 /** Header names as HTTP has them. */
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 /** Headers that the sidecar itself writes for each request. */
 const OWN_HEADERS = new Set(["connection", "content-length", "host", "transfer-encoding", "upgrade"]);
 
@@ -72,8 +72,8 @@ function baseUrlFault(text: string): string | undefined {
 function parseHeaderEntry(entry: Section): EndpointHeader[] {
   entry.warnUnknown(["name", "value", "secretKeyRef", "envRef"]);
   const name = entry.requiredText("name", "Accept-Language");
-  if (name !== "" && (!TOKEN.test(name) || OWN_HEADERS.has(name.toLowerCase()))) {
-    const fault = TOKEN.test(name)
+  if (name !== "" && (!isToken(name) || OWN_HEADERS.has(name.toLowerCase()))) {
+    const fault = isToken(name)
       ? "is set by the sidecar itself, remove it"
       : "is no header name, use letters, digits and -";
     entry.problems.error(

@@ -4,6 +4,7 @@
  * this accepts less than node's parser does, and never more.
  */
 import type { IncomingHttpHeaders } from "node:http";
+import { isFieldValue, isToken } from "../../lib/http-field.ts";
 import { headersByName } from "../http-call.ts";
 
 /** Longer heads are left to node, bytes. */
@@ -19,8 +20,6 @@ export type ShortHead = {
 
 /** HEAD is not among them: what its answer says of a body is an affair of its own. */
 const requestLine = /^(GET|POST|PUT|DELETE|PATCH|OPTIONS) (\/[\x21\x22\x24-\x7e]*) HTTP\/1\.1$/;
-const token = /^[!#$%&'*+.^_`|~\w-]+$/;
-const badInValue = /[^\t\x20-\x7e\x80-\xff]/;
 const shortNumber = /^\d{1,9}$/;
 const outerSpace = /^[ \t]+|[ \t]+$/g;
 
@@ -75,7 +74,7 @@ function readFields(text: string): HeadFields | undefined {
     const colon = line.indexOf(":");
     const name = line.slice(0, Math.max(0, colon));
     const value = line.slice(colon + 1).replace(outerSpace, "");
-    if (!token.test(name) || badInValue.test(value)) return undefined;
+    if (!isToken(name) || !isFieldValue(value)) return undefined;
     switch (name.toLowerCase()) {
       case "host":
         hosts++;

@@ -2,12 +2,11 @@
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import type { HttpReply } from "../../api/http.ts";
+import { isFieldValue, isToken } from "../../lib/http-field.ts";
 import { type BodySink, isBodiless, isStream, writeBody } from "../http-reply.ts";
 
 /** A body up to this is copied behind its head, bytes; a longer one is written by itself. */
 const joinedBytes = 64 * 1024;
-const token = /^[!#$%&'*+.^_`|~\w-]+$/;
-const badInValue = /[^\t\x20-\x7e\x80-\xff]/;
 /** The sidecar frames its answers itself. */
 const framingNames = new Set([
   "connection",
@@ -69,7 +68,7 @@ function headOf({ status, headers, rawHeaders }: HttpReply, length: string, endi
   const add = (name: string, value: string): void => {
     const lower = name.toLowerCase();
     if (framingNames.has(lower)) return;
-    if (!token.test(name) || badInValue.test(value))
+    if (!isToken(name) || !isFieldValue(value))
       throw new TypeError(`the header ${JSON.stringify(name)} of an answer cannot be written`);
     dated ||= lower === "date";
     text += `${name}: ${value}\r\n`;

@@ -1,10 +1,10 @@
 /** The W3C `baggage` header: only checked, because it goes on as it came. */
+import { isToken } from "../../lib/http-field.ts";
 
 /** Limits that receivers of baggage have. */
 const maxBytes = 8192;
 const maxMembers = 180;
 
-const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const value = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*$/;
 const brokenEscape = /%(?![0-9A-Fa-f]{2})/;
 
@@ -25,7 +25,7 @@ export function baggageFault(text: string): string | undefined {
 
 function validPair(text: string, needsValue: boolean): boolean {
   const equals = text.indexOf("=");
-  if (equals < 0) return !needsValue && token.test(text.trim());
+  if (equals < 0) return !needsValue && isToken(text.trim());
   const given = text.slice(equals + 1).trim();
-  return token.test(text.slice(0, equals).trim()) && value.test(given) && !brokenEscape.test(given);
+  return isToken(text.slice(0, equals).trim()) && value.test(given) && !brokenEscape.test(given);
 }
