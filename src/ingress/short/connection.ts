@@ -4,7 +4,7 @@
  * request of another kind a connection goes over to node, with all that it has not answered yet, and stays there.
  */
 import type { Socket } from "node:net";
-import type { Clock } from "../../../mesh/index.ts";
+import type { Clock, Timer } from "../../../mesh/index.ts";
 import { stackOf } from "../../lib/thrown.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { SendReply } from "../http-reply.ts";
@@ -38,6 +38,7 @@ export class ShortConnections {
   readonly #keepAlive: string;
   #date = { second: -1, text: "" };
   #closing = false;
+  #sweep: Timer | undefined;
 
   constructor(options: ShortConnectionsOptions) {
     this.options = options;
@@ -52,7 +53,7 @@ export class ShortConnections {
   }
 
   take(socket: Socket): void {
-    if (this.#open.size === 0) this.#sweepLater();
+    this.#sweepLater();
     this.#open.add(new ShortConnection(this, socket));
   }
 
@@ -79,7 +80,8 @@ export class ShortConnections {
   }
 
   #sweepLater(): void {
-    this.options.clock.setTimeout(() => {
+    this.#sweep ??= this.options.clock.setTimeout(() => {
+      this.#sweep = undefined;
       const nowMs = this.options.clock.monotonicMs();
       for (const connection of this.#open) if (connection.isStale(nowMs)) connection.destroy();
       if (this.#open.size > 0) this.#sweepLater();
@@ -136,7 +138,7 @@ class ShortConnection {
 
   #take(chunk: Buffer): void {
     const waiting = this.#call ?? this.#unread;
-    if (waiting === undefined) return this.#begin(chunk);
+    if (waiting === undefined) return this.#socket.writableNeedDrain ? this.#hold(chunk) : this.#begin(chunk);
     const taken = waiting.take(chunk);
     if (waiting === this.#unread && waiting.missingBytes === 0) this.#unread = undefined;
     if (taken < chunk.length) this.#later(taken === 0 ? chunk : chunk.subarray(taken));
@@ -144,9 +146,16 @@ class ShortConnection {
 
   /** Keeps what is for a request after this one. Nothing further is read until then. */
   #later(bytes: Buffer): void {
-    if (this.#call === undefined) return this.#begin(bytes);
+    if (this.#call === undefined) return this.#take(bytes);
     this.#next = this.#next === undefined ? bytes : Buffer.concat([this.#next, bytes]);
     this.#socket.pause();
+  }
+
+  /** The requests of a client that does not read their answers wait. */
+  #hold(bytes: Buffer): void {
+    this.#next = bytes;
+    this.#socket.pause();
+    this.#goOn();
   }
 
   #begin(chunk: Buffer): void {
@@ -174,7 +183,6 @@ class ShortConnection {
     else if (this.#next !== undefined) this.#goOn();
   }
 
-  /** The requests of a client that does not read their answers wait. */
   #goOn(): void {
     if (this.#socket.writableNeedDrain) return void this.#socket.once("drain", () => this.#goOn());
     const next = this.#next!;

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startApp, startNats, startSidecar } from "../../kit/index.ts";
+import { eventually, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import type { App, AppRequest, Nats, Sidecar } from "../../kit/index.ts";
 import { nativeComponents } from "./resources.ts";
 
@@ -267,23 +267,60 @@ test("a stop closes idle connections and lets the last answer out", async () => 
   expect(await stopped).toBe(0);
 });
 
-test("a client that does not read its answers holds back its own requests only", async () => {
+describe("a client that does not read its answers", () => {
   const large = "v".repeat(200_000);
-  await sidecar.http("/v1.0/state/statestore", {
-    method: "POST",
-    body: JSON.stringify([{ key: "large", value: large }]),
-  });
-  const socket = connect(sidecar.httpPort, "127.0.0.1");
-  socket.on("error", () => {}).pause();
-  await once(socket, "connect");
   const many = 300;
-  for (let i = 0; i < many; i++) socket.write(head("GET /v1.0/state/statestore/large"));
-  for (let i = 0; i < 20; i++) expect((await sidecar.get("/v1.0/healthz")).status).toBe(204);
-  let size = 0;
-  socket.on("data", (chunk: Buffer) => (size += chunk.length)).resume();
-  while (size < many * large.length) await once(socket, "data");
-  socket.destroy();
-  expect(size).toBeLessThan(many * (large.length + 1_000));
+  const read = head("GET /v1.0/state/statestore/large");
+
+  beforeAll(async () => {
+    const body = JSON.stringify([{ key: "large", value: large }]);
+    await sidecar.http("/v1.0/state/statestore", { method: "POST", body });
+  });
+
+  async function deaf(port: number): Promise<Socket> {
+    const socket = connect(port, "127.0.0.1");
+    socket.on("error", () => {}).pause();
+    await once(socket, "connect");
+    return socket;
+  }
+
+  /** Reads so many answers. */
+  async function drain(socket: Socket, count: number): Promise<void> {
+    let size = 0;
+    socket.on("data", (chunk: Buffer) => (size += chunk.length)).resume();
+    while (size < count * large.length) await once(socket, "data");
+    socket.destroy();
+    expect(size).toBeLessThan(count * (large.length + 1_000));
+  }
+
+  test("holds back its own requests only", async () => {
+    const socket = await deaf(sidecar.httpPort);
+    for (let i = 0; i < many; i++) socket.write(read);
+    for (let i = 0; i < 20; i++) expect((await sidecar.get("/v1.0/healthz")).status).toBe(204);
+    await drain(socket, many);
+  });
+
+  test("holds them back also when it sends them one by one", async () => {
+    const resources = { "c.yaml": nativeComponents };
+    const flags = ["--enable-api-logging"];
+    await using logging = await startSidecar({ appId: "short", nats, resources, flags });
+    const socket = await deaf(logging.httpPort);
+    const handled = (): number => logging.logs().match(/API Called.*statestore\/large/g)?.length ?? 0;
+    let sent = 0;
+    for (let held = false; !held && sent < many;) {
+      socket.write(read);
+      sent++;
+      // One that waits never comes, so its time has to run out.
+      const came = eventually(() => expect(handled()).toBe(sent), { timeoutMs: 2_000, everyMs: 5 });
+      held = await came.then(
+        () => false,
+        () => true,
+      );
+    }
+    expect(sent).toBeLessThan(many);
+    await drain(socket, sent);
+    expect(handled()).toBe(sent);
+  }, 60_000);
 });
 
 test("an answer in pieces, and the next request on its connection", async () => {
