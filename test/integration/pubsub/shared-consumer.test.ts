@@ -1,8 +1,10 @@
 // sharedConsumer of pubsub.nats with real sidecars: many topics on one consumer, and nothing lost whatever dies.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { eventually, startApp, startNats, startSidecar } from "../../kit/index.ts";
+import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
+import { eventually, grpcClient, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import type { App, Nats, Sidecar } from "../../kit/index.ts";
 import { makePlace, type Place } from "../cli/place.ts";
+import { put, remove, subscription } from "../reload/place.ts";
 import { pubsubComponent } from "./resources.ts";
 
 const stack = new AsyncDisposableStack();
@@ -165,3 +167,59 @@ test("weft groups shows it, and moves a topic out of it", async () => {
   await eventually(() => expect(missing(again, app)).toEqual([]));
   expect(await here.weft("groups", "move", "tools", "nothing", "all")).toMatchObject({ code: 1 });
 }, 120_000);
+
+test("subscriptions that files and streams bring and take, while events come", async () => {
+  const topics = topicsOf("lively", 30);
+  await using app = await subscribedApp([]);
+  app.on("/on", (request) => {
+    const event = request.json<{ topic: string; data: number }>();
+    app.seen.push(`${event.topic} ${event.data}`);
+  });
+  await using sidecar = await startSidecar({
+    appId: "lively",
+    nats,
+    resources: { ...withShared, "keep.yaml": subscription("lively.keep", "/on", "keep") },
+    appPort: app.port,
+  });
+  await sidecar.subscribed("lively.keep");
+  const events = await publishAll(["lively.keep"], 0);
+  topics.forEach((topic, i) => put(sidecar, `${i}.yaml`, subscription(topic, "/on", `s${i}`)));
+  // Some of these come before their topic is subscribed to.
+  for (let number = 1; number <= 3; number++)
+    events.push(...(await publishAll([...topics, "lively.keep"], number)));
+  await eventually(() => expect(missing(events, app)).toEqual([]), { timeoutMs: 60_000 });
+  expect(await consumers("lively")).toContain("lively___shared");
+
+  // A stream has a topic of its own while it is open.
+  using client = grpcClient(sidecar.grpcPort);
+  const stream = client.stream(Dapr.method.subscribeTopicEventsAlpha1);
+  const initialRequest = { pubsubName: "pubsub", topic: "lively.stream" };
+  stream.send({ subscribeTopicEventsRequestType: { case: "initialRequest", value: initialRequest } });
+  await publishAll(["lively.stream"], 7);
+  for await (const message of stream) {
+    const type = message.subscribeTopicEventsResponseType;
+    if (type.case !== "eventMessage") continue;
+    expect(Buffer.from(type.value.data).toString()).toBe("7");
+    const { id } = type.value;
+    stream.send({
+      subscribeTopicEventsRequestType: { case: "eventProcessed", value: { id, status: { status: 0 } } },
+    });
+    break;
+  }
+  stream.cancel();
+
+  // Those that leave take nothing from those that stay, and keep their place until they come back.
+  topics.slice(0, 10).forEach((_, i) => remove(sidecar, `${i}.yaml`));
+  const left = await eventually(async () => {
+    const { subscriptions } = (await sidecar.get("/v1.0/metadata")).json<{ subscriptions: unknown[] }>();
+    return subscriptions.length === 21;
+  });
+  expect(left).toBe(true);
+  for (let number = 4; number <= 6; number++)
+    events.push(...(await publishAll([...topics.slice(10), "lively.keep"], number)));
+  const waiting = await publishAll(topics.slice(0, 10), 8);
+  await eventually(() => expect(missing(events, app)).toEqual([]), { timeoutMs: 60_000 });
+  expect(missing(waiting, app)).toEqual(waiting);
+  topics.slice(0, 10).forEach((topic, i) => put(sidecar, `${i}.yaml`, subscription(topic, "/on", `s${i}`)));
+  await eventually(() => expect(missing(waiting, app)).toEqual([]), { timeoutMs: 90_000 });
+}, 300_000);
