@@ -80,7 +80,8 @@ export class ShortConnections {
   }
 
   #sweepLater(): void {
-    this.#sweep ??= this.options.clock.setTimeout(() => {
+    if (this.#sweep !== undefined) return;
+    this.#sweep = this.options.clock.setTimeout(() => {
       this.#sweep = undefined;
       const nowMs = this.options.clock.monotonicMs();
       for (const connection of this.#open) if (connection.isStale(nowMs)) connection.destroy();
