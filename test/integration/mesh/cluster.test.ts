@@ -200,6 +200,68 @@ describe("a cluster of three", () => {
     await reading;
   });
 
+  it(
+    "loses a server while topics join a shared consumer: no event is lost",
+    { timeout: 180_000 },
+    async () => {
+      const name = ["default", "shared"];
+      const members = [await join("member1", 0), await join("member2", 1)];
+      const publisher = await (await join("publisher", 2)).topics({ ...stream, name });
+      const events = new Set<string>();
+      const published: string[] = [];
+      const publishAll = async (names: readonly string[], round: number): Promise<void> => {
+        for (const topic of names) {
+          const id = `${topic}-${round}`;
+          await publisher.publish(topic, bytes(id), { id, timeoutMs: 60_000 });
+          published.push(id);
+        }
+      };
+      const group = {
+        group: "g",
+        shared: "join",
+        deliver: "all",
+        ackWaitMs: 2_000,
+        concurrency: 8,
+        backoffMs: [50],
+        maxDeliver: -1,
+      } as const;
+      const subscribeAll = async (mesh: JoinedMesh, names: readonly string[]): Promise<void> => {
+        const topics = await mesh.topics({ ...stream, name });
+        const one = (topic: string): Promise<unknown> =>
+          topics.subscribe({ ...group, topic }, async ({ data }) => void events.add(textOf(data)!));
+        // As a sidecar does: a subscription that fails is tried again.
+        const attempt = (topic: string): Promise<unknown> =>
+          eventually(() => one(topic).then(() => true), { timeoutMs: 60_000, everyMs: 200 });
+        await Promise.all(names.map(attempt));
+      };
+      const first = Array.from({ length: 20 }, (_, n) => `first${n}`);
+      const later = Array.from({ length: 20 }, (_, n) => `later${n}`);
+      for (const mesh of members) await subscribeAll(mesh, first);
+      await publishAll(first, 0);
+      const victim = await cluster.leaderOf("weft__topics__default__shared");
+      await victim.kill();
+      try {
+        const joining = members.map((mesh) => subscribeAll(mesh, later));
+        await publishAll([...first, ...later], 1);
+        await Promise.all(joining);
+        await publishAll([...first, ...later], 2);
+      } finally {
+        await victim.restart();
+      }
+      await publishAll([...first, ...later], 3);
+      await eventually(() => expect(published.filter((id) => !events.has(id))).toEqual([]), {
+        timeoutMs: 60_000,
+      });
+      expect(published).toHaveLength(140);
+      const client = await cluster.servers[0]!.connect();
+      const subject = "$JS.API.CONSUMER.INFO.weft__topics__default__shared.g___shared";
+      const info = (await client.request(subject, "", { timeout: 5_000 })).json<{
+        cluster?: { replicas?: unknown[] };
+      }>();
+      expect(info.cluster?.replicas).toHaveLength(2);
+    },
+  );
+
   it("has a frozen replica: reads pass it over", async () => {
     const mesh = await join("reader", 0);
     const table = await mesh.table(state);
