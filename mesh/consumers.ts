@@ -1,12 +1,6 @@
 /** The consumers of one stream, by NATS' consumer API, and the few questions about its events that go with them. */
-import {
-  type AttemptOptions,
-  isJsError,
-  JetStreamError,
-  JsCode,
-  type JetStream,
-  storageError,
-} from "./jetstream.ts";
+import { MeshError } from "./errors.ts";
+import { type AttemptOptions, JsCode, type JetStream } from "./jetstream.ts";
 
 const maxTries = 5;
 
@@ -47,7 +41,7 @@ export class Consumers {
   }
 
   info(name: string, attempt: AttemptOptions): Promise<ConsumerInfo | undefined> {
-    return this.#ask(`CONSUMER.INFO.${this.#stream}.${name}`, undefined, attempt, JsCode.consumerNotFound);
+    return this.#js.ask(`CONSUMER.INFO.${this.#stream}.${name}`, undefined, attempt, JsCode.consumerNotFound);
   }
 
   /** Of all consumers of the stream. */
@@ -55,7 +49,7 @@ export class Consumers {
     const names = new Set<string>();
     type Page = { readonly total: number; readonly consumers: readonly string[] | null };
     for (let offset = 0, total = 1; offset < total;) {
-      const page = await this.#ask<Page>(`CONSUMER.NAMES.${this.#stream}`, { offset }, attempt);
+      const page = await this.#js.ask<Page>(`CONSUMER.NAMES.${this.#stream}`, { offset }, attempt);
       if (page?.consumers == null || page.consumers.length === 0) break;
       for (const name of page.consumers) names.add(name);
       offset += page.consumers.length;
@@ -70,7 +64,7 @@ export class Consumers {
     type Page = { readonly total: number; readonly consumers: readonly ConsumerInfo[] | null };
     for (let total = 1; found.length < total;) {
       const body = { offset: found.length };
-      const page = await this.#ask<Page>(`CONSUMER.LIST.${this.#stream}`, body, attempt);
+      const page = await this.#js.ask<Page>(`CONSUMER.LIST.${this.#stream}`, body, attempt);
       if (page?.consumers == null || page.consumers.length === 0) break;
       found.push(...page.consumers);
       ({ total } = page);
@@ -78,20 +72,23 @@ export class Consumers {
     return found;
   }
 
-  /** Creates it, or changes what is there. */
+  /** Creates it, or changes what is there. Too late, it sends nothing: the lock of the group may have ended. */
   async write(name: string, config: ConsumerConfig, attempt: AttemptOptions): Promise<ConsumerInfo> {
+    if (this.#js.endIn(0) > attempt.endMs)
+      throw new MeshError("timeout", "the change of the group took too long");
     const body = { stream_name: this.#stream, config };
-    return (await this.#ask<ConsumerInfo>(`CONSUMER.CREATE.${this.#stream}.${name}`, body, attempt))!;
+    return (await this.#js.ask<ConsumerInfo>(`CONSUMER.CREATE.${this.#stream}.${name}`, body, attempt))!;
   }
 
   /** Nothing when it is not there. NATS resets only those that began with the oldest event; others are made anew. */
   async move(name: string, sequence: number, attempt: AttemptOptions): Promise<void> {
     const place = `${this.#stream}.${name}`;
-    if ((await this.#ask(`CONSUMER.RESET.${place}`, { seq: sequence }, attempt, "any")) !== undefined) return;
+    if ((await this.#js.ask(`CONSUMER.RESET.${place}`, { seq: sequence }, attempt, "any")) !== undefined)
+      return;
     for (let tries = 1; ; tries++) {
       const found = await this.info(name, attempt);
       if (found === undefined) return;
-      await this.#ask(`CONSUMER.DELETE.${place}`, undefined, attempt, JsCode.consumerNotFound);
+      await this.#js.ask(`CONSUMER.DELETE.${place}`, undefined, attempt, JsCode.consumerNotFound);
       const { opt_start_time: _, ...kept } = found.config;
       // Its members make it again as well.
       const body = {
@@ -99,15 +96,15 @@ export class Consumers {
         config: { ...kept, ...fromSequence(sequence) },
         action: "create",
       };
-      const absent = tries < maxTries ? "any" : 0;
-      if ((await this.#ask(`CONSUMER.CREATE.${place}`, body, attempt, absent)) !== undefined) return;
+      const absent = tries < maxTries ? "any" : undefined;
+      if ((await this.#js.ask(`CONSUMER.CREATE.${place}`, body, attempt, absent)) !== undefined) return;
     }
   }
 
   /** Sequence of the last event of the stream, also when it is gone already. */
   async lastSequence(attempt: AttemptOptions): Promise<number> {
     type Info = { readonly state: { readonly last_seq: number } };
-    return (await this.#ask<Info>(`STREAM.INFO.${this.#stream}`, undefined, attempt))!.state.last_seq;
+    return (await this.#js.ask<Info>(`STREAM.INFO.${this.#stream}`, undefined, attempt))!.state.last_seq;
   }
 
   /** Sequence of the first event of a filter at or behind `seq`. */
@@ -115,21 +112,6 @@ export class Consumers {
     type Found = { readonly message: { readonly seq: number } };
     const request = { next_by_subj: filter, seq };
     const subject = `STREAM.MSG.GET.${this.#stream}`;
-    return (await this.#ask<Found>(subject, request, attempt, JsCode.messageNotFound))?.message.seq;
-  }
-
-  /** Undefined for the error that is an answer. */
-  async #ask<T>(
-    subject: string,
-    body: unknown,
-    attempt: AttemptOptions,
-    absent: number | "any" = 0,
-  ): Promise<T | undefined> {
-    try {
-      return await this.#js.api<T>(subject, body, attempt);
-    } catch (error) {
-      if (absent === "any" ? error instanceof JetStreamError : isJsError(error, absent)) return undefined;
-      throw storageError(error);
-    }
+    return (await this.#js.ask<Found>(subject, request, attempt, JsCode.messageNotFound))?.message.seq;
   }
 }

@@ -6,7 +6,7 @@
 import type { Msg } from "@nats-io/transport-node";
 import { type ConsumerConfig, type ConsumerInfo, fromSequence } from "./consumers.ts";
 import { MeshError } from "./errors.ts";
-import { type AttemptOptions, isJsError, JetStreamError, JsCode, type JetStream } from "./jetstream.ts";
+import { type AttemptOptions, JetStreamError, JsCode, type JetStream } from "./jetstream.ts";
 import { type WaitOptions, storageError } from "./jetstream.ts";
 import { Puller } from "./pull.ts";
 import { encodeToken, joinName, partitionsOf, topicFilter, type TopicTrees } from "./subjects.ts";
@@ -39,6 +39,11 @@ export type GroupPlace = {
   readonly instance: string;
   readonly onMissing: (options: WaitOptions) => Promise<unknown>;
 };
+
+/** For one question or change about the consumers there, which may be sent again. */
+export function attemptAt({ js, onMissing }: GroupPlace): AttemptOptions {
+  return { endMs: js.endIn(consumerTimeoutMs), repeatMs: Number.POSITIVE_INFINITY, onMissing };
+}
 
 /** Partitions of the stream, once it is known. Throws MeshError `storage` when it has none. */
 export function partitionsIn({ topology, trees, config: { name } }: GroupPlace): number {
@@ -227,14 +232,11 @@ class Group {
     }
   }
 
-  async #info(name: string): Promise<ConsumerInfo | undefined> {
-    const subject = `CONSUMER.INFO.${this.#place.config.name}.${name}`;
-    try {
-      return await this.#place.js.api<ConsumerInfo>(subject, undefined, this.#attempt());
-    } catch (error) {
-      if (isJsError(error, JsCode.consumerNotFound)) return undefined;
-      throw storageError(error, `group for topic ${this.#options.topic}: `);
-    }
+  #info(name: string): Promise<ConsumerInfo | undefined> {
+    const { js, config } = this.#place;
+    const about = `group for topic ${this.#options.topic}: `;
+    const subject = `CONSUMER.INFO.${config.name}.${name}`;
+    return js.ask(subject, undefined, this.#attempt(), JsCode.consumerNotFound, about);
   }
 
   #log(text: string): void {
@@ -246,8 +248,7 @@ class Group {
   }
 
   #attempt(): AttemptOptions {
-    const { js, onMissing } = this.#place;
-    return { endMs: js.endIn(consumerTimeoutMs), repeatMs: Number.POSITIVE_INFINITY, onMissing };
+    return attemptAt(this.#place);
   }
 }
 

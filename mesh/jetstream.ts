@@ -138,6 +138,26 @@ export class JetStream {
     return this.#attempts(`$JS.API.${subject}`, payload, undefined, options, readApi<T>);
   }
 
+  /**
+   * As `api`, but undefined for the error that is an answer too: the one of this JsCode, or each. Rejects with
+   * MeshError, `about` before what JetStream says.
+   */
+  async ask<T>(
+    subject: string,
+    body: unknown,
+    options: AttemptOptions,
+    absent?: number | "any",
+    about = "",
+  ): Promise<T | undefined> {
+    try {
+      return await this.api<T>(subject, body, options);
+    } catch (error) {
+      const isAnswer = error instanceof JetStreamError && (absent === "any" || absent === error.jsCode);
+      if (isAnswer) return undefined;
+      throw storageError(error, about);
+    }
+  }
+
   /** Last message of a subject, from any replica; undefined when there is none. */
   directGet(stream: string, subject: string, options: AttemptOptions): Promise<StoredMessage | undefined> {
     return this.#attempts(`$JS.API.DIRECT.GET.${stream}.${subject}`, empty, undefined, options, readDirect);

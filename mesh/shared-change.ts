@@ -4,7 +4,6 @@
  * with filters that it did not have before; its state does not tell where that is.
  */
 import { type ConsumerConfig, type ConsumerInfo, Consumers, filtersOf } from "./consumers.ts";
-import { MeshError } from "./errors.ts";
 import { createGroup, type GroupPlace, maxPendingEvents, startOf } from "./groups.ts";
 import type { AttemptOptions } from "./jetstream.ts";
 import { Filters } from "./shared-filters.ts";
@@ -67,7 +66,7 @@ export async function change(
     const config = { ...start, ...startOf(wanted[0]!.options) };
     return {
       own,
-      info: await write(consumers, place, { config, filters, options: wanted[0]!.options }, attempt),
+      info: await write(consumers, { config, filters, options: wanted[0]!.options }, attempt),
     };
   }
   return { own, info: await join(place, consumers, info, { wanted, filters, joining, own }, attempt) };
@@ -108,7 +107,7 @@ async function join(
     } else if (after !== undefined || its.deliver !== "new") late.push(one);
   }
   const more = late.length === 0 ? {} : { [joiningMark]: String(last) };
-  const written = await write(consumers, place, { config: info.config, filters, options, more }, attempt);
+  const written = await write(consumers, { config: info.config, filters, options, more }, attempt);
   if (late.length === 0) return written;
   // Only what has come between the look and the change can have been passed over.
   const upTo = await consumers.lastSequence(attempt);
@@ -124,7 +123,7 @@ async function join(
     own.set(filter, its.deliver);
     filters.delete(filter);
   }
-  return write(consumers, place, { config: written.config, filters, options }, attempt);
+  return write(consumers, { config: written.config, filters, options }, attempt);
 }
 
 /** The consumer; when somebody died while filters were added, from where these may have missed events. */
@@ -146,7 +145,7 @@ async function repaired(
   const moved = await consumers.info(name, attempt);
   if (moved === undefined) return undefined;
   const filters = new Filters(place.trees.any, filtersOf(moved));
-  return write(consumers, place, { config: moved.config, filters, options: undefined }, attempt);
+  return write(consumers, { config: moved.config, filters, options: undefined }, attempt);
 }
 
 /** First event of each filter at or behind a place; filters without one are left out. */
@@ -170,12 +169,11 @@ async function firstEvents(
 /** Takes filters out of the consumer, or puts them in, and nothing else. Under the lock. */
 export function writeFilters(
   consumers: Consumers,
-  place: Pick<GroupPlace, "js">,
   { config }: ConsumerInfo,
   filters: Filters,
   attempt: AttemptOptions,
 ): Promise<ConsumerInfo> {
-  return write(consumers, place, { config, filters, options: undefined }, attempt);
+  return write(consumers, { config, filters, options: undefined }, attempt);
 }
 
 type Written = {
@@ -185,15 +183,11 @@ type Written = {
   readonly more?: Readonly<Record<string, string>>;
 };
 
-/** Throws MeshError `timeout` when the lock may have ended. */
 function write(
   consumers: Consumers,
-  { js }: Pick<GroupPlace, "js">,
   { config, filters, options, more = {} }: Written,
   attempt: AttemptOptions,
 ): Promise<ConsumerInfo> {
-  if (js.connection.settings.clock.monotonicMs() > attempt.endMs)
-    throw new MeshError("timeout", "the change of the group took too long");
   const { filter_subject: _, metadata, ...kept } = config;
   const { [joiningMark]: _mark, ...marks } = (metadata ?? {}) as Readonly<Record<string, string>>;
   return consumers.write(

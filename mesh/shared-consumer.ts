@@ -7,7 +7,7 @@ import type { Msg } from "@nats-io/transport-node";
 import type { Timer } from "./clock.ts";
 import { type ConsumerInfo, Consumers, filtersOf } from "./consumers.ts";
 import { isMeshError, MeshError, textOf } from "./errors.ts";
-import { createGroup, type GroupPlace, onlyForHeader, openGroup } from "./groups.ts";
+import { attemptAt, createGroup, type GroupPlace, onlyForHeader, openGroup } from "./groups.ts";
 import { withLock } from "./group-lock.ts";
 import type { AttemptOptions } from "./jetstream.ts";
 import { HandedBack, Puller } from "./pull.ts";
@@ -20,7 +20,8 @@ import { tellChanged, Unhandled } from "./unhandled.ts";
 
 /** Subscriptions that come within this time are one change of the consumer, ms. */
 const gatherMs = 10;
-const timeoutMs = 10_000;
+/** Where there is no shared consumer, and so nothing to pull, ms. */
+const noAckWaitMs = 10_000;
 /** For how long it counts what was looked up about a group, ms. */
 const knownMs = 10_000;
 /** Longest time until a look that failed, or was cut off, is repeated, ms. */
@@ -207,7 +208,7 @@ export class SharedConsumer {
     if (!readers.every(fine)) info = (await this.#locked((endMs) => this.#change(endMs))) ?? info;
     else if (info !== undefined) this.#learn(info);
     await this.#openOwn(readers.filter((reader) => reader.in === "own" && reader.own === undefined));
-    const ackWaitMs = info === undefined ? timeoutMs : info.config.ack_wait / nanosPerMs;
+    const ackWaitMs = info === undefined ? noAckWaitMs : info.config.ack_wait / nanosPerMs;
     this.#pull(ackWaitMs);
     for (const reader of readers) if (reader.in === "shared") reader.placed.resolve();
     if (this.#all().some((reader) => reader.in !== "own")) this.#lookIn(this.#times.lookMs);
@@ -427,7 +428,7 @@ export class SharedConsumer {
       left.delete(found);
       this.#leave(found);
     }
-    this.#learn(await writeFilters(this.#consumers, this.#place, info, left, attempt));
+    this.#learn(await writeFilters(this.#consumers, info, left, attempt));
     for (const reader of this.#all())
       if (reader.in === "shared" && !this.#filters.has(reader.filter)) reader.in = "nothing";
     tellChanged(this.#place.js, trees.group(this.#group));
@@ -447,8 +448,7 @@ export class SharedConsumer {
 
   #locked<T>(work: (endMs: number) => Promise<T>): Promise<T> {
     const { js, locks, config } = this.#place;
-    const { clock, random } = js.connection.settings;
-    return withLock({ table: locks, key: [config.name, this.#group], clock, random }, work);
+    return withLock(js, locks, [config.name, this.#group], work);
   }
 
   /** One after the other. */
@@ -459,8 +459,7 @@ export class SharedConsumer {
   }
 
   #attempt(): AttemptOptions {
-    const { js, onMissing } = this.#place;
-    return { endMs: js.endIn(timeoutMs), repeatMs: Number.POSITIVE_INFINITY, onMissing };
+    return attemptAt(this.#place);
   }
 
   #log(level: "info" | "warn", text: string): void {

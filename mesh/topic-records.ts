@@ -5,14 +5,7 @@
 import { Consumers, filtersOf, fromSequence } from "./consumers.ts";
 import { headerPairs, headerValue } from "./headers.ts";
 import { partitionsMark } from "./groups.ts";
-import {
-  type AttemptOptions,
-  isJsError,
-  JetStreamError,
-  JsCode,
-  type JetStream,
-  storageError,
-} from "./jetstream.ts";
+import { type AttemptOptions, JsCode, type JetStream, storageError } from "./jetstream.ts";
 import { withLock } from "./group-lock.ts";
 import { writeFilters } from "./shared-change.ts";
 import { Filters } from "./shared-filters.ts";
@@ -43,7 +36,8 @@ export class JetStreamTopicRecords implements TopicRecords {
 
   async state(): Promise<{ lastSequence: number } | undefined> {
     type Info = { readonly state: { readonly last_seq: number } };
-    const info = await this.#ask<Info>(`STREAM.INFO.${this.stream}`, undefined, JsCode.streamNotFound);
+    const subject = `STREAM.INFO.${this.stream}`;
+    const info = await this.#js.ask<Info>(subject, undefined, this.#attempt(), JsCode.streamNotFound);
     return info === undefined ? undefined : { lastSequence: info.state.last_seq };
   }
 
@@ -64,7 +58,8 @@ export class JetStreamTopicRecords implements TopicRecords {
 
   async remove(sequence: number): Promise<boolean> {
     const body = { seq: sequence, no_erase: true };
-    return (await this.#ask(`STREAM.MSG.DELETE.${this.stream}`, body, noMessage)) !== undefined;
+    const subject = `STREAM.MSG.DELETE.${this.stream}`;
+    return (await this.#js.ask(subject, body, this.#attempt(), noMessage)) !== undefined;
   }
 
   async hasGroup(group: string, topic: string): Promise<boolean> {
@@ -108,9 +103,7 @@ export class JetStreamTopicRecords implements TopicRecords {
   /** Out of the consumer that the topics of the group share, into one of its own. Its members soon find it. */
   async #moveOut(group: string, topic: string, to: TopicStart): Promise<number | undefined> {
     if (!(await this.#shares(group, topic))) return undefined;
-    const { clock, random } = this.#js.connection.settings;
-    const lock = { table: this.#locks, key: [this.stream, group], clock, random };
-    return withLock(lock, async (endMs) => {
+    return withLock(this.#js, this.#locks, [this.stream, group], async (endMs) => {
       const attempt = { ...this.#attempt(), endMs };
       const info = await this.#consumers.info(sharedName(group), attempt);
       const filter = topicFilter(this.#trees.any, topic);
@@ -122,7 +115,7 @@ export class JetStreamTopicRecords implements TopicRecords {
       await this.#consumers.write(name, { ...kept, ...settings }, attempt);
       const rest = new Filters(this.#trees.any, filtersOf(info));
       rest.delete(filter);
-      await writeFilters(this.#consumers, { js: this.#js }, info, rest, attempt);
+      await writeFilters(this.#consumers, info, rest, attempt);
       tellChanged(this.#js, this.#trees.group(group));
       return sequence;
     });
@@ -141,16 +134,6 @@ export class JetStreamTopicRecords implements TopicRecords {
     const { messages } = await this.#js.directGetMany(this.stream, place, this.#attempt());
     const sequences = messages.map(({ headers }) => Number(headerValue(headers, "Nats-Sequence")));
     return sequences.length === 0 ? next : Math.max(...sequences);
-  }
-
-  /** Undefined for the error that is an answer. */
-  async #ask<T>(subject: string, body?: unknown, absent: number | "any" = 0): Promise<T | undefined> {
-    try {
-      return await this.#js.api<T>(subject, body, this.#attempt());
-    } catch (error) {
-      if (absent === "any" ? error instanceof JetStreamError : isJsError(error, absent)) return undefined;
-      throw storageError(error);
-    }
   }
 
   #attempt(): AttemptOptions {

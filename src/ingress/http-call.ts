@@ -8,6 +8,9 @@ import type { BodyStream } from "../../mesh/index.ts";
 import type { Span } from "../telemetry/tracing/span.ts";
 import { cleanPath } from "./router.ts";
 
+/** A body of known length is whole up to this, bytes; larger ones would make a slow client visible as memory. */
+export const wholeBodyBytes = 256 * 1024;
+
 export abstract class IncomingCall implements HttpCall {
   verb: string;
   path: string;

@@ -3,11 +3,9 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:
 import { type ApiError, bodyTooLarge, bodyUnreadable } from "../api/errors.ts";
 import { BodyTooLarge } from "../api/http.ts";
 import { BodyQueue, type BodyStream, failedBody } from "../../mesh/index.ts";
-import { IncomingCall } from "./http-call.ts";
+import { IncomingCall, wholeBodyBytes } from "./http-call.ts";
 
 const noBody = Buffer.alloc(0);
-/** A body of known length is whole up to this, bytes; larger ones would make a slow client visible as memory. */
-const wholeBytes = 256 * 1024;
 /** The client's socket is paused above this, bytes; two reads. */
 const highWaterBytes = 128 * 1024;
 
@@ -109,7 +107,7 @@ export class NodeHttpCall extends IncomingCall {
       this.#refused = true;
       return failedBody(new BodyTooLarge(this.maxBodyBytes), declared);
     }
-    if (declared !== undefined && declared <= wholeBytes) return this.receivedBody();
+    if (declared !== undefined && declared <= wholeBodyBytes) return this.receivedBody();
     if (this.expectsContinue()) this.#response.writeContinue();
     if (this.bodyLost()) throw bodyUnreadable("unexpected EOF");
     const queue = this.#stream(declared);

@@ -5,13 +5,12 @@
 import { connect, type Socket } from "node:net";
 import type { BodyStream, Clock } from "../../../mesh/index.ts";
 import { asError } from "../../lib/thrown.ts";
+import { writeWhole } from "../../lib/write-whole.ts";
 import type { Controller, Exchange } from "../http-exchange.ts";
 import { AnswerParser } from "./answer.ts";
 import { type Head, type Outgoing, requestHead } from "./head.ts";
 
 const connectTimeoutMs = 10_000;
-/** A body up to this leaves in one buffer with its head, bytes: a copy is cheaper than a second piece. */
-const joinedBytes = 64 * 1024;
 /** Of unsent bytes; above it a stream waits. */
 const writeHighWaterBytes = 64 * 1024;
 /** The app's word for how long it keeps a connection is cut by this: a request under way must still arrive. */
@@ -134,10 +133,10 @@ export class Connection {
     const { body } = request;
     this.#last = head.last;
     if (body === undefined) {
-      this.#socket.write(head.text + (head.wantsBody ? "content-length: 0\r\n\r\n" : "\r\n"), "latin1");
+      this.#socket.write(withoutBody(head), "latin1");
     } else if (body instanceof Uint8Array) {
       if (!head.wantsBody) this.#last = true;
-      this.#sendWhole(`${head.text}content-length: ${body.length}\r\n\r\n`, body);
+      writeWhole(this.#socket, `${head.text}content-length: ${body.length}\r\n\r\n`, body);
     } else {
       void this.#sendStream(call, body);
     }
@@ -220,21 +219,6 @@ export class Connection {
     }
   }
 
-  #sendWhole(head: string, body: Uint8Array): void {
-    const socket = this.#socket;
-    if (body.length <= joinedBytes) {
-      const bytes = Buffer.allocUnsafe(head.length + body.length);
-      bytes.write(head, 0, "latin1");
-      bytes.set(body, head.length);
-      socket.write(bytes);
-      return;
-    }
-    socket.cork();
-    socket.write(head, "latin1");
-    socket.write(body);
-    socket.uncork();
-  }
-
   /** The head leaves with the first piece, so that an empty body can be told as such. */
   async #sendStream(call: Call, body: BodyStream): Promise<void> {
     const { text, length, wantsBody } = call.head;
@@ -259,7 +243,7 @@ export class Connection {
       }
       if (call.done) return;
       this.#writing = false;
-      if (sent === 0) socket.write(text + (wantsBody ? "content-length: 0\r\n\r\n" : "\r\n"), "latin1");
+      if (sent === 0) socket.write(withoutBody(call.head), "latin1");
       else if (chunked) socket.write("\r\n0\r\n\r\n", "latin1");
       if (length !== undefined && sent !== length) throw lengthMismatch();
     } catch (error) {
@@ -272,6 +256,10 @@ export class Connection {
     this.#onDrain = undefined;
     wake?.();
   }
+}
+
+function withoutBody({ text, wantsBody }: Head): string {
+  return text + (wantsBody ? "content-length: 0\r\n\r\n" : "\r\n");
 }
 
 function framing(length: number | undefined): string {

@@ -7,13 +7,12 @@ import type { Socket } from "node:net";
 import type { Clock, Timer } from "../../../mesh/index.ts";
 import { stackOf } from "../../lib/thrown.ts";
 import type { Log } from "../../telemetry/log.ts";
+import { wholeBodyBytes } from "../http-call.ts";
 import type { SendReply } from "../http-reply.ts";
 import { ShortCall } from "./call.ts";
 import { type HeadFields, readShortHead } from "./head.ts";
 import { type Ending, sendShort } from "./reply.ts";
 
-/** Longest short body, bytes. */
-const maxShortBodyBytes = 256 * 1024;
 /** How often idle connections are looked for, ms. */
 const sweepEveryMs = 2_000;
 
@@ -43,7 +42,7 @@ export class ShortConnections {
   constructor(options: ShortConnectionsOptions) {
     this.options = options;
     const { maxHeaderBytes, maxBodyBytes, keepAliveMs } = options;
-    this.limits = { maxHeaderBytes, maxBodyBytes: Math.min(maxBodyBytes, maxShortBodyBytes) };
+    this.limits = { maxHeaderBytes, maxBodyBytes: Math.min(maxBodyBytes, wholeBodyBytes) };
     this.#keepAlive = `Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(keepAliveMs / 1000)}\r\n`;
   }
 

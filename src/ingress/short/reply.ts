@@ -1,12 +1,12 @@
 /** Replies on a connection of short requests, as the bytes that node:http would write, in as few writes as may be. */
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
+import type { BodyStream } from "../../../mesh/index.ts";
 import type { HttpReply } from "../../api/http.ts";
 import { isFieldValue, isToken } from "../../lib/http-field.ts";
+import { writeWhole } from "../../lib/write-whole.ts";
 import { type BodySink, isBodiless, isStream, writeBody } from "../http-reply.ts";
 
-/** A body up to this is copied behind its head, bytes; a longer one is written by itself. */
-const joinedBytes = 64 * 1024;
 /** The sidecar frames its answers itself. */
 const framingNames = new Set([
   "connection",
@@ -26,40 +26,27 @@ export type Ending = { readonly date: string; readonly connection: string };
  */
 export function sendShort(socket: Socket, reply: HttpReply, ending: Ending): number | Promise<number> {
   const { status, body } = reply;
+  const bodiless = isBodiless(status, "GET");
   if (isStream(body)) {
-    if (!isBodiless(status, "GET")) {
-      const head = headOf(reply, "Transfer-Encoding: chunked\r\n", ending);
-      // What is there of the body goes out in one packet with the head.
-      socket.cork();
-      socket.write(head, "latin1");
-      const flushHead = (): void => {};
-      const sent = writeBody(body, new ChunkedSink(socket), flushHead, () => socket.resetAndDestroy());
-      socket.uncork();
-      return sent;
-    }
+    if (!bodiless) return sendStream(socket, headOf(reply, "Transfer-Encoding: chunked\r\n", ending), body);
     body.cancel(new Error("this answer has no body"));
-  } else if (body !== undefined && body.length > 0 && !isBodiless(status, "GET")) {
+  } else if (!bodiless && body !== undefined && body.length > 0) {
     const bytes = typeof body === "string" ? Buffer.from(body) : body;
     writeWhole(socket, headOf(reply, `Content-Length: ${bytes.length}\r\n`, ending), bytes);
     return bytes.length;
   }
-  const none = isBodiless(status, "GET") ? "" : "Content-Length: 0\r\n";
-  socket.write(headOf(reply, none, ending), "latin1");
+  socket.write(headOf(reply, bodiless ? "" : "Content-Length: 0\r\n", ending), "latin1");
   return 0;
 }
 
-function writeWhole(socket: Socket, head: string, body: Uint8Array): void {
-  if (body.length > joinedBytes) {
-    socket.cork();
-    socket.write(head, "latin1");
-    socket.write(body);
-    socket.uncork();
-    return;
-  }
-  const joined = Buffer.allocUnsafe(head.length + body.length);
-  joined.write(head, 0, "latin1");
-  joined.set(body, head.length);
-  socket.write(joined);
+/** What is there of the body goes out in one packet with the head. */
+function sendStream(socket: Socket, head: string, body: BodyStream): Promise<number> {
+  socket.cork();
+  socket.write(head, "latin1");
+  const flushHead = (): void => {};
+  const sent = writeBody(body, new ChunkedSink(socket), flushHead, () => socket.resetAndDestroy());
+  socket.uncork();
+  return sent;
 }
 
 function headOf({ status, headers, rawHeaders }: HttpReply, length: string, ending: Ending): string {

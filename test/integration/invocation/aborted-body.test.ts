@@ -108,17 +108,19 @@ const ends = {
 };
 type End = keyof typeof ends;
 
+const uploadEnds: readonly ["HTTP/1.1" | "h2c", End][] = [
+  ["HTTP/1.1", "a closed connection"],
+  ["HTTP/1.1", "a reset connection"],
+  ["h2c", "a closed connection"],
+  ["h2c", "a reset connection"],
+  ["h2c", "a reset stream"],
+  ["h2c", "an end before its stated length"],
+];
+
 describe.each(["plain", "clear"] as const)("app %s", (app) => {
   const sidecars = () => [caller, app === "plain" ? plain : clear];
 
-  test.each<["HTTP/1.1" | "h2c", End]>([
-    ["HTTP/1.1", "a closed connection"],
-    ["HTTP/1.1", "a reset connection"],
-    ["h2c", "a closed connection"],
-    ["h2c", "a reset connection"],
-    ["h2c", "a reset stream"],
-    ["h2c", "an end before its stated length"],
-  ])("an upload over %s that ends with %s", async (kind, end) => {
+  test.each(uploadEnds)("an upload over %s that ends with %s", async (kind, end) => {
     const seen = seenBy[app];
     for (const sidecar of sidecars()) {
       for (const length of end === "an end before its stated length" ? [1_000_000] : [undefined, 1_000_000]) {
@@ -136,14 +138,7 @@ describe.each(["plain", "clear"] as const)("app %s", (app) => {
     }
   });
 
-  test.each<["HTTP/1.1" | "h2c", End]>([
-    ["HTTP/1.1", "a closed connection"],
-    ["HTTP/1.1", "a reset connection"],
-    ["h2c", "a closed connection"],
-    ["h2c", "a reset connection"],
-    ["h2c", "a reset stream"],
-    ["h2c", "an end before its stated length"],
-  ])("a short one over %s that ends with %s never reaches the app", async (kind, end) => {
+  test.each(uploadEnds)("a short one over %s that ends with %s never reaches the app", async (kind, end) => {
     const path = `/v1.0/invoke/${app}/method/upload`;
     for (const sidecar of sidecars()) {
       const before = seenBy[app]().length;
