@@ -8,13 +8,8 @@ import type { HttpReply } from "../api/http.ts";
 /** Where a reply goes. Resolves with the body bytes sent, once all is handed to the socket or the client is gone. */
 export type SendReply = (reply: HttpReply, verb: string) => Promise<number>;
 
-/** Answers over HTTP/1.1. With `last`, the connection ends when that resolves. */
-export async function sendHttp1(
-  response: ServerResponse,
-  reply: HttpReply,
-  verb: string,
-  last?: Promise<void>,
-): Promise<number> {
+/** Answers over HTTP/1.1. */
+export async function sendHttp1(response: ServerResponse, reply: HttpReply, verb: string): Promise<number> {
   if (response.destroyed) return 0;
   const headers = flatHeaders(reply);
   const { body } = reply;
@@ -35,12 +30,7 @@ export async function sendHttp1(
     response.end();
     return 0;
   }
-  if (last === undefined) response.end(bytes);
-  else {
-    response.write(bytes);
-    await last;
-    response.end();
-  }
+  response.end(bytes);
   return size;
 }
 

@@ -19,6 +19,7 @@ import { NodeHttpCall } from "./node-call.ts";
 import { sendHttp1, sendHttp2 } from "./http-reply.ts";
 import type { HttpIngress } from "./http-steps.ts";
 import { Http2Call } from "./http2-call.ts";
+import { linger } from "./linger.ts";
 import { listenOn, type ListenTarget } from "./listen.ts";
 import { type ClientError, mended } from "./request-line.ts";
 import { ShortConnections } from "./short/connection.ts";
@@ -30,8 +31,6 @@ const headerTimeoutMs = 10_000;
 const checkEveryMs = 2_000;
 /** Idle keep-alive connections are kept this long, ms. */
 const keepAliveMs = 120_000;
-/** A client that still sends its body after the answer may go on this long before it is cut off, ms. */
-const lingerMs = 2_000;
 /** How often connections that got idle during the stop are closed, ms. */
 const closeIdleEveryMs = 50;
 /** Slack over the read buffer that Go's server grants, bytes. */
@@ -190,43 +189,15 @@ export class HttpSockets {
 
   #answerHttp1(request: IncomingMessage, response: ServerResponse): void {
     const call = new NodeHttpCall(request, response, request.url ?? "/", this.#options.maxBodyBytes);
-    const answered = this.#options.ingress.answer(call, async (reply, verb) => {
-      if (this.#closing && !response.headersSent) response.shouldKeepAlive = false;
-      if (!call.bodyOpen) return sendHttp1(response, reply, verb);
-      const sizeBytes = await sendHttp1(response, reply, verb, this.#lastAnswer(call, response));
-      this.#linger(call, response);
-      return sizeBytes;
+    const answered = this.#options.ingress.answer(call, (reply, verb) => {
+      if ((this.#closing || call.bodyRefused) && !response.headersSent) response.shouldKeepAlive = false;
+      if (call.bodyOpen) linger(call, response, this.#options.clock);
+      return sendHttp1(response, reply, verb);
     });
     answered.catch((error: unknown) => {
       this.#failed(error);
       response.destroy();
     });
-  }
-
-  /** A client whose body is above the limit gets the time to read why; only then the connection closes. */
-  #lastAnswer(call: NodeHttpCall, response: ServerResponse): Promise<void> | undefined {
-    if (!call.bodyRefused) return undefined;
-    response.shouldKeepAlive = false;
-    call.discardBody();
-    return new Promise((resolve) => {
-      const limit = this.#options.clock.setTimeout(resolve, lingerMs);
-      call.onBodyEnd(() => {
-        limit.cancel();
-        resolve();
-      });
-    });
-  }
-
-  /** Without an end of the request there is no next one: the rest of its body passes by, for a while. */
-  #linger(call: NodeHttpCall, response: ServerResponse): void {
-    if (!call.bodyOpen) return;
-    call.discardBody();
-    const { socket } = response;
-    if (socket === null || socket.destroyed) return;
-    const limit = this.#options.clock.setTimeout(() => {
-      if (call.bodyOpen) socket.destroy();
-    }, lingerMs);
-    socket.once("close", () => limit.cancel());
   }
 
   /** node gives no response for CONNECT; it is answered like any other request. */

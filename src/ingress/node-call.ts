@@ -12,7 +12,6 @@ const highWaterBytes = 128 * 1024;
 export class NodeHttpCall extends IncomingCall {
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
-  #streaming = false;
   #refused = false;
   #abort: AbortController | undefined;
 
@@ -23,21 +22,23 @@ export class NodeHttpCall extends IncomingCall {
     this.#response = response;
   }
 
-  /** A streamed body is above the limit; the connection cannot be used again. */
+  /** The body is above the limit; the connection cannot be used again. */
   get bodyRefused(): boolean {
     return this.#refused;
   }
 
-  /** A streamed body of which more may come. */
+  /** More of the body may come. */
   get bodyOpen(): boolean {
-    return (this.#streaming || this.#refused) && !this.bodyComplete() && !this.#request.destroyed;
+    return this.hasBody() && !this.bodyComplete() && !this.#request.destroyed;
   }
 
-  /** Calls back when no more of the body can come. */
+  /** Calls back once, when no more of the body can come. */
   onBodyEnd(listener: () => void): void {
-    if (this.bodyComplete() || this.#request.destroyed) return listener();
-    this.#request.once("end", listener);
-    this.#request.once("close", listener);
+    const ended = (): void => {
+      this.#request.off("end", ended).off("close", ended);
+      listener();
+    };
+    this.#request.once("end", ended).once("close", ended);
   }
 
   /** Lets the rest of the body pass by, unread. */
@@ -119,7 +120,6 @@ export class NodeHttpCall extends IncomingCall {
 
   #stream(length: number | undefined): BodyQueue {
     const request = this.#request;
-    this.#streaming = true;
     let size = 0;
     const onTaken = (): void => {
       if (queue.bufferedBytes < highWaterBytes / 2) request.resume();
@@ -169,9 +169,8 @@ export class NodeHttpCall extends IncomingCall {
     return this.#request.headers.expect?.toLowerCase() === "100-continue";
   }
 
-  /** The rest of such a body is never read, so its connection ends with the answer. */
   #bodyTooLarge(): ApiError {
-    this.#response.shouldKeepAlive = false;
+    this.#refused = true;
     return bodyTooLarge(this.maxBodyBytes);
   }
 }

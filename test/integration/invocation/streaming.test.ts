@@ -2,6 +2,7 @@
 // slows the writer, and whatever breaks on the way is told to both ends and never looks like a whole body.
 // Size: one app and two sidecars serve all of these; starting them is what takes time.
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import { connect, type AddressInfo } from "node:net";
@@ -331,6 +332,37 @@ describe("an answer", () => {
     request.destroy();
     await working();
   });
+
+  test.each([
+    ["chunked", "Transfer-Encoding: chunked", invoke("/teapot"), 418],
+    ["of a known length", `Content-Length: ${100 * MB}`, invoke("/teapot"), 418],
+    ["above the limit", `Content-Length: ${300 * MB}`, invoke("/echo"), 500],
+    ["that nobody reads", "Transfer-Encoding: chunked", "/v1.0/nothing", 404],
+  ])(
+    "ends a connection for writing only while a body %s still comes",
+    async (_name, framing, path, status) => {
+      app.on("/teapot", (_incoming, response) => void response.writeHead(418).end("short and stout"));
+      const socket = connect({ port: caller.httpPort, host: "127.0.0.1", allowHalfOpen: true });
+      using _socket = { [Symbol.dispose]: () => void socket.destroy() };
+      let failed: Error | undefined;
+      socket.on("error", (error) => (failed = error));
+      const piece = `ffff\r\n${"w".repeat(0xffff)}\r\n`;
+      socket.write(`POST ${path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${framing}\r\n\r\n${piece}`);
+      let got = "";
+      socket.on("data", (data: Buffer) => (got += data.toString()));
+      await once(socket, "end");
+      expect(got).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+      for (let i = 0; i < 5; i++) {
+        await new Promise((resolve) => socket.write(piece, resolve));
+        await working();
+      }
+      expect(failed).toBeUndefined();
+      const closed = once(socket, "close");
+      socket.end("0\r\n\r\n");
+      await closed;
+      expect(failed).toBeUndefined();
+    },
+  );
 
   test("without Content-Type is given one from its first bytes, also when it streams", async () => {
     app.on("/untyped", (_incoming, response) => {
