@@ -42,7 +42,7 @@ import { checkedTtl } from "./sql/ttl.ts";
 
 export const type = "state.etcd";
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS", "WATCH"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   endpoints: { kind: "string", description: "host:port of the members, by comma.", required: true },
@@ -148,6 +148,7 @@ function readTime(bytes: Uint8Array): number {
 }
 
 class EtcdStore implements StateStore {
+  readonly hidesEmpty = true;
   readonly maxTransactionWrites: number;
   readonly #etcd: Etcd;
   readonly #form: Form;

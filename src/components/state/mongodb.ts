@@ -26,11 +26,11 @@ import { withDeadline } from "../connect/deadline.ts";
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
-import { checkedTtl } from "./sql/ttl.ts";
+import { checkedTtl, ttlErrorPrefix } from "./sql/ttl.ts";
 
 export const type = "state.mongodb";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "QUERY_API", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "QUERY_API", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   connectionString: {
@@ -159,6 +159,7 @@ class DocumentValues {
 }
 
 class MongoStore implements StateStore {
+  readonly ttlErrorPrefix = ttlErrorPrefix;
   readonly #client: MongoClient;
   readonly #collection: Collection<StoredDocument>;
   readonly #values: DocumentValues;
@@ -289,7 +290,7 @@ class MongoStore implements StateStore {
   ): Promise<void> {
     const { key, etag, createOnly } = write;
     const inSession = session === undefined ? {} : { session };
-    const ttlSeconds = checkedTtl(write, "error parsing TTL: ");
+    const ttlSeconds = checkedTtl(write, ttlErrorPrefix);
     const nowMs = this.#clock.nowMs();
     const _ttl = ttlSeconds === undefined ? null : new Date(nowMs + ttlSeconds * 1000);
     if (createOnly) {

@@ -19,11 +19,11 @@ import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
-import { ttlOf } from "./sql/ttl.ts";
+import { ttlErrorPrefix, ttlOf } from "./sql/ttl.ts";
 
 export const type = "state.mysql";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   connectionString: {
@@ -128,6 +128,7 @@ function unlessMeanwhile(error: unknown): void {
 }
 
 class MySqlStore implements StateStore {
+  readonly ttlErrorPrefix = ttlErrorPrefix;
   readonly #mysql: MySql;
   readonly #tables: Tables;
   readonly #statements: ReturnType<typeof statementsOf>;

@@ -25,12 +25,12 @@ import type { PostgresLayout } from "./sql/postgres-layout.ts";
 import { queryStatement } from "./sql/postgres-query.ts";
 import { postgresV1 } from "./sql/postgres-v1.ts";
 import { postgresV2 } from "./sql/postgres-v2.ts";
-import { ttlOf } from "./sql/ttl.ts";
+import { ttlErrorPrefix, ttlOf } from "./sql/ttl.ts";
 
 export const type = "state.postgresql";
 export const aliases = ["state.postgres"];
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   ...postgresFields,
@@ -88,6 +88,7 @@ function foreignTable({ table }: PostgresLayout, cause: unknown): Error {
 }
 
 class PostgresStore implements StateStore {
+  readonly ttlErrorPrefix = ttlErrorPrefix;
   readonly capabilities: readonly string[];
   readonly query?: NonNullable<StateStore["query"]>;
   readonly #postgres: Postgres;

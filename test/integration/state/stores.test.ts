@@ -50,7 +50,7 @@ test("the metadata API lists what each store can do", async () => {
   const { components } = (await sidecar.get("/v1.0/metadata")).json<{
     components: { name: string; type: string; version: string; capabilities: string[] }[];
   }>();
-  const common = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+  const common = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
   const known = Object.fromEntries(components.map((it) => [it.name, it.capabilities]));
   expect(known).toEqual({
     lite: [...common, "ACTOR"],
@@ -79,6 +79,20 @@ test("a query answers page by page over both protocols", async () => {
   expect(message.results.map(({ key }) => key)).toEqual(["Bob"]);
   const last = await sidecar.post(path, { ...query, page: { limit: 1, token: "2" } });
   expect(last.status).toBe(204);
+});
+
+test("Redis minds the ETag of a save unless it is last-write, and remembers every first-write", async () => {
+  const save = async (value: number, more: object): Promise<number> =>
+    (await sidecar.post("/v1.0/state/red", [{ key: "marked", value, ...more }])).status;
+  const [first, last] = ["first-write", "last-write"].map((concurrency) => ({ options: { concurrency } }));
+  expect(await save(1, {})).toBe(204);
+  expect(await save(2, { etag: "9" })).toBe(409);
+  expect(await save(2, { etag: "9", ...last })).toBe(204);
+  expect(await save(3, { etag: "none", ...last })).toBe(204);
+  expect(await save(4, { etag: "3", ...first })).toBe(204);
+  expect(await save(5, first)).toBe(500);
+  expect(await save(5, {})).toBe(500);
+  expect((await sidecar.get("/v1.0/state/red/marked")).text).toBe("4");
 });
 
 test("Redis tells that it answers no queries", async () => {
@@ -136,9 +150,14 @@ describe.each(names)("store %s", (store) => {
   });
 
   test("a time to live that is none is refused", async () => {
-    const item = { key: "ttl", value: 1, metadata: { ttlInSeconds: "soon" } };
-    const answer = await sidecar.post(path, [item]);
-    expect(answer.status).toBe(500);
-    expect(answer.text).toContain("incorrect value for metadata 'ttlInSeconds'");
+    for (const ttlInSeconds of store === "red" ? ["soon"] : ["soon", "-2", "2147483648"]) {
+      const answer = await sidecar.post(path, [{ key: "ttl", value: 1, metadata: { ttlInSeconds } }]);
+      const words = store === "red" ? "" : "error parsing TTL: ";
+      const start = `failed saving state in state store ${store}: ${words}incorrect value for metadata 'ttlInSeconds': `;
+      expect([answer.status, answer.json<{ message: string }>().message]).toEqual([
+        500,
+        expect.stringContaining(start),
+      ]);
+    }
   });
 });
