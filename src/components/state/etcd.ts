@@ -64,7 +64,7 @@ const noLease = "0";
 
 /** Does not contact the servers. Throws when no endpoint is given or certificates are incomplete. */
 export function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
-  const { metadata, clock, version } = context;
+  const { metadata, clock, log, version } = context;
   const { ca, cert, key } = metadata;
   const endpoints = metadata.endpoints.split(",").map((part) => part.trim());
   if ((cert === undefined) !== (key === undefined))
@@ -77,6 +77,7 @@ export function open(context: ComponentContext<typeof metadataSchema>): Promise<
     tls: metadata.tlsEnable ? given : undefined,
     timeoutMs,
     clock,
+    log,
   });
   return Promise.resolve(
     new EtcdStore(
@@ -223,6 +224,10 @@ class EtcdStore implements StateStore {
     const from = this.#prefix + (single ? target.key : target.prefix);
     const range = { from, to: single ? undefined : this.#prefix + keyRange(target.prefix).to, keyOf };
     return watchEtcd(this.#etcd, range, revisionOf(after), this.#form.decode, this.#clock, signal);
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#etcd.awaySinceMs();
   }
 
   async close(): Promise<void> {

@@ -52,12 +52,12 @@ const undefinedColumn = "42703";
 
 /** Creates missing tables. Rejects when the server cannot be reached or refuses. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
-  const { metadata, log, version } = context;
+  const { metadata, version } = context;
   const layout =
     version === "v2"
       ? postgresV2(metadata.tablePrefix, metadata.metadataTableName)
       : postgresV1(metadata.tableName, metadata.metadataTableName);
-  const postgres = await connectPostgres(metadata, log);
+  const postgres = await connectPostgres(metadata, context);
   try {
     await migrate(postgres, layout);
   } catch (error) {
@@ -152,6 +152,10 @@ class PostgresStore implements StateStore {
       rows.map((row) => row["key"] as string),
       limit,
     );
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#postgres.awaySinceMs();
   }
 
   async close(): Promise<void> {

@@ -84,7 +84,8 @@ test("a query answers page by page over both protocols", async () => {
 test("Redis minds the ETag of a save unless it is last-write, and remembers every first-write", async () => {
   const save = async (value: number, more: object): Promise<number> =>
     (await sidecar.post("/v1.0/state/red", [{ key: "marked", value, ...more }])).status;
-  const [first, last] = ["first-write", "last-write"].map((concurrency) => ({ options: { concurrency } }));
+  const first = { options: { concurrency: "first-write" } };
+  const last = { options: { concurrency: "last-write" } };
   expect(await save(1, {})).toBe(204);
   expect(await save(2, { etag: "9" })).toBe(409);
   expect(await save(2, { etag: "9", ...last })).toBe(204);
