@@ -154,10 +154,10 @@ describe.each(names)("store %s", (store) => {
     for (const ttlInSeconds of store === "red" ? ["soon"] : ["soon", "-2", "2147483648"]) {
       const answer = await sidecar.post(path, [{ key: "ttl", value: 1, metadata: { ttlInSeconds } }]);
       const words = store === "red" ? "" : "error parsing TTL: ";
-      const start = `failed saving state in state store ${store}: ${words}incorrect value for metadata 'ttlInSeconds': `;
+      const fault = `${words}incorrect value for metadata 'ttlInSeconds': `;
       expect([answer.status, answer.json<{ message: string }>().message]).toEqual([
         500,
-        expect.stringContaining(start),
+        expect.stringContaining(`failed saving state in state store ${store}: ${fault}`),
       ]);
     }
   });
