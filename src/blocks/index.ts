@@ -1,14 +1,18 @@
 /** The building blocks of a sidecar, one line each. */
+import type { OpenComponent } from "../components/open.ts";
+import { directionOf } from "./bindings/bindings.ts";
 import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
 import { cryptoBlock } from "./crypto/index.ts";
 import { configurationBlock } from "./configuration/index.ts";
 import { invocationBlock, type InvocationBlock } from "./invocation/index.ts";
 import { lockBlock } from "./lock/index.ts";
+import { checkLockStore } from "./lock/lock.ts";
 import { outboxBlock } from "./outbox/index.ts";
 import { pubsubBlock } from "./pubsub/index.ts";
 import { secretsBlock } from "./secrets/index.ts";
 import { stateBlock } from "./state/index.ts";
+import { checkStateStore } from "./state/stores.ts";
 
 /** Invocation stands apart as well: it takes what no route takes, and serves calls from the mesh. */
 export async function makeBlocks(
@@ -29,4 +33,16 @@ export async function makeBlocks(
     configurationBlock(host),
   ];
   return { invocation, blocks };
+}
+
+/** What a block wants of the metadata of its components, beside what the component file checks. */
+const checks: Readonly<Record<string, (component: OpenComponent) => unknown>> = {
+  state: checkStateStore,
+  lock: checkLockStore,
+  bindings: directionOf,
+};
+
+/** Throws an Error when no block could serve the component. */
+export function checkComponent(category: string, component: OpenComponent): void {
+  checks[category]?.(component);
 }

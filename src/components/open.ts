@@ -50,6 +50,8 @@ export type ComponentsInit = Omit<LoadInit, "secretStore" | "strictWasm"> & {
   readonly metrics: Metrics;
   /** `apply` will be used; else calls need not be counted. */
   readonly reloadable?: boolean;
+  /** Throws a readable Error when a component that did open cannot be served. */
+  readonly check?: (category: string, component: OpenComponent) => void;
 };
 
 /** What changed at one name: calls find `now` already; `before` is closed when nobody uses it any more. */
@@ -61,10 +63,8 @@ export type ComponentChange = {
   readonly now: OpenComponent | undefined;
 };
 
-/** Those who use components, asked and told at each change of `apply`. */
+/** Those who use components, told at each change of `apply`. */
 export type ComponentUsers = {
-  /** Rejects with a readable Error when a component that did open cannot be served. */
-  check(category: string, component: OpenComponent): Promise<void>;
   /** Resolves when `before` is used for no delivery any more. Never rejects. */
   changed(change: ComponentChange): Promise<void>;
 };
@@ -277,7 +277,6 @@ class Components implements RunningComponents {
     try {
       now = await this.#open(resource);
       if (now === undefined) return;
-      await this.#checked(now, users);
     } catch (thrown) {
       const state = before === undefined ? "it is not there" : "the one that was there goes on";
       const failure = ComponentFailure.init(resource, thrown);
@@ -299,11 +298,11 @@ class Components implements RunningComponents {
     return secrets !== undefined && secrets !== held.secrets;
   }
 
-  /** Closes it again and rejects when a block cannot serve it, or when the set was closed meanwhile. */
-  async #checked({ component }: Held, users: ComponentUsers): Promise<void> {
+  /** Closes it again and rejects when no block can serve it, or when the set was closed meanwhile. */
+  async #checked(component: OpenComponent): Promise<void> {
     try {
       if (this.#closed) throw new Error("the sidecar stops");
-      await users.check(categoryOf(component.resource.type), component);
+      this.#init.check?.(categoryOf(component.resource.type), component);
     } catch (error) {
       await closePort(component).catch(() => {});
       throw error;
@@ -423,6 +422,7 @@ class Components implements RunningComponents {
       );
       return undefined;
     }
+    await this.#checked(component);
     this.#counts.init(resource.type);
     if (!reloadable) return { component, definition, secrets: "", ...uncounted };
     const secrets = await secretsOf(resource, options.namespace, this.secrets);

@@ -8,18 +8,16 @@ import type { StateStore } from "./port.ts";
 import { openStateStores } from "./stores.ts";
 import { Watches } from "./watches.ts";
 
-/** Throws a plain Error when the metadata of a state component cannot be served. */
 export function stateBlock(host: BlockHost, outboxOf: OutboxOf = () => undefined): Block {
   const stores = openStateStores(host, outboxOf);
   const watches = new Watches();
   return {
     name: "state",
     http: [...stateHttpRoutes(stores), ...stateExtensionRoutes(stores, watches, host.clock)],
-    checkComponent: (category, component) => {
-      if (category === "state") stores.check(component as OpenComponent<StateStore>);
-    },
-    componentChanged: async ({ category, before }) => {
-      if (category === "state" && before !== undefined) watches.endOf(before.resource.name);
+    componentChanged: async ({ category, before, now }) => {
+      if (category !== "state") return;
+      if (now !== undefined) stores.bind(now as OpenComponent<StateStore>);
+      if (before !== undefined) watches.endOf(before.resource.name);
     },
     stop: async () => watches.stop(),
     grpc: async () => (await import("./grpc.ts")).stateGrpcMethods(stores, watches),

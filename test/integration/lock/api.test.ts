@@ -185,5 +185,5 @@ test("without any store, and with a key prefix that cannot be", async () => {
     wait: "none",
   });
   expect(await ended.exited).toBe(1);
-  expect(ended.logs()).toContain(`lock store bad: ${illegal}`);
+  expect(ended.logs()).toContain(`for bad (lock.nats/v1): ${illegal}`);
 }, 60_000);
