@@ -129,15 +129,17 @@ function namesOf(resources: readonly GenericResource[], kind: string): { name: s
 
 function describeComponent(component: OpenComponent): Readonly<Record<string, unknown>> {
   const { name, type, version } = component.resource;
-  return withoutEmpty({ name, type, version, capabilities: withActor(type, component.capabilities) });
+  return withoutEmpty({ name, type, version, capabilities: listed(type, component.capabilities) });
 }
 
+/** Abilities of our own stand on the pages of the stores: clients of Dapr compare what is listed here. */
+const unlisted: ReadonlySet<string> = new Set(["LIST_KEYS", "WATCH"]);
+
 /** State stores with etags and transactions can hold actors. */
-function withActor(type: string, capabilities: readonly string[]): readonly string[] {
-  const able = capabilities.includes("ETAG") && capabilities.includes("TRANSACTIONAL");
-  return type.startsWith("state.") && able && !capabilities.includes("ACTOR")
-    ? [...capabilities, "ACTOR"]
-    : capabilities;
+function listed(type: string, capabilities: readonly string[]): readonly string[] {
+  const known = capabilities.filter((name) => !unlisted.has(name));
+  const able = known.includes("ETAG") && known.includes("TRANSACTIONAL");
+  return type.startsWith("state.") && able && !known.includes("ACTOR") ? [...known, "ACTOR"] : known;
 }
 
 function describeApp(options: SidecarOptions): Readonly<Record<string, unknown>> | undefined {
