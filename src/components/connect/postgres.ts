@@ -2,10 +2,11 @@
  * A pool of connections to PostgreSQL with bounded waits. Broken connections are replaced with the next call, so a
  * component comes back by itself after an outage.
  */
-import type { Client, Pool, PoolClient, PoolConfig } from "pg";
+import type { Client, CustomTypesConfig, Pool, PoolClient, PoolConfig } from "pg";
 import type { Clock } from "../../../mesh/index.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { MetadataSchema, MetadataValues } from "../component.ts";
+import { jsonTypes } from "./postgres-json.ts";
 import { type Listening, listenOn } from "./postgres-listen.ts";
 import { type PostgresConnection, readPostgresConnection } from "./postgres-connection.ts";
 
@@ -46,7 +47,10 @@ export const postgresFields = {
 
 export type PostgresMetadata = MetadataValues<typeof postgresFields>;
 
-/** One statement; `name` lets the server keep its plan, empty = no name. `asLists`: rows are lists of their values. */
+/**
+ * One statement; `name` lets the server keep its plan, empty = no name. `asLists`: rows are lists of their values, in
+ * the form of JSON.
+ */
 export type Statement = { readonly name: string; readonly text: string; readonly asLists?: true };
 export type Rows = { readonly rows: Record<string, unknown>[]; readonly count: number };
 export type Run = (statement: Statement, values?: readonly unknown[]) => Promise<Rows>;
@@ -83,7 +87,11 @@ export async function connectPostgres(metadata: PostgresMetadata, log: Log): Pro
   };
   const pool = await firstThatWorks(connection, open);
   const prepared = metadata.queryExecMode === undefined || !/exec|simple/.test(metadata.queryExecMode);
-  return wrap(pool, prepared, () => new pg.Client(pool.options), log);
+  return wrap(
+    pool,
+    { prepared, types: jsonTypes(pg.types), makeClient: () => new pg.Client(pool.options) },
+    log,
+  );
 }
 
 function poolConfig(
@@ -122,7 +130,14 @@ async function firstThatWorks(
   }
 }
 
-function wrap(pool: Pool, prepared: boolean, makeClient: () => Client, log: Log): Postgres {
+type Ways = {
+  readonly prepared: boolean;
+  /** Of statements `asLists`. */
+  readonly types: CustomTypesConfig;
+  readonly makeClient: () => Client;
+};
+
+function wrap(pool: Pool, { prepared, types, makeClient }: Ways, log: Log): Postgres {
   const runOn =
     (client: Pool | PoolClient): Run =>
     async ({ name, text, asLists }, values = []) => {
@@ -130,7 +145,7 @@ function wrap(pool: Pool, prepared: boolean, makeClient: () => Client, log: Log)
         text,
         values: [...values],
         ...(prepared && name !== "" ? { name } : {}),
-        ...(asLists === true ? { rowMode: "array" } : {}),
+        ...(asLists === true ? { rowMode: "array", types } : {}),
       };
       const { rows, rowCount } = await client.query(query);
       return { rows: rows as Record<string, unknown>[], count: rowCount ?? 0 };
