@@ -110,6 +110,17 @@ export class ApiError extends Error {
   }
 }
 
+/** An error of code and message alone. */
+export function plainError(
+  code: string,
+  httpStatus: number,
+  grpcCode: GrpcCode,
+  message: string,
+  cause?: unknown,
+): ApiError {
+  return new ApiError({ code, httpStatus, grpcCode, message, cause });
+}
+
 /** An error without details over HTTP; over gRPC its code is the reason of one ErrorInfo. */
 export function simpleError(
   code: string,

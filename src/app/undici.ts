@@ -12,6 +12,7 @@ const appConnection = { timeout: 10_000, rejectUnauthorized: false, preferH2: tr
 export class UndiciPool {
   readonly #open: () => Promise<Dispatcher>;
   #pool: Promise<Dispatcher> | undefined;
+  #closed = false;
 
   constructor(origin: string, options: HttpAppOptions) {
     this.#open = () => openPool(origin, options);
@@ -19,6 +20,7 @@ export class UndiciPool {
 
   /** The exchange is told all, refusals included. `http2Body` goes in place of the request's own body. */
   dispatch({ verb, path, headers, body }: Request, exchange: Exchange, http2Body?: Http2Body): void {
+    if (this.#closed) return exchange.onResponseError(undefined, new Error("The client is closed"));
     this.#pool ??= this.#open();
     const sent = http2Body ?? (body as Buffer | undefined) ?? null;
     const request = { path, method: verb, headers: headers as string[], body: sent };
@@ -30,11 +32,13 @@ export class UndiciPool {
 
   /** Ends every request. */
   async destroy(): Promise<void> {
+    this.#closed = true;
     await (await this.#pool)?.destroy();
   }
 
   /** Takes no more requests; resolves when those under way have ended. */
   async close(): Promise<void> {
+    this.#closed = true;
     await (await this.#pool)?.close();
   }
 }

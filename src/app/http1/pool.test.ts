@@ -1,5 +1,6 @@
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { createServer, type Socket } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { describe, expect, it } from "vitest";
 import { BodyQueue, type BodyStream, collectBody } from "../../../mesh/index.ts";
 import { manualClock } from "../../../test/contract/manual-clock.ts";
@@ -98,6 +99,37 @@ describe("connections", () => {
     await closed(socket!);
   });
 
+  it("that do not come about in 10 s fail their calls", async () => {
+    // The kernel lets two connections wait for a process that takes none, and leaves the next without an answer.
+    const listen = `const s = require("net").createServer().listen(0, "127.0.0.1", 1, () => {
+      require("fs").writeSync(1, String(s.address().port));
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 60_000);
+    });`;
+    const deaf = spawn(process.execPath, ["-e", listen], { stdio: ["ignore", "pipe", "inherit"] });
+    const waiting: Socket[] = [];
+    try {
+      const port = Number(((await once(deaf.stdout, "data")) as [Buffer])[0]);
+      for (let i = 0; i < 2; i++) {
+        waiting.push(connect(port, "127.0.0.1"));
+        await once(waiting[i]!, "connect");
+      }
+      const clock = manualClock();
+      await using http = client(port, "own", clock);
+      let failure: string | undefined;
+      const call = send(http, "POST").catch((error: Error) => (failure = error.message));
+      await turn();
+      clock.advance(9_999);
+      await turn();
+      expect(failure).toBeUndefined();
+      clock.advance(1);
+      await call;
+      expect(failure).toBe(`Post "http://127.0.0.1:${port}/": dial tcp 127.0.0.1:${port}: i/o timeout`);
+    } finally {
+      for (const socket of waiting) socket.destroy();
+      deaf.kill("SIGKILL");
+    }
+  });
+
   it("are left when the app closes them, and when it says what nobody asked for", async () => {
     for (const leave of ["end", "words", "reset"]) {
       const seen: Socket[] = [];
@@ -186,6 +218,15 @@ describe("an end from this side", () => {
     await expect(collectBody(body, 1000)).rejects.toThrow("late");
     await eventually(() => app.connections.size === 0);
   });
+
+  it.each(["own", "undici"] as const)(
+    "that was closed before its first call takes none (%s)",
+    async (which) => {
+      const http = client(1, which);
+      await http.close();
+      await expect(send(http, "POST")).rejects.toThrow(/The client is (closed|destroyed)/);
+    },
+  );
 
   it("close ends all calls; retire lets them end first", async () => {
     let answer = (): void => {};

@@ -1,17 +1,17 @@
 /** Every error the lock API answers, with the texts that Dapr clients know. */
-import { type ApiError, GrpcCode, passed, simpleError } from "../../api/errors.ts";
+import { type ApiError, GrpcCode, passed, plainError } from "../../api/errors.ts";
 import { textOf } from "../../lib/thrown.ts";
 
 /** No lock store is loaded at all. */
 export function storesNotConfigured(): ApiError {
   const message = "lock store is not configured";
-  return simpleError("ERR_LOCK_STORE_NOT_CONFIGURED", 500, GrpcCode.FailedPrecondition, message);
+  return plainError("ERR_LOCK_STORE_NOT_CONFIGURED", 500, GrpcCode.FailedPrecondition, message);
 }
 
 /** There are lock stores, but none of this name. */
 export function storeNotFound(store: string): ApiError {
   const message = `lock store ${store} not found`;
-  return simpleError("ERR_LOCK_STORE_NOT_FOUND", 400, GrpcCode.InvalidArgument, message);
+  return plainError("ERR_LOCK_STORE_NOT_FOUND", 400, GrpcCode.InvalidArgument, message);
 }
 
 /** The time to hold the lock is 0 or less. */
@@ -25,17 +25,17 @@ export function fieldEmpty(field: "ResourceId" | "LockOwner", store: string): Ap
 
 /** The body over HTTP is no request. */
 export function bodyUnreadable(cause: unknown): ApiError {
-  return malformed(`failed deserializing HTTP body: ${textOf(cause)}`, cause);
+  return malformed(`failed deserializing HTTP body: proto: ${textOf(cause)}`, cause);
 }
 
 export function tryLockFailed(cause: unknown): ApiError {
   const message = `failed to try acquiring lock: ${textOf(cause)}`;
-  return passed(cause) ?? simpleError("ERR_TRY_LOCK", 500, GrpcCode.Internal, message, cause);
+  return passed(cause) ?? plainError("ERR_TRY_LOCK", 500, GrpcCode.Internal, message, cause);
 }
 
 export function unlockFailed(cause: unknown): ApiError {
   const message = `failed to release lock: ${textOf(cause)}`;
-  return passed(cause) ?? simpleError("ERR_UNLOCK", 500, GrpcCode.Internal, message, cause);
+  return passed(cause) ?? plainError("ERR_UNLOCK", 500, GrpcCode.Internal, message, cause);
 }
 
 /** Text of a resource id or key prefix that holds the separator. */
@@ -44,5 +44,5 @@ export function illegalKeyText(key: string): string {
 }
 
 function malformed(message: string, cause?: unknown): ApiError {
-  return simpleError("ERR_MALFORMED_REQUEST", 400, GrpcCode.InvalidArgument, message, cause);
+  return plainError("ERR_MALFORMED_REQUEST", 400, GrpcCode.InvalidArgument, message, cause);
 }

@@ -47,7 +47,9 @@ const int32 = { min: -(2 ** 31), max: 2 ** 31 - 1 };
 async function readBody(call: HttpCall): Promise<TryLockRequest> {
   const text = (await call.body()).toString();
   try {
-    const body = json.object(text === "" ? {} : unmarshalJson(text), "the body");
+    const value = text === "" ? {} : unmarshalJson(text);
+    if (value === null) throw new Error("the body must be an object, but is null");
+    const body = json.object(value, "the body");
     return {
       resourceId: json.text(body["resourceId"] ?? body["resource_id"], '"resourceId"'),
       owner: json.text(body["lockOwner"] ?? body["lock_owner"], '"lockOwner"'),
@@ -58,9 +60,10 @@ async function readBody(call: HttpCall): Promise<TryLockRequest> {
   }
 }
 
-/** Numbers may stand in quotes. */
+/** Numbers may stand in quotes, and have an exponent. */
 function readInt32(value: unknown): number {
-  const number = typeof value === "string" && /^-?\d{1,10}$/.test(value) ? Number(value) : value;
+  const quoted = typeof value === "string" && /^-?\d{1,10}(\.\d{1,10})?([eE][-+]?\d{1,2})?$/.test(value);
+  const number = quoted ? Number(value) : value;
   const seconds = json.integer(number, '"expiryInSeconds"');
   if (seconds < int32.min || seconds > int32.max)
     throw new Error(`"expiryInSeconds" must be between ${int32.min} and ${int32.max}`);

@@ -18,10 +18,10 @@ const readers: readonly (readonly [oid: number, arrayOid: number, read: Read])[]
 ];
 
 /** Number of the type `text[]`. */
-const textArrayOid: number = 1009;
+const textArrayOid = 1009;
 
 export function jsonTypes({ getTypeParser }: typeof types): CustomTypesConfig {
-  const readTexts = getTypeParser(textArrayOid, "text") as Read;
+  const readTexts = (getTypeParser as (oid: number, format: "text") => Read)(textArrayOid, "text");
   const byOid = new Map<number, Read>();
   for (const [oid, arrayOid, read] of readers) {
     byOid.set(oid, read);

@@ -14,6 +14,8 @@ import {
 } from "@bufbuild/protobuf";
 import type { Clock } from "../../../mesh/index.ts";
 import type { DescMethod } from "@bufbuild/protobuf";
+import { grpcCodeName } from "../../api/errors.ts";
+import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { createGrpcAppClient, type GrpcAppClient } from "../../app/grpc.ts";
 import { unlessAborted } from "../../lib/unless-aborted.ts";
 import type { Log } from "../../telemetry/log.ts";
@@ -74,7 +76,7 @@ export class Plugin {
     return this.bare(method, request, signal);
   }
 
-  /** One call without Init. */
+  /** One call without Init. Rejects with GrpcStatusError. */
   async bare<I extends DescMessage, O extends DescMessage>(
     method: Unary<I, O>,
     request: MessageInitShape<I>,
@@ -82,7 +84,9 @@ export class Plugin {
   ): Promise<MessageShape<O>> {
     const message = toBinary(method.input, create(method.input, request));
     const call = { path: pathOf(method), metadata: this.#metadata, message };
-    const answer = await this.#client.unary(call, signal);
+    const answer = await this.#client.unary(call, signal).catch((error: unknown) => {
+      throw inGoWords(error);
+    });
     return fromBinary(method.output, answer.message);
   }
 
@@ -130,6 +134,13 @@ export async function within<T>(
   } finally {
     timer.cancel();
   }
+}
+
+/** A status as a client of grpc-go prints it: apps find that text in Dapr's messages. */
+function inGoWords(error: unknown): unknown {
+  if (!(error instanceof GrpcStatusError)) return error;
+  const text = `rpc error: code = ${grpcCodeName(error.code)} desc = ${error.message}`;
+  return new GrpcStatusError(error.code, text, error.details, error.trailers);
 }
 
 function pathOf(method: DescMethod): string {

@@ -14,7 +14,8 @@ export async function openSecretStore({ plugin, context }: OpenPlugin): Promise<
   return {
     capabilities: features,
     async get(key, asked, signal) {
-      return (await plugin.call(method.get, { key, metadata: asked }, signal)).data;
+      const { data } = await plugin.call(method.get, { key, metadata: asked }, signal);
+      return Object.keys(data).length === 0 ? undefined : data;
     },
     async getAll(asked, signal) {
       const { data } = await plugin.call(method.bulkGet, { metadata: asked }, signal);

@@ -16,7 +16,7 @@ import { StatusSchema } from "../../../proto/gen/google/rpc/status_pb.ts";
 /** The failure in the words of the port; anything else as it was. */
 export function stateError(error: unknown): unknown {
   if (!(error instanceof GrpcStatusError) || error.details === undefined) return error;
-  const { details } = fromBinary(StatusSchema, error.details);
+  const { message, details } = fromBinary(StatusSchema, error.details);
   for (const detail of details) {
     const violations = anyUnpack(detail, BadRequestSchema)?.fieldViolations ?? [];
     if (violations.length === 1 && violations[0]!.field === "etag") {
@@ -31,7 +31,7 @@ export function stateError(error: unknown): unknown {
       code: info.metadata["tag"] ?? "ERROR",
       httpStatus: status,
       grpcCode: error.code as GrpcCode,
-      message: error.message,
+      message,
       details: details.map(detailOf).filter((one) => one !== undefined),
       grpcStatus: error.details,
       cause: error,

@@ -168,10 +168,10 @@ test("the metadata API tells what a binding is used for", async () => {
   const { components } = (await sidecar.get("/v1.0/metadata")).json<{
     components: { name: string; capabilities: string[] }[];
   }>();
-  expect(components.map(({ name, capabilities }) => [name, ...capabilities])).toEqual([
-    ["both", "INPUT_BINDING", "OUTPUT_BINDING"],
-    ["in", "INPUT_BINDING"],
-    ["out", "OUTPUT_BINDING"],
-    ["said", "INPUT_BINDING", "OUTPUT_BINDING"],
+  expect(components).toMatchObject([
+    { name: "both", capabilities: ["INPUT_BINDING", "OUTPUT_BINDING"] },
+    { name: "in", capabilities: ["INPUT_BINDING"] },
+    { name: "out", capabilities: ["OUTPUT_BINDING"] },
+    { name: "said", capabilities: ["INPUT_BINDING", "OUTPUT_BINDING"] },
   ]);
 });

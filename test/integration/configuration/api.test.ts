@@ -1,12 +1,15 @@
 // The configuration API over HTTP and gRPC through a real sidecar: items, changes to both kinds of apps, every error.
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { createClient } from "redis";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
+import { ErrorInfoSchema } from "../../../proto/gen/google/rpc/error_details_pb.ts";
 import {
   type App,
   type GrpcClient,
+  type GrpcError,
   type Nats,
   type Sidecar,
   eventually,
@@ -163,6 +166,8 @@ test("errors", async () => {
   });
   const failure = await grpc.unary(method.getConfiguration, { storeName: "nowhere" }).catch((error) => error);
   expect(failure).toMatchObject({ code: 3, details: message });
+  const [info] = (failure as GrpcError).status()!.details;
+  expect(anyUnpack(info!, ErrorInfoSchema)).toMatchObject({ reason: errorCode, domain: "dapr.io" });
 });
 
 test("a stream that its client leaves is no subscription any more", async () => {

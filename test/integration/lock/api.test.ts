@@ -70,7 +70,7 @@ test.each(["named", "nats"])("two apps share the lock store %s over both protoco
   });
   expect((await unlock(store, order)).json()).toEqual({ status: 1 });
   expect((await grpc.unary(method.tryLockAlpha1, request)).success).toBe(true);
-  expect((await lock(store, { ...order, expiryInSeconds: "60" })).json()).toEqual({ success: false });
+  expect((await lock(store, { ...order, expiryInSeconds: "6e1" })).json()).toEqual({ success: false });
   expect((await grpc.unary(method.unlockAlpha1, request)).status).toBe(0);
   expect((await grpc.unary(method.unlockAlpha1, request)).status).toBe(1);
 });
@@ -143,17 +143,18 @@ test.each([
     .catch((error: unknown) => error);
   expect(failure).toBeInstanceOf(GrpcError);
   expect(failure).toMatchObject({ code, details: message });
+  expect((failure as GrpcError).status()).toBeUndefined();
 });
 
 test("errors of unlock and of bodies that are none", async () => {
   const failed = await unlock("redis", { resourceId: "a||b", lockOwner: "o" });
   const message = `failed to release lock: ${illegal}`;
   expect([failed.status, failed.json()]).toEqual([500, { errorCode: "ERR_UNLOCK", message }]);
-  for (const body of ["{", "[]", '{"resourceId":1}', '{"expiryInSeconds":3e9}']) {
+  for (const body of ["{", "[]", "null", '{"resourceId":1}', '{"expiryInSeconds":3e9}']) {
     const answer = await sidecar.post("/v1.0-alpha1/lock/redis", body);
     expect([answer.status, answer.json<{ message: string }>().message]).toEqual([
       400,
-      expect.stringMatching(/^failed deserializing HTTP body: /),
+      expect.stringMatching(/^failed deserializing HTTP body: proto: /),
     ]);
   }
   const empty = await sidecar.post("/v1.0-alpha1/lock/redis");
@@ -164,11 +165,17 @@ test("errors of unlock and of bodies that are none", async () => {
 
 test("without any store, and with a key prefix that cannot be", async () => {
   await using bare = await startSidecar({ appId: "bare", nats, resources: {} });
-  const answer = await lock("redis", { ...missing, resourceId: "" }, bare);
   const message = "lock store is not configured";
-  expect([answer.status, answer.text]).toEqual([
-    500,
-    JSON.stringify({ errorCode: "ERR_LOCK_STORE_NOT_CONFIGURED", message }),
+  const text = JSON.stringify({ errorCode: "ERR_LOCK_STORE_NOT_CONFIGURED", message });
+  for (const answer of [
+    await lock("redis", { ...missing, resourceId: "" }, bare),
+    await unlock("redis", {}, bare),
+  ])
+    expect([answer.status, answer.text]).toEqual([500, text]);
+  const unlimited = await lock("redis", {}, bare);
+  expect([unlimited.status, unlimited.json<{ message: string }>().message]).toEqual([
+    400,
+    "ExpiryInSeconds is not positive in lock store redis",
   ]);
   const wrong = component("bad", "lock.nats", { keyPrefix: "a||b" });
   await using ended = await startSidecar({

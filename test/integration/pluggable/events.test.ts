@@ -105,8 +105,8 @@ test("many events go in one call where the plug-in has one, and each gets its ow
   ]);
   const none = await send([entry("f"), entry("g", { fail: "away" })]);
   expect(none.json<{ failedEntries: unknown }>().failedEntries).toEqual([
-    { entryId: "f", error: "away" },
-    { entryId: "g", error: "away" },
+    { entryId: "f", error: "rpc error: code = Unavailable desc = away" },
+    { entryId: "g", error: "rpc error: code = Unavailable desc = away" },
   ]);
   const raw = [{ entryId: "r", event: "text", contentType: "text/plain", metadata: {} }];
   expect((await send(raw, "?metadata.rawPayload=true")).status).toBe(204);

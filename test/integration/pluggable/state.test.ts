@@ -261,7 +261,12 @@ test("gives secrets, with the component's metadata and the request's", async () 
   const read = await sidecar.get("/v1.0/secrets/vault/db?metadata.as=me");
   expect(read.json()).toEqual({ user: "ann", asked: "me" });
   expect((await sidecar.get("/v1.0/secrets/vault/bulk")).json()).toEqual({ db: { user: "u" } });
-  expect((await sidecar.get("/v1.0/secrets/vault/nope")).status).toBe(500);
+  const empty = await sidecar.get("/v1.0/secrets/vault/empty");
+  expect([empty.status, empty.text]).toEqual([204, ""]);
+  const refused = await sidecar.get("/v1.0/secrets/vault/nope");
+  const message =
+    "failed getting secret with key nope from secret store vault: rpc error: code = NotFound desc = no secret nope";
+  expect([refused.status, refused.json()]).toEqual([500, { errorCode: "ERR_SECRET_GET", message }]);
 });
 
 test("the metadata API lists what the plug-in says of itself", async () => {

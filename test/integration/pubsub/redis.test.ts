@@ -5,7 +5,7 @@ import { startRedis } from "../../kit/servers/redis.ts";
 import { askSocket, type Server } from "../../kit/servers/server.ts";
 import { stateComponent } from "../state/resources.ts";
 
-test("a topic is a stream and a consumerID its group; {namespace} stands before topics, and apps do not see it", async () => {
+test("a topic is a stream, a consumerID its group; {namespace} stands before topics unseen by apps", async () => {
   await using nats = await startNats();
   await using redis = await startRedis();
   const groups: readonly (readonly [string, Readonly<Record<string, string>>])[] = [

@@ -128,6 +128,7 @@ test.each([
     .catch((error: unknown) => error);
   expect(failure).toBeInstanceOf(GrpcError);
   expect(failure).toMatchObject({ code, details: message });
+  expect((failure as GrpcError).status()).toBeUndefined();
 });
 
 test("an unknown store has no secrets to list", async () => {

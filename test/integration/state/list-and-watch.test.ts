@@ -181,14 +181,15 @@ test("a store that cannot watch says so over both protocols", async () => {
   await expect(stream.next()).rejects.toMatchObject({ code: 12 });
 });
 
-test("the metadata API tells what a store can do", async () => {
+test("the metadata API lists abilities that Dapr knows, and no others", async () => {
   const { components } = (await sidecar.get("/v1.0/metadata")).json<{
     components: { name: string; capabilities: string[] }[];
   }>();
   const of = (name: string) => components.find((component) => component.name === name)!.capabilities;
-  expect(of("durable")).toEqual(expect.arrayContaining(["LIST_KEYS", "WATCH"]));
-  expect(of("file")).toContain("LIST_KEYS");
-  expect(of("file")).not.toContain("WATCH");
+  const common = ["ETAG", "TRANSACTIONAL", "TTL"];
+  expect(of("durable")).toEqual([...common, "ACTOR"]);
+  expect(of("fleeting")).toEqual([...common, "DELETE_WITH_PREFIX", "KEYS_LIKE", "ACTOR"]);
+  expect(of("file")).toEqual([...common, "KEYS_LIKE", "ACTOR"]);
 });
 
 test("watches go on when nats-server is killed, and end whole when the sidecar stops", async () => {

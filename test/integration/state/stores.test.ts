@@ -50,7 +50,7 @@ test("the metadata API lists what each store can do", async () => {
   const { components } = (await sidecar.get("/v1.0/metadata")).json<{
     components: { name: string; type: string; version: string; capabilities: string[] }[];
   }>();
-  const common = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+  const common = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
   const known = Object.fromEntries(components.map((it) => [it.name, it.capabilities]));
   expect(known).toEqual({
     lite: [...common, "ACTOR"],
