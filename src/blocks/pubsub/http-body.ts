@@ -28,7 +28,9 @@ export function decodeBulk(target: PublishTarget, appId: string, body: Buffer): 
     throw bulkRefused(target.broker.name, appId, { reason: "UNMARSHAL_EVENTS", message });
   }
   try {
-    return items.map(({ event, ...entry }) => ({ ...entry, data: eventBytes(event, entry.contentType) }));
+    return items.map(({ event, entryId, contentType, metadata }) => {
+      return { entryId, contentType, metadata, data: eventBytes(event, contentType) };
+    });
   } catch (error) {
     const cause = asError(error).message;
     const message = `error when marshalling cloud event envelope for ${placeOf(target)}: ${cause}`;

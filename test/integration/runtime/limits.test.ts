@@ -83,7 +83,7 @@ test("--dapr-http-max-request-size counts in MB; 0 means no limit over HTTP; gRP
   });
 });
 
-test("APP_API_TOKEN goes to a gRPC app, but not with questions for its topics; DAPR_API_TOKEN is asked of gRPC callers in Dapr's words", async () => {
+test("APP_API_TOKEN goes to a gRPC app with calls; DAPR_API_TOKEN is asked of gRPC callers", async () => {
   await using nats = await startNats();
   const seen: unknown[] = [];
   await using app = await startGrpcApp({
