@@ -7,6 +7,7 @@ import type {
 } from "../../blocks/bindings/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { connectPostgres, type Postgres, postgresFields } from "../connect/postgres.ts";
+import { goJson } from "../../lib/go-json.ts";
 
 export const type = "bindings.postgresql";
 export const aliases = ["bindings.postgres"];
@@ -50,7 +51,7 @@ async function run(postgres: Postgres, { operation, metadata }: BindingRequest):
   const told = { operation, sql: text };
   if (operation === "exec")
     return { data: new Uint8Array(), metadata: { ...told, "rows-affected": String(count) } };
-  return { data: Buffer.from(JSON.stringify(rows)), metadata: told };
+  return { data: Buffer.from(goJson(rows)), metadata: told };
 }
 
 function paramsOf(metadata: BindingMetadata): unknown[] {

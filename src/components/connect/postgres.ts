@@ -2,8 +2,9 @@
  * A pool of connections to PostgreSQL with bounded waits. Broken connections are replaced with the next call, so a
  * component comes back by itself after an outage.
  */
-import type { Client, Pool, PoolClient, PoolConfig } from "pg";
+import type { Client, CustomTypesConfig, Pool, PoolClient, PoolConfig } from "pg";
 import type { ComponentContext, MetadataSchema, MetadataValues } from "../component.ts";
+import { jsonTypes } from "./postgres-json.ts";
 import { type Listening, listenOn } from "./postgres-listen.ts";
 import { createReach } from "./reach.ts";
 import { type PostgresConnection, readPostgresConnection } from "./postgres-connection.ts";
@@ -45,7 +46,10 @@ export const postgresFields = {
 
 export type PostgresMetadata = MetadataValues<typeof postgresFields>;
 
-/** One statement; `name` lets the server keep its plan, empty = no name. `asLists`: rows are lists of their values. */
+/**
+ * One statement; `name` lets the server keep its plan, empty = no name. `asLists`: rows are lists of their values, in
+ * the form of JSON.
+ */
 export type Statement = { readonly name: string; readonly text: string; readonly asLists?: true };
 export type Rows = { readonly rows: Record<string, unknown>[]; readonly count: number };
 export type Run = (statement: Statement, values?: readonly unknown[]) => Promise<Rows>;
@@ -89,7 +93,11 @@ export async function connectPostgres(
   };
   const pool = await firstThatWorks(connection, open);
   const prepared = metadata.queryExecMode === undefined || !/exec|simple/.test(metadata.queryExecMode);
-  return wrap(pool, prepared, () => new pg.Client(pool.options), { clock, log });
+  return wrap(
+    pool,
+    { prepared, types: jsonTypes(pg.types), makeClient: () => new pg.Client(pool.options) },
+    { clock, log },
+  );
 }
 
 function poolConfig(
@@ -128,12 +136,14 @@ async function firstThatWorks(
   }
 }
 
-function wrap(
-  pool: Pool,
-  prepared: boolean,
-  makeClient: () => Client,
-  { clock, log }: Surroundings,
-): Postgres {
+type Ways = {
+  readonly prepared: boolean;
+  /** Of statements `asLists`. */
+  readonly types: CustomTypesConfig;
+  readonly makeClient: () => Client;
+};
+
+function wrap(pool: Pool, { prepared, types, makeClient }: Ways, { clock, log }: Surroundings): Postgres {
   const probe = (): Promise<unknown> => reach.watch(pool.query("SELECT 1"));
   const reach = createReach("postgresql", { clock, log }, probe);
   // One that breaks unused may be the first sign of an outage.
@@ -145,7 +155,7 @@ function wrap(
         text,
         values: [...values],
         ...(prepared && name !== "" ? { name } : {}),
-        ...(asLists === true ? { rowMode: "array" } : {}),
+        ...(asLists === true ? { rowMode: "array", types } : {}),
       };
       const { rows, rowCount } = await client.query(query);
       return { rows: rows as Record<string, unknown>[], count: rowCount ?? 0 };
