@@ -94,6 +94,10 @@ test("Redis minds the ETag of a save unless it is last-write, and remembers ever
   expect(await save(5, first)).toBe(500);
   expect(await save(5, {})).toBe(500);
   expect((await sidecar.get("/v1.0/state/red/marked")).text).toBe("4");
+  const upsert = (more: object) => ({ operation: "upsert", request: { key: "unmarked", value: 1, ...more } });
+  const transact = (more: object) =>
+    sidecar.post("/v1.0/state/red/transaction", { operations: [upsert(more)] });
+  for (const more of [first, { etag: "9", ...last }, {}]) expect((await transact(more)).status).toBe(204);
 });
 
 test("Redis tells that it answers no queries", async () => {
