@@ -354,7 +354,7 @@ const components: readonly WrongFile[] = [
       '  - name: schedule\n    value: "@every 1h"\n  - name: direction\n    value: inptu\n',
       "bindings.cron",
     ),
-    line: /for x \(bindings\.cron\/v1\): metadata field "direction": "inptu" is no direction; write "input", .* \(f\.yaml:11\)$/,
+    line: /for x .*: metadata field "direction": "inptu" is no direction; write "input", .* \(f\.yaml:11\)$/,
     fatal: true,
   },
   {
