@@ -98,7 +98,5 @@ test("a store whose encryption key is no secret ends the start with a reason, no
   const resources = { "store.yaml": stateComponent("vault", "state.nats", { primaryEncryptionKey: "00" }) };
   await using refused = await startSidecar({ appId: "secret", nats, resources, wait: "none" });
   expect(await refused.exited).toBe(1);
-  expect(refused.logs()).toContain(
-    "state store vault: metadata primaryEncryptionKey must come by secretKeyRef",
-  );
+  expect(refused.logs()).toContain("metadata primaryEncryptionKey must come by secretKeyRef");
 });
