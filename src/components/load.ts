@@ -190,12 +190,10 @@ async function resolveProperties(
   });
   for (const { field, message } of resolved.warnings) log.warn(`${placeOf(resource, field)}: ${message}`);
   const properties = Object.fromEntries(resolved.texts);
-  // The consumer group is the app unless the user says otherwise.
-  if (
-    categoryOf(resource.type) === "pubsub" &&
-    !Object.keys(properties).some((name) => name.toLowerCase() === "consumerid" && properties[name] !== "")
-  ) {
-    properties["consumerID"] = options.appId;
+  if (categoryOf(resource.type) === "pubsub") {
+    // The consumer group is the app unless the user says otherwise.
+    const name = Object.keys(properties).find((key) => key.toLowerCase() === "consumerid") ?? "consumerID";
+    properties[name] = properties[name]?.trim() || options.appId;
   }
   return { properties, waitingFor: resolved.waitingFor };
 }

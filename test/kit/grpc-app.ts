@@ -7,7 +7,11 @@ import type { DescMessage } from "@bufbuild/protobuf";
 import { Metadata, Server, ServerCredentials, status } from "@grpc/grpc-js";
 import type { handleUnaryCall } from "@grpc/grpc-js";
 import type { InvokeRequest, InvokeResponseSchema } from "../../proto/gen/dapr/proto/common/v1/common_pb.ts";
-import { AppCallback, AppCallbackHealthCheck } from "../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
+import {
+  AppCallback,
+  AppCallbackAlpha,
+  AppCallbackHealthCheck,
+} from "../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
 import type {
   BindingEventRequest,
   BindingEventResponseSchema,
@@ -37,6 +41,8 @@ export type GrpcAppHandlers = {
   onBulkTopicEvent:
     | ((request: TopicEventBulkRequest) => MessageInitShape<typeof TopicEventBulkResponseEntrySchema>[])
     | undefined;
+  /** The same under the older name of the method. */
+  onBulkTopicEventAlpha: GrpcAppHandlers["onBulkTopicEvent"];
   onBindingEvent: (event: BindingEventRequest) => Answer<MessageInitShape<typeof BindingEventResponseSchema>>;
   /** A throw makes the app ill. */
   onHealthCheck: () => void;
@@ -58,6 +64,8 @@ export type GrpcApp = AsyncDisposable & {
   readonly events: readonly Recorded<TopicEventRequest>[];
   readonly bulkEvents: readonly Recorded<TopicEventBulkRequest>[];
   readonly bindingEvents: readonly Recorded<BindingEventRequest>[];
+  /** Metadata of each time it was asked for its topics or bindings. */
+  readonly listings: readonly Metadata[];
   /** Waits until at least `count` events have come and gives them. */
   received(count: number, timeoutMs?: number): Promise<readonly Recorded<TopicEventRequest>[]>;
 };
@@ -77,6 +85,7 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     onInvoke: options.onInvoke ?? (() => ({})),
     onTopicEvent: options.onTopicEvent ?? (() => undefined),
     onBulkTopicEvent: options.onBulkTopicEvent,
+    onBulkTopicEventAlpha: options.onBulkTopicEventAlpha,
     onBindingEvent: options.onBindingEvent ?? (() => ({})),
     onHealthCheck: options.onHealthCheck ?? (() => undefined),
   };
@@ -84,6 +93,7 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
   const events: Recorded<TopicEventRequest>[] = [];
   const bulkEvents: Recorded<TopicEventBulkRequest>[] = [];
   const bindingEvents: Recorded<BindingEventRequest>[] = [];
+  const listings: Metadata[] = [];
   const server = new Server({
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
@@ -96,15 +106,24 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     record(events, { request, metadata });
     return { status: (await handlers.onTopicEvent(request, metadata)) ?? 0 };
   });
-  register(server, AppCallback.method.listTopicSubscriptions, () => ({
-    subscriptions: [...(options.subscriptions ?? [])],
-  }));
-  register(server, AppCallback.method.listInputBindings, () => ({ bindings: [...(options.bindings ?? [])] }));
-  register(server, AppCallback.method.onBulkTopicEvent, (request, metadata) => {
-    if (handlers.onBulkTopicEvent === undefined) throw grpcStatus(status.UNIMPLEMENTED, "no such method");
-    record(bulkEvents, { request, metadata });
-    return { statuses: handlers.onBulkTopicEvent(request) };
+  register(server, AppCallback.method.listTopicSubscriptions, (_request, metadata) => {
+    record(listings, metadata);
+    return { subscriptions: [...(options.subscriptions ?? [])] };
   });
+  register(server, AppCallback.method.listInputBindings, (_request, metadata) => {
+    record(listings, metadata);
+    return { bindings: [...(options.bindings ?? [])] };
+  });
+  const bulk =
+    (name: "onBulkTopicEvent" | "onBulkTopicEventAlpha") =>
+    (request: TopicEventBulkRequest, metadata: Metadata) => {
+      const handler = handlers[name];
+      if (handler === undefined) throw grpcStatus(status.UNIMPLEMENTED, "no such method");
+      record(bulkEvents, { request, metadata });
+      return { statuses: handler(request) };
+    };
+  register(server, AppCallback.method.onBulkTopicEvent, bulk("onBulkTopicEvent"));
+  register(server, AppCallbackAlpha.method.onBulkTopicEventAlpha1, bulk("onBulkTopicEventAlpha"));
   register(server, AppCallback.method.onBindingEvent, async (request, metadata) => {
     record(bindingEvents, { request, metadata });
     return handlers.onBindingEvent(request);
@@ -124,6 +143,7 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     events,
     bulkEvents,
     bindingEvents,
+    listings,
     received(count, timeoutMs = 10_000) {
       const attempt = (): Recorded<TopicEventRequest>[] => {
         if (events.length < count) throw new Error(`${events.length} of ${count} events have come`);
