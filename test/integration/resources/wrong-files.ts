@@ -345,7 +345,7 @@ const components: readonly WrongFile[] = [
   {
     what: "a key prefix with ||",
     resources: items("  - name: keyPrefix\n    value: a||b\n"),
-    line: /\[INIT_COMPONENT_FAILURE\]: initialization error occurred for x \(state\.in-memory\/v1\): input key\/keyPrefix 'a\|\|b' can't contain '\|\|' \(f\.yaml:9\)$/,
+    line: /x \(state\.in-memory\/v1\): input key\/keyPrefix .a\|\|b. can.t contain .\|\|. \(f\.yaml:9\)$/,
     fatal: true,
   },
   {
