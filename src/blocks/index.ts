@@ -35,14 +35,9 @@ export async function makeBlocks(
   return { invocation, blocks };
 }
 
-/** What a block wants of the metadata of its components, beside what the component file checks. */
-const checks: Readonly<Record<string, (component: OpenComponent) => unknown>> = {
-  state: checkStateStore,
-  lock: checkLockStore,
-  bindings: directionOf,
-};
-
-/** Throws an Error when no block could serve the component. */
+/** Throws a readable Error when the block of the category cannot serve a component that did open. */
 export function checkComponent(category: string, component: OpenComponent): void {
-  checks[category]?.(component);
+  if (category === "state") checkStateStore(component);
+  if (category === "lock") checkLockStore(component);
+  if (category === "bindings") directionOf(component);
 }

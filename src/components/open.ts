@@ -48,10 +48,10 @@ export type WantedComponents = {
 export type ComponentsInit = Omit<LoadInit, "secretStore" | "strictWasm"> & {
   readonly wanted: WantedComponents;
   readonly metrics: Metrics;
-  /** `apply` will be used; else calls need not be counted. */
-  readonly reloadable?: boolean;
   /** Throws a readable Error when a component that did open cannot be served. */
   readonly check?: (category: string, component: OpenComponent) => void;
+  /** `apply` will be used; else calls need not be counted. */
+  readonly reloadable?: boolean;
 };
 
 /** What changed at one name: calls find `now` already; `before` is closed when nobody uses it any more. */
@@ -299,8 +299,8 @@ class Components implements RunningComponents {
     return secrets !== undefined && secrets !== held.secrets;
   }
 
-  /** Closes it again and rejects when no block can serve it, or when the set was closed meanwhile. */
-  async #checked(component: OpenComponent): Promise<void> {
+  /** Closes it again and rejects when a block cannot serve it, or when the set was closed meanwhile. */
+  async #check(component: OpenComponent): Promise<void> {
     try {
       if (this.#closed) throw new Error("the sidecar stops");
       this.#init.check?.(categoryOf(component.resource.type), component);
@@ -423,7 +423,7 @@ class Components implements RunningComponents {
       );
       return undefined;
     }
-    await this.#checked(component);
+    await this.#check(component);
     this.#counts.init(resource.type);
     if (!reloadable) return { component, definition, secrets: "", ...uncounted };
     const secrets = await secretsOf(resource, options.namespace, this.secrets);

@@ -1,9 +1,8 @@
 /**
  * Output: what the app asks a binding to do. Knows neither HTTP nor gRPC; http.ts and grpc.ts decode into `invoke`.
  */
-import { propertyOf } from "../../components/component.ts";
+import { MetadataError, propertyOf } from "../../components/component.ts";
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
-import { MetadataError } from "../../config/kinds/component.ts";
 import { callUnder } from "../../resiliency/policy.ts";
 import type { BlockHost } from "../block.ts";
 import { invokeFailed, noOperation, notFound, unsupported } from "./errors.ts";

@@ -2,9 +2,8 @@
  * The lock API without its protocols: checks the request, finds the store, makes the key and asks the store. http.ts
  * and grpc.ts decode and encode.
  */
-import { propertyOf } from "../../components/component.ts";
+import { MetadataError, propertyOf } from "../../components/component.ts";
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
-import { MetadataError } from "../../config/kinds/component.ts";
 import type { Policies } from "../../resiliency/policies.ts";
 import { callUnder } from "../../resiliency/policy.ts";
 import * as errors from "./errors.ts";
@@ -83,7 +82,7 @@ export class Locks {
   }
 }
 
-/** Throws an Error when the component's `keyPrefix` cannot be used. */
+/** Throws MetadataError when the component's `keyPrefix` cannot be used. */
 export function checkLockStore(component: OpenComponent): void {
   const word = prefixWord(component);
   if (word.includes(separator)) throw new MetadataError("keyPrefix", errors.illegalKeyText(word));

@@ -5,8 +5,6 @@ import { manualClock } from "../../../test/contract/manual-clock.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { decrypt, encrypt, encryptionKeys } from "./encryption.ts";
 import type { StateReadOptions, StateSet, StateStore } from "./port.ts";
-import type { OpenComponent } from "../../components/open.ts";
-import { checkStateStore } from "./stores.ts";
 
 const hex = { first: "00".repeat(16), second: "11".repeat(32) };
 const entry = (name: string, secret: string | undefined) => {
@@ -15,7 +13,7 @@ const entry = (name: string, secret: string | undefined) => {
 };
 const metadata = [entry("primaryEncryptionKey", "first"), entry("secondaryEncryptionKey", "second")];
 const texts = { primaryEncryptionKey: hex.first, secondaryEncryptionKey: hex.second };
-const keys = encryptionKeys({ metadata } as never, texts)!;
+const keys = encryptionKeys({ name: "store", metadata } as never, texts)!;
 const options: StateReadOptions = { consistency: "", metadata: {}, signal: new AbortController().signal };
 
 describe("records of encryption at rest", () => {
@@ -72,9 +70,8 @@ describe("keys of encryption at rest", () => {
       { secondaryEncryptionKey: hex.first },
       "needs primaryEncryptionKey",
     ],
-  ])("are refused when values could end in clear: %#", (items, properties, reason) => {
-    const resource = { metadata: items } as unknown as OpenComponent["resource"];
-    expect(() => checkStateStore({ resource, properties } as OpenComponent)).toThrow(reason);
+  ])("are refused when values could end in clear: %#", async (items, properties, reason) => {
+    await expect(testStateBlock({ metadata: items, properties })).rejects.toThrow(reason);
   });
 });
 

@@ -10,7 +10,7 @@ import {
   createSecretKey,
   randomBytes,
 } from "node:crypto";
-import { type ComponentResource, MetadataError } from "../../config/kinds/component.ts";
+import { type ComponentResource, CreationError } from "../../config/kinds/component.ts";
 import type { StateChange, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
 
 /** Algorithms by length of the key, bytes. */
@@ -29,8 +29,8 @@ type NamedKey = { readonly name: string; readonly algorithm: CipherGCMTypes; rea
 export type EncryptionKeys = { readonly primary: NamedKey; readonly secondary: NamedKey | undefined };
 
 /**
- * The keys of a component; undefined when it asks for none. `texts` are its metadata after secrets. Throws an Error
- * naming the fix whenever values could end in clear although the component names a key.
+ * The keys of a component; undefined when it asks for none. `texts` are its metadata after secrets. Throws
+ * CreationError naming the fix whenever values could end in clear although the component names a key.
  */
 export function encryptionKeys(
   { metadata }: Pick<ComponentResource, "metadata">,
@@ -38,36 +38,32 @@ export function encryptionKeys(
 ): EncryptionKeys | undefined {
   const fields = metadata.map((item) => item.name);
   const refuse = (field: string, text: string): never => {
-    throw new MetadataError(field, text);
+    throw new CreationError(field, `metadata ${field}${text}`);
   };
   for (const wanted of [primaryField, secondaryField]) {
     const other = fields.find((field) => field !== wanted && field.toLowerCase() === wanted.toLowerCase());
-    if (other !== undefined) refuse(other, `metadata field ${other} must be written ${wanted}`);
+    if (other !== undefined) refuse(other, ` must be written ${wanted}`);
   }
   const key = (field: string): NamedKey | undefined => {
     const item = metadata.find((candidate) => candidate.name === field);
     if (item === undefined) return undefined;
     if (item.secretKeyRef === undefined)
-      return refuse(
-        field,
-        `metadata ${field} must come by secretKeyRef: records name the secret that their key is in`,
-      );
+      return refuse(field, " must come by secretKeyRef: records name the secret that their key is in");
     const text = texts[field] ?? "";
     if (text === "")
-      throw new Error(
-        `metadata ${field}: secret ${item.secretKeyRef.name} gave no key; set auth.secretStore to a store that has it`,
+      return refuse(
+        field,
+        `: secret ${item.secretKeyRef.name} gave no key; set auth.secretStore to a store that has it`,
       );
     const bytes = /^(?:[0-9a-f]{2})+$/i.test(text) ? Buffer.from(text, "hex") : Buffer.alloc(0);
     const algorithm = algorithms[bytes.length];
-    if (algorithm === undefined) return refuse(field, `metadata ${field} must be 16, 24 or 32 bytes in hex`);
+    if (algorithm === undefined) return refuse(field, " must be 16, 24 or 32 bytes in hex");
     return { name: item.secretKeyRef.name, algorithm, secret: createSecretKey(bytes) };
   };
   const primary = key(primaryField);
   const secondary = key(secondaryField);
   if (primary !== undefined) return { primary, secondary };
-  return secondary === undefined
-    ? undefined
-    : refuse(secondaryField, `metadata ${secondaryField} needs ${primaryField} too`);
+  return secondary === undefined ? undefined : refuse(secondaryField, ` needs ${primaryField} too`);
 }
 
 /** The record of a value. */

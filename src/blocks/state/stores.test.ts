@@ -23,3 +23,8 @@ it.each<[Record<string, string>, StateBlockOptions, string]>([
   expect(JSON.parse(bulk.text)).toMatchObject([{ key: "k", data: 1 }]);
   expect(tested.counted[0]).toBe(`store ${sidecar.namespace ?? "default"} set true`);
 });
+
+it("refuses a prefix that holds the separator", async () => {
+  const message = "input key/keyPrefix 'a||b' can't contain '||'";
+  await expect(testStateBlock({ properties: { keyPrefix: "a||b" } })).rejects.toThrow(message);
+});
