@@ -147,6 +147,16 @@ describe.each(names)("store %s", (store) => {
     expect(bulk.json()).toMatchObject([{ key: "a" }, { key: "b", data: 9 }]);
   });
 
+  test("an option that is none is refused, but for deletes in PostgreSQL", async () => {
+    const item = { key: "odd", value: 1, options: { consistency: "x" } };
+    expect((await sidecar.post(path, [item])).json()).toMatchObject({
+      errorCode: "ERR_STATE_SAVE",
+      message: `failed saving state in state store ${store}: unrecognized consistency model 'x'`,
+    });
+    const deleted = await sidecar.http(`${path}/odd?concurrency=x`, { method: "DELETE" });
+    expect(deleted.status).toBe(store.startsWith("pg") ? 204 : 500);
+  });
+
   test("bytes over gRPC come back untouched", async () => {
     const value = Uint8Array.of(0, 255, 10, 34);
     await grpc.call(Dapr.method.saveState, { storeName: store, states: [{ key: "bytes", value }] });
