@@ -157,4 +157,6 @@ test("hot reload: an outbox begins, moves to another topic and ends with its com
   await eventually(() => expect(shop.logs().match(/Component updated: store/g)).toHaveLength(3));
   await put("after");
   expect([data("/orders"), data("/moved")]).toEqual([["first", "second"], ["third"]]);
+  await write("half.yaml", outboxStore("state.nats", {}, { outboxPublishTopic: "" }, "half"));
+  await shop.logged(/state store half: no outbox event is published: .*needs outboxPublishTopic/);
 });
