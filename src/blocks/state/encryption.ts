@@ -22,6 +22,7 @@ const algorithms: Readonly<Record<number, CipherGCMTypes>> = {
 const nonceBytes = 12;
 const tagBytes = 16;
 const separator = "||";
+const quote = 0x22;
 const primaryField = "primaryEncryptionKey";
 const secondaryField = "secondaryEncryptionKey";
 
@@ -107,11 +108,17 @@ export function decrypt(keys: EncryptionKeys, store: string, record: Uint8Array)
   return value;
 }
 
+/** A string of an HTTP save is encrypted without its quotes, and so it is read, as Dapr does it. */
+function plaintext({ value, json, metadata }: StateSet): Uint8Array {
+  if (!json || value[0] !== quote || metadata["contentType"] === "application/json") return value;
+  return Buffer.from(JSON.parse(Buffer.from(value).toString()) as string);
+}
+
 /** The store with values encrypted on their way in and decrypted on their way out. */
 export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: string): StateStore {
   const sealed = (write: StateSet): StateSet => ({
     ...write,
-    value: encrypt(keys.primary, write.value),
+    value: encrypt(keys.primary, plaintext(write)),
     json: false,
   });
   const opened = (record: StateRecord | undefined): StateRecord | undefined =>
@@ -127,12 +134,11 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
   const openedChange = (change: StateChange): StateChange =>
     change.kind === "put" ? { ...change, record: openedOrError(change.record)! } : change;
   const { getMany, setMany, deleteMany, transact, query, queryAsWritten, list, watch } = port;
-  const { maxTransactionWrites, ttlErrorPrefix, ignoresTtl = false } = port;
+  const { maxTransactionWrites, rules } = port;
   const refuse = () => Promise.reject(new Error("cannot query encrypted store"));
   return {
     ...(maxTransactionWrites === undefined ? {} : { maxTransactionWrites }),
-    ...(ttlErrorPrefix === undefined ? {} : { ttlErrorPrefix }),
-    ignoresTtl,
+    ...(rules === undefined ? {} : { rules }),
     get: async (key, options) => opened(await port.get(key, options)),
     ...(getMany === undefined
       ? {}
