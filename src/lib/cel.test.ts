@@ -223,6 +223,8 @@ describe("an event", () => {
 describe("gaps: CEL says otherwise, or more", () => {
   it.each([
     ["a double beyond int64 is no error", "int(9.3e18)", "9300000000000000000n"],
+    ["flags in a pattern are not read", '"A".matches("(?i)a")', "error"],
+    ["a variable nobody knows fails all, also behind a true", "true || other", "error"],
     ["names in backticks are not read", "event.`type`", "error"],
     ["messages are not made", "google.protobuf.Duration{seconds: 1}", "error"],
     ["has() of a literal is refused", 'has({"a": 1}.a)', "error"],
