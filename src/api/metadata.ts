@@ -1,4 +1,5 @@
 /** The metadata API: what this sidecar is, what it has loaded, and free text that tools attach to it. */
+import { propertyOf } from "../components/component.ts";
 import type { AwayComponent, OpenComponent } from "../components/open.ts";
 import type { GenericResource } from "../config/kinds/generic.ts";
 import type { AppHealthOptions, AppProtocol, SidecarOptions } from "../config/options.ts";
@@ -129,17 +130,27 @@ function namesOf(resources: readonly GenericResource[], kind: string): { name: s
 
 function describeComponent(component: OpenComponent): Readonly<Record<string, unknown>> {
   const { name, type, version } = component.resource;
-  return withoutEmpty({ name, type, version, capabilities: listed(type, component.capabilities) });
+  const { capabilities, properties } = component;
+  const shown = type.startsWith("bindings.")
+    ? inDirection(capabilities, propertyOf(properties, "direction") ?? "")
+    : withActor(type, capabilities);
+  return withoutEmpty({ name, type, version, capabilities: shown });
 }
 
-/** Abilities of our own stand on the pages of the stores: clients of Dapr compare what is listed here. */
-const unlisted: ReadonlySet<string> = new Set(["LIST_KEYS", "WATCH"]);
+/** A binding that can do both is used as its metadata `direction` says. */
+function inDirection(capabilities: readonly string[], direction: string): readonly string[] {
+  const wanted = direction.toUpperCase();
+  return wanted.trim() === ""
+    ? capabilities
+    : capabilities.filter((capability) => wanted.includes(capability.replace("_BINDING", "")));
+}
 
 /** State stores with etags and transactions can hold actors. */
-function listed(type: string, capabilities: readonly string[]): readonly string[] {
-  const known = capabilities.filter((name) => !unlisted.has(name));
-  const able = known.includes("ETAG") && known.includes("TRANSACTIONAL");
-  return type.startsWith("state.") && able && !known.includes("ACTOR") ? [...known, "ACTOR"] : known;
+function withActor(type: string, capabilities: readonly string[]): readonly string[] {
+  const able = capabilities.includes("ETAG") && capabilities.includes("TRANSACTIONAL");
+  return type.startsWith("state.") && able && !capabilities.includes("ACTOR")
+    ? [...capabilities, "ACTOR"]
+    : capabilities;
 }
 
 function describeApp(options: SidecarOptions): Readonly<Record<string, unknown>> | undefined {

@@ -11,6 +11,8 @@ test("five fields, six with seconds first, and names", () => {
   expect(next("*/5 * * * *")).toBe("2026-01-01T00:05:00.000Z");
   expect(next("*/2 * * * * *")).toBe("2026-01-01T00:00:02.000Z");
   expect(next("0 12 * JUL MON-FRI")).toBe("2026-07-01T12:00:00.000Z");
+  expect(next("5/20 * * * *")).toBe("2026-01-01T00:05:00.000Z");
+  expect(next("0 0 ? 2 *")).toBe("2026-02-01T00:00:00.000Z");
   expect(next("@daily")).toBe("2026-01-02T00:00:00.000Z");
 });
 

@@ -25,7 +25,7 @@ export function parseSchedule(text: string, zone?: string): Schedule {
   const timezone = prefixed?.[1] ?? zone;
   try {
     if (/^(?:\S+\s+){6}/.test(pattern)) throw new Error("seven fields");
-    const options = { paused: true, ...(timezone === undefined ? {} : { timezone }) };
+    const options = { paused: true, sloppyRanges: true, ...(timezone === undefined ? {} : { timezone }) };
     const cron = new Cron(pattern, options);
     // Croner tells an unknown zone only when it works out a time.
     cron.nextRun();

@@ -32,7 +32,7 @@ const ABOVE_SURROGATES = /[\ue000-\uffff]/;
 // oxlint-disable-next-line no-control-regex -- JSON escapes exactly these control characters
 const PLAIN_STRING = /^[^"\\\u0000-\u001f\ud800-\udfff]*$/;
 /** Finds every text in which a number may not be what ECMAScript would print; strings may match too. */
-const ODD_NUMBER = /(?:^|[:,[\s])-?(?:[\d.]+[eE]|0(?<=-0)(?![\d.])|\d+\.\d*0(?!\d)|[\d.]{17}|0\.00000)/;
+const ODD_NUMBER = /(?:^|[:,[\s])-?(?:[\d.]+[eE]|0(?<=-0)(?![\d.])|\d+\.\d*0(?!\d)|[\d.]{16}|0\.00000)/;
 /** Finds every text in which a number may be above the largest double. */
 const HUGE_NUMBER = /\d[eE]\+?\d{3}|\d{200}/;
 

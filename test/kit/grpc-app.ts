@@ -7,7 +7,11 @@ import type { DescMessage } from "@bufbuild/protobuf";
 import { Metadata, Server, ServerCredentials, status } from "@grpc/grpc-js";
 import type { handleUnaryCall } from "@grpc/grpc-js";
 import type { InvokeRequest, InvokeResponseSchema } from "../../proto/gen/dapr/proto/common/v1/common_pb.ts";
-import { AppCallback, AppCallbackHealthCheck } from "../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
+import {
+  AppCallback,
+  AppCallbackAlpha,
+  AppCallbackHealthCheck,
+} from "../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
 import type {
   BindingEventRequest,
   BindingEventResponseSchema,
@@ -37,6 +41,8 @@ export type GrpcAppHandlers = {
   onBulkTopicEvent:
     | ((request: TopicEventBulkRequest) => MessageInitShape<typeof TopicEventBulkResponseEntrySchema>[])
     | undefined;
+  /** The same under the older name of the method. */
+  onBulkTopicEventAlpha: GrpcAppHandlers["onBulkTopicEvent"];
   onBindingEvent: (event: BindingEventRequest) => Answer<MessageInitShape<typeof BindingEventResponseSchema>>;
   /** A throw makes the app ill. */
   onHealthCheck: () => void;
@@ -79,6 +85,7 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     onInvoke: options.onInvoke ?? (() => ({})),
     onTopicEvent: options.onTopicEvent ?? (() => undefined),
     onBulkTopicEvent: options.onBulkTopicEvent,
+    onBulkTopicEventAlpha: options.onBulkTopicEventAlpha,
     onBindingEvent: options.onBindingEvent ?? (() => ({})),
     onHealthCheck: options.onHealthCheck ?? (() => undefined),
   };
@@ -107,11 +114,16 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     record(listings, metadata);
     return { bindings: [...(options.bindings ?? [])] };
   });
-  register(server, AppCallback.method.onBulkTopicEvent, (request, metadata) => {
-    if (handlers.onBulkTopicEvent === undefined) throw grpcStatus(status.UNIMPLEMENTED, "no such method");
-    record(bulkEvents, { request, metadata });
-    return { statuses: handlers.onBulkTopicEvent(request) };
-  });
+  const bulk =
+    (name: "onBulkTopicEvent" | "onBulkTopicEventAlpha") =>
+    (request: TopicEventBulkRequest, metadata: Metadata) => {
+      const handler = handlers[name];
+      if (handler === undefined) throw grpcStatus(status.UNIMPLEMENTED, "no such method");
+      record(bulkEvents, { request, metadata });
+      return { statuses: handler(request) };
+    };
+  register(server, AppCallback.method.onBulkTopicEvent, bulk("onBulkTopicEvent"));
+  register(server, AppCallbackAlpha.method.onBulkTopicEventAlpha1, bulk("onBulkTopicEventAlpha"));
   register(server, AppCallback.method.onBindingEvent, async (request, metadata) => {
     record(bindingEvents, { request, metadata });
     return handlers.onBindingEvent(request);

@@ -4,8 +4,8 @@
  */
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../../../mesh/index.ts";
-import { parseGoDuration } from "../../lib/duration.ts";
 import { GoJsonError, goJson, parseJsonKeepNumbers } from "../../lib/go-json.ts";
+import { askedTtl, readTtlMs } from "../../lib/time-to-live.ts";
 import { dataMember, jsonString, mediaType } from "./payload.ts";
 import type { TraceContext } from "../../telemetry/tracing/trace-context.ts";
 
@@ -118,26 +118,9 @@ function eventKey(source: string, id: string): string {
 
 /** RFC 3339 time at which the event dies by `ttl` or `ttlInSeconds` metadata; undefined without a usable one. */
 function expirationOf(metadata: Metadata, nowMs: number): string | undefined {
-  let ttl = "";
-  let ttlInSeconds = "";
-  for (const key in metadata) {
-    const name = key.toLowerCase();
-    if (name === "ttl") ttl = metadata[key]!;
-    else if (name === "ttlinseconds") ttlInSeconds = metadata[key]!;
-  }
-  const text = ttl || ttlInSeconds;
-  const ttlMs = text === "" ? undefined : readTtl(text);
+  const text = askedTtl(metadata);
+  const ttlMs = text === "" ? undefined : readTtlMs(text);
   return ttlMs === undefined ? undefined : `${new Date(nowMs + ttlMs).toISOString().slice(0, 19)}Z`;
-}
-
-/** Milliseconds of a Go duration or a positive count of seconds. Zero and negative durations expire at once. */
-function readTtl(text: string): number | undefined {
-  try {
-    return parseGoDuration(text);
-  } catch {
-    const seconds = /^\+?\d{1,10}$/.test(text) ? Number(text) : 0;
-    return seconds > 0 ? seconds * 1000 : undefined;
-  }
 }
 
 /** The current time as envelopes carry it: whole seconds with the local zone's offset. Made once a second. */

@@ -9,6 +9,8 @@ describe("topic scopes", () => {
     [{ publishingScopes: "app=t1" }, "app", "t3", false],
     [{ publishingScopes: "app=" }, "app", "t1", false],
     [{ publishingScopes: "other=t3" }, "app", "t1", true],
+    [{ publishingScopes: "app=t1;other=t3;app=t2" }, "app", "t1", true],
+    [{ publishingScopes: "app" }, "app", "t1", true],
     [{ PUBLISHINGSCOPES: "app=t1" }, "app", "t3", false],
     [{ publishingScopes: "app=t1" }, "app", "T1", false],
     [{ subscriptionScopes: "app=t1" }, "app", "t3", true],

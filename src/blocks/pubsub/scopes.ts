@@ -38,12 +38,12 @@ function topicSet(list: string): ReadonlySet<string> {
   return new Set(topics.filter((topic) => topic !== ""));
 }
 
-/** The topics of one app in `app1=t1,t2;app2=`; undefined when the app is not named. */
+/** The topics of one app in `app1=t1,t2;app2=`, of all its entries; undefined when the app is not named. */
 function appTopics(scopes: string, appId: string): ReadonlySet<string> | undefined {
-  let found: ReadonlySet<string> | undefined;
-  for (const entry of scopes.replaceAll(" ", "").split(";")) {
+  const entries = scopes.replaceAll(" ", "").split(";");
+  const own = entries.flatMap((entry) => {
     const equals = entry.indexOf("=");
-    if (equals !== -1 && entry.slice(0, equals) === appId) found = topicSet(entry.slice(equals + 1));
-  }
-  return found;
+    return equals !== -1 && entry.slice(0, equals) === appId ? [entry.slice(equals + 1)] : [];
+  });
+  return own.length === 0 ? undefined : topicSet(own.join(","));
 }

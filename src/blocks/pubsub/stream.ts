@@ -31,7 +31,7 @@ export type Streams = {
    * refused: a client that subscribes again at once would hold the sidecar.
    */
   stop(graceMs: number): Promise<void>;
-  /** Another component has that name now, or none: its streams go over to it or end. Never rejects. */
+  /** Another component has that name now, or none: ends the streams of the one before; clients open new ones. */
   brokerChanged(pubsub: string, graceMs: number): Promise<void>;
 };
 
@@ -59,7 +59,7 @@ export function createStreams(parts: StreamParts): Streams {
     call.signal.addEventListener("abort", onAbort, { once: true });
     live.add(stream);
     try {
-      stream.subscription = await attach(parts, stream);
+      await attach(parts, stream);
       // The stop had no subscription to wait for.
       if (stopping) throw streamsEnded();
       void readVerdicts(reader, stream);
@@ -78,48 +78,35 @@ export function createStreams(parts: StreamParts): Streams {
     list: () => [...live].map((stream) => stream.spec),
     async stop(graceMs) {
       stopping = true;
-      const closing = [...live].map(async (stream) => {
-        await stream.subscription?.stop(graceMs);
-        stream.end(streamError("stream closed"));
-      });
-      await Promise.all(closing);
+      await close([...live], graceMs);
     },
     async brokerChanged(pubsub, graceMs) {
-      const streams = [...live].filter((stream) => stream.spec.pubsub === pubsub);
-      const isLive = (stream: EventStream): boolean => live.has(stream);
-      await Promise.all(streams.map((stream) => move(parts, stream, graceMs, isLive)));
+      await close(
+        [...live].filter((stream) => stream.spec.pubsub === pubsub),
+        graceMs,
+      );
     },
   };
 }
 
-/** The subscription at the component that has the name when it is there. */
-async function attach(parts: StreamParts, stream: EventStream): Promise<Subscription> {
+/** Those that are just being opened find out by themselves. */
+async function close(streams: readonly EventStream[], graceMs: number): Promise<void> {
+  await Promise.all(
+    streams.map(async (stream) => {
+      if (stream.subscription === undefined) return;
+      await stream.subscription.stop(graceMs);
+      stream.end(streamError("stream closed"));
+    }),
+  );
+}
+
+/** Subscribes at the component that has the name when the subscription is there. */
+async function attach(parts: StreamParts, stream: EventStream): Promise<void> {
   for (;;) {
     const broker = parts.brokers.get(stream.spec.pubsub);
     const subscription = await openStream(parts, broker, stream.spec, stream.deliver);
-    if (parts.brokers.get(stream.spec.pubsub) === broker) return subscription;
+    if (parts.brokers.get(stream.spec.pubsub) === broker) return void (stream.subscription = subscription);
     await subscription.stop(leftGraceMs);
-  }
-}
-
-/** From the component that had the name to the one that has it now. */
-async function move(
-  parts: StreamParts,
-  stream: EventStream,
-  graceMs: number,
-  isLive: (stream: EventStream) => boolean,
-): Promise<void> {
-  const before = stream.subscription;
-  // One that is just being opened looks at the name again by itself.
-  if (before === undefined) return;
-  stream.subscription = undefined;
-  try {
-    await before.stop(graceMs);
-    const now = await attach(parts, stream);
-    if (isLive(stream)) stream.subscription = now;
-    else await now.stop(leftGraceMs);
-  } catch (error) {
-    stream.end(asError(error));
   }
 }
 

@@ -61,6 +61,8 @@ const withBody = new Set(["POST", "PUT", "PATCH", "DELETE"]);
 const jsonType = "application/json; charset=utf-8";
 /** Limit where the user wants none: what a message between processes can reasonably be, bytes. */
 const hardLimitBytes = 1024 ** 3;
+/** As Go's client, which Dapr has, follows them. */
+const maxRedirections = 10;
 
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<Binding> {
   const { metadata, clock } = context;
@@ -68,8 +70,15 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   const reach = createReach(`http server at ${new URL(base).host}`, context);
   const limit = parseQuantityBytes(metadata.maxResponseBodySize);
   const maxBytes = limit > 0 ? Math.min(limit, hardLimitBytes) : hardLimitBytes;
-  const { Agent, request: send } = await import("undici");
+  const { Agent, interceptors, request: send } = await import("undici");
   const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, connect: await tlsOptions(metadata) });
+  const { securityTokenHeader } = metadata;
+  const dispatcher = agent.compose(
+    interceptors.redirect({
+      maxRedirections,
+      stripHeadersOnCrossOriginRedirect: securityTokenHeader === undefined ? [] : [securityTokenHeader],
+    }),
+  );
 
   const invoke = async (request: BindingRequest, signal: AbortSignal): Promise<BindingResponse> => {
     const method = verbs[request.operation]!;
@@ -81,7 +90,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     );
     try {
       const answering = send(urlOf(base, request.metadata["path"]), {
-        dispatcher: agent,
+        dispatcher,
         method: method as "GET",
         headers: headersOf(request.metadata, method, metadata),
         body: withBody.has(method) ? Buffer.from(request.data) : null,

@@ -1,6 +1,7 @@
 /** Messages of a RabbitMQ queue for the app, and the app's messages to it. */
 import type { ConfirmChannel, ConsumeMessage } from "amqplib";
 import type { Binding } from "../../blocks/bindings/port.ts";
+import { demandTtlMs } from "../../lib/time-to-live.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import {
   connectRabbit,
@@ -36,8 +37,7 @@ export const metadataSchema = {
   },
   maxPriority: { kind: "integer", min: 1, max: 255, description: "Makes it a priority queue" },
   ttlInSeconds: {
-    kind: "integer",
-    min: 0,
+    kind: "duration",
     aliases: ["ttl"],
     description: "Time to live of messages in the queue",
   },
@@ -71,6 +71,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   return {
     operations: ["create"],
     async invoke({ data, metadata: request }, signal) {
+      demandTtlMs(request);
       const properties = {
         headers: { ...request },
         ...messageProperties(request, undefined),
@@ -106,7 +107,7 @@ async function declareQueue(channel: ConfirmChannel, settings: Settings): Promis
     durable,
     autoDelete: deleteWhenUnused,
     exclusive,
-    ...(ttlInSeconds === undefined ? {} : { messageTtl: ttlInSeconds * 1000 }),
+    ...(ttlInSeconds === undefined ? {} : { messageTtl: ttlInSeconds }),
     ...(maxPriority === undefined ? {} : { maxPriority }),
   });
   return queue;

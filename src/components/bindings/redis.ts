@@ -1,5 +1,6 @@
 /** Keys of Redis for the app: set, get, delete, count. */
 import type { Binding, BindingRequest, BindingResponse } from "../../blocks/bindings/port.ts";
+import { askedTtl, demandTtlMs } from "../../lib/time-to-live.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { connectRedis, type Redis } from "../connect/redis.ts";
 import { redisFields } from "../connect/redis-fields.ts";
@@ -27,7 +28,7 @@ async function invoke(
 ): Promise<BindingResponse | undefined> {
   const key = metadata["key"] ?? "";
   if (key === "") throw new Error("redis binding: missing key in request metadata");
-  const expiry = expiryOf(metadata["ttlInSeconds"]);
+  const expiryMs = expiryOf(metadata);
   switch (operation) {
     case "get": {
       const verb = metadata["delete"] === "true" ? "GETDEL" : "GET";
@@ -39,20 +40,19 @@ async function invoke(
       return undefined;
     case "increment":
       await redis.command(key, "write", ["INCR", key], signal);
-      if (expiry !== undefined) await redis.command(key, "write", ["EXPIRE", key, expiry], signal);
+      if (expiryMs !== undefined) await redis.command(key, "write", ["PEXPIRE", key, expiryMs], signal);
       return undefined;
     default: {
-      const ttl = expiry === undefined ? [] : ["EX", expiry];
+      const ttl = expiryMs === undefined ? [] : ["PX", expiryMs];
       await redis.command(key, "write", ["SET", key, Buffer.from(data), ...ttl], signal);
       return undefined;
     }
   }
 }
 
-/** Seconds as Redis takes them; undefined for none. Throws Error for what is no number of seconds. */
-function expiryOf(text: string | undefined): string | undefined {
-  if (text === undefined || text === "" || text === "0" || text === "-1") return undefined;
-  if (!/^[1-9]\d{0,9}$/.test(text))
-    throw new Error(`metadata ttlInSeconds "${text}" is no number of seconds`);
-  return text;
+/** Milliseconds as Redis takes them; undefined for none. Throws Error for what is no time to live. */
+function expiryOf(metadata: BindingRequest["metadata"]): string | undefined {
+  if (/^(?:0|-1)$/.test(askedTtl(metadata))) return undefined;
+  const expiryMs = demandTtlMs(metadata);
+  return expiryMs === undefined ? undefined : String(Math.max(1, Math.floor(expiryMs)));
 }

@@ -3,6 +3,7 @@
  * properties that components take from request metadata.
  */
 import { textOf } from "../../lib/thrown.ts";
+import { askedTtl, readTtlMs } from "../../lib/time-to-live.ts";
 import type { ConfirmChannel, ConsumeMessage, Options, RecoveringChannelModel } from "amqplib";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { createReach } from "./reach.ts";
@@ -319,26 +320,26 @@ function attempt(task: () => void): void {
 
 type Metadata = Readonly<Record<string, string>>;
 
-/** Properties that request metadata give to a message. Throws Error for a priority or time that is none. */
-export function messageProperties(metadata: Metadata, ttlSeconds: number | undefined): Options.Publish {
-  const value = (...names: readonly string[]): string | undefined => {
-    const found = Object.entries(metadata).find(([key]) => names.includes(key.toLowerCase()));
+/**
+ * Properties that request metadata give to a message. A time to live that is none is left out; throws Error for a
+ * priority that is none.
+ */
+export function messageProperties(metadata: Metadata, defaultTtlMs: number | undefined): Options.Publish {
+  const value = (name: string): string | undefined => {
+    const found = Object.entries(metadata).find(([key]) => key.toLowerCase() === name);
     return found === undefined || found[1] === "" ? undefined : found[1];
   };
   const priority = value("priority");
   if (priority !== undefined && !(/^\d{1,3}$/.test(priority) && Number(priority) <= 255)) {
     throw new Error(`metadata priority "${priority}" is no number from 0 to 255`);
   }
-  const ttl = value("ttlinseconds", "ttl") ?? ttlSeconds?.toString();
-  if (ttl !== undefined && !/^\d{1,9}$/.test(ttl)) {
-    throw new Error(`metadata ttlInSeconds "${ttl}" is no number of seconds`);
-  }
+  const ttlMs = readTtlMs(askedTtl(metadata)) ?? defaultTtlMs;
   const given = {
     contentType: value("contenttype"),
     messageId: value("messageid"),
     correlationId: value("correlationid"),
     type: value("type"),
-    expiration: ttl === undefined ? undefined : String(Number(ttl) * 1000),
+    expiration: ttlMs === undefined ? undefined : String(Math.max(0, Math.floor(ttlMs))),
     priority: priority === undefined ? undefined : Number(priority),
   };
   return Object.fromEntries(Object.entries(given).filter(([, entry]) => entry !== undefined));

@@ -151,3 +151,27 @@ test.each([
   const resources = { "n.yaml": binding("out", "bindings.nats", { subject: "a", [field]: value }) };
   await expect(startSidecar({ appId: "wrong", nats, resources })).rejects.toThrow(text);
 });
+
+test("the metadata API tells what a binding is used for", async () => {
+  await using nats = await startNats();
+  const subjects = { subject: "a", subscribeSubject: "a" };
+  await using sidecar = await startSidecar({
+    appId: "caller",
+    nats,
+    resources: {
+      "1.yaml": binding("both", "bindings.nats", subjects),
+      "2.yaml": binding("in", "bindings.nats", { ...subjects, direction: "input" }),
+      "3.yaml": binding("out", "bindings.nats", { ...subjects, Direction: " Output " }),
+      "4.yaml": binding("said", "bindings.nats", { ...subjects, direction: "output, input" }),
+    },
+  });
+  const { components } = (await sidecar.get("/v1.0/metadata")).json<{
+    components: { name: string; capabilities: string[] }[];
+  }>();
+  expect(components).toMatchObject([
+    { name: "both", capabilities: ["INPUT_BINDING", "OUTPUT_BINDING"] },
+    { name: "in", capabilities: ["INPUT_BINDING"] },
+    { name: "out", capabilities: ["OUTPUT_BINDING"] },
+    { name: "said", capabilities: ["INPUT_BINDING", "OUTPUT_BINDING"] },
+  ]);
+});

@@ -95,6 +95,10 @@ test("bindings.http has an operation for each verb", async () => {
     const { "metadata.verb": sent, "metadata.kind": type } = answer.headers;
     expect([operation, answer.status, sent, type, answer.text]).toEqual([operation, 200, verb, kind, body]);
   }
+  server.on("/old", () => ({ status: 302, headers: { Location: "/new" } }));
+  const moved = { operation: "post", data: 1, metadata: { path: "old" } };
+  const followed = await sidecar.http("/v1.0/bindings/web", post(moved));
+  expect([followed.status, followed.headers["metadata.verb"], followed.text]).toEqual([200, "GET", ""]);
   const deleted = await sidecar.http("/v1.0/bindings/web", post({ operation: "delete" }));
   expect([deleted.status, deleted.headers["metadata.verb"]]).toEqual([200, "DELETE"]);
 });

@@ -5,6 +5,7 @@ import { startKafka } from "../../kit/servers/kafka.ts";
 import { startMosquitto } from "../../kit/servers/mosquitto.ts";
 import { startPostgres } from "../../kit/servers/postgres.ts";
 import { startRabbit } from "../../kit/servers/rabbitmq.ts";
+import { askSocket } from "../../kit/servers/server.ts";
 import { startRedis } from "../../kit/servers/redis.ts";
 import { binding, invoke } from "./resources.ts";
 
@@ -27,6 +28,14 @@ test("bindings.redis sets, gets, counts and deletes keys", async () => {
   expect((await invoke(sidecar, "cache", "get", null, { key: "n", delete: "true" })).text).toBe("1");
   expect((await invoke(sidecar, "cache", "get", null, { key: "n" })).text).toBe("");
   expect((await invoke(sidecar, "cache", "delete", null, { key: "k" })).status).toBe(204);
+  for (const metadata of [{ TTL: "90s" }, { ttlInSeconds: "90" }]) {
+    const key = Object.keys(metadata)[0]!;
+    for (const operation of ["create", "increment"]) {
+      expect((await invoke(sidecar, "cache", operation, 1, { key, ...metadata })).status).toBe(204);
+      const left = (await askSocket(redis.host, redis.port, `PTTL ${key}\r\n`)).toString();
+      expect(Number(left.slice(1))).toBeGreaterThan(60_000);
+    }
+  }
   const refused = await invoke(sidecar, "cache", "get", null);
   expect(refused.text).toContain("redis binding: missing key in request metadata");
   expect((await invoke(sidecar, "cache", "create", 1, { key: "k", ttlInSeconds: "soon" })).text).toContain(
@@ -68,6 +77,16 @@ test("bindings.postgresql runs statements with parameters", async () => {
   ]);
   expect(found.headers["metadata.operation"]).toBe("query");
   expect(found.headers["metadata.duration"]).toMatch(/^\d+ms$/);
+  const kinds = [
+    "count(*), 9007199254740993::int8, 1.50::numeric, 'NaN'::numeric, ARRAY[[1::int8, NULL]], null, true",
+    "'\\x00ff'::bytea, '2020-01-02'::date, '2020-01-02 03:04:05.123456'::timestamp, '<a>'",
+    "'2020-01-02T03:04:05+01'::timestamptz AT TIME ZONE 'UTC', '{\"b\":1.0,\"a\":[]}'::jsonb",
+  ];
+  expect((await run("query", `SELECT ${kinds.join(", ")}\nFROM tea`)).text).toBe(
+    '[[2,9007199254740993,1.50,"NaN",[[1,null]],null,true,"AP8=","2020-01-02T00:00:00Z",' +
+      '"2020-01-02T03:04:05.123456Z","\\u003ca\\u003e","2020-01-02T02:04:05Z",{"a":[],"b":1}]]',
+  );
+  expect((await run("query", "SELECT 1 FROM tea WHERE false")).text).toBe("[]");
   expect((await run("query", "SELECT * FROM nothing")).text).toContain(
     'relation \\"nothing\\" does not exist',
   );
@@ -123,8 +142,9 @@ async function loop(
 test("bindings.rabbitmq: what the app refuses comes again", async () => {
   await using rabbit = await startRabbit();
   const host = `amqp://guest:guest@${rabbit.address}`;
-  const sent = { "a b(c)": "x", priority: "3" };
-  const [first] = await loop("bindings.rabbitmq", { host, queueName: "tea", durable: "true" }, true, sent);
+  const sent = { "a b(c)": "x", priority: "3", ttlInSeconds: "1h" };
+  const queue = { queueName: "tea", durable: "true", ttl: "10m" };
+  const [first] = await loop("bindings.rabbitmq", { host, ...queue }, true, sent);
   expect([first!.headers["a+b%28c%29"], first!.headers["priority"]]).toEqual(["x", "3"]);
 }, 180_000);
 
