@@ -1,6 +1,7 @@
 // What the metadata of components say about an outbox: scopes, an unknown broker, groups, memory, and hot reload.
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { jetstreamManager } from "@nats-io/jetstream";
 import { expect, test } from "vitest";
 import { eventually, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import { pubsubComponent } from "../pubsub/resources.ts";
@@ -97,6 +98,22 @@ test("state and events in memory: many in one transaction, side by side, and a f
   await eventually(() => {
     const data = eventsOf(app).map((event) => Number(event.data));
     expect(data.sort((a, b) => a - b)).toEqual([0, 0, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18]);
+  });
+});
+
+test("both topics may be in one stream of pubsub.jetstream, which takes an id once", async () => {
+  await using nats = await startNats();
+  const manager = await jetstreamManager(await nats.connect());
+  await manager.streams.add({ name: "SHOP", subjects: ["orders", "defaultshopordersoutbox"] });
+  await using app = await startTaker();
+  const resources = {
+    "p.yaml": pubsubComponent("pubsub.jetstream", { natsURL: nats.url }),
+    "s.yaml": outboxStore("state.in-memory"),
+  };
+  await using shop = await startSidecar({ appId: "shop", nats, resources, appPort: app.port });
+  expect((await transact(shop, [{ key: "a", value: 1 }])).status).toBe(204);
+  await eventually(() => expect(eventsOf(app)).toMatchObject([{ data: "1", topic: "orders" }]), {
+    timeoutMs: 20_000,
   });
 });
 
