@@ -114,6 +114,7 @@ test("queues: their names, routing keys, dead letters and limits, and properties
     exchangeKind: "direct",
     enableDeadLetter: "true",
     deletedWhenUnused: "false",
+    maxLen: "0",
     maxLenBytes: "1000",
     publishMessagePropertiesToMetadata: "true",
   });
