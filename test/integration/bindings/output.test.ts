@@ -44,6 +44,7 @@ test("bindings.http: the operation is the verb, metadata are headers, the answer
   expect(answer.headers["metadata.statuscode"]).toBe("201");
   expect(answer.headers["metadata.status"]).toBe("201 Created");
   expect(answer.headers["metadata.x-reply"]).toBe("one, two");
+  expect(answer.headers["metadata.transfer-encoding"]).toBeUndefined();
   expect(answer.headers["content-type"]).toBe("application/json");
   expect(answer.json()).toEqual({ verb: "POST", body: '{"a":"\\u003c","b":1}', own: "yes" });
   const [request] = server.requestsTo("/api/orders");
