@@ -5,7 +5,7 @@ import { emptyAppConfig } from "./app/config.ts";
 import { Serving } from "./serving.ts";
 
 /** A mesh and one block that write down what they are told; `serve` waits for the test when `slow`. */
-function start(slow = false) {
+function start(slow = false, appReady = () => Promise.resolve()) {
   const told: string[] = [];
   const gates: (() => void)[] = [];
   const clock = manualClock();
@@ -33,7 +33,7 @@ function start(slow = false) {
     blocks: [
       {
         appConfigured: ({ entities }) => void told.push(`hosts ${entities.join()}`),
-        appReady: async () => void told.push("ready"),
+        appReady: () => appReady().then(() => void told.push("ready")),
         appUnready: async (_graceMs, why) => void told.push(`unready ${why}`),
         stop: async (graceMs) => void told.push(`stop ${graceMs}`),
       },
@@ -59,16 +59,16 @@ describe("serving", () => {
     expect(told).toEqual([
       "serve 1",
       "announce",
-      "serving",
       "hosts A",
       "ready",
+      "serving",
       "drain 1 Infinity",
       "announce ill",
       "unready ill",
       "serve 2",
       "announce",
-      "serving",
       "ready",
+      "serving",
     ]);
     told.length = 0;
     const stopping = serving.stop(50);
@@ -88,13 +88,29 @@ describe("serving", () => {
     expect(told).toEqual([
       "serve 1",
       "announce",
-      "serving",
       "hosts A",
       "ready",
+      "serving",
       "drain 1 Infinity",
       "announce ill",
       "unready ill",
     ]);
+  });
+
+  test("an app that does not say what it wants delivered is served after a while", async () => {
+    const answer = Promise.withResolvers<void>();
+    const { serving, told, clock } = start(false, () => answer.promise);
+    const done = serving.set(true);
+    await turn();
+    clock.advance(4_999);
+    await turn();
+    expect(told).not.toContain("serving");
+    clock.advance(1);
+    await turn();
+    expect(told.at(-1)).toBe("serving");
+    answer.resolve();
+    await done;
+    expect(told.slice(-2)).toEqual(["serving", "ready"]);
   });
 
   test("a stop while it begins leaves nothing behind", async () => {

@@ -10,6 +10,8 @@ import type { Log } from "./telemetry/log.ts";
 
 /** Deliveries that run when the app falls ill get this long, ms. */
 const illGraceMs = 5_000;
+/** An app that does not say what it wants delivered keeps its sidecar from being ready no longer than this, ms. */
+const beginLimitMs = 5_000;
 
 export type ServingInit = {
   readonly mesh: Pick<Mesh, "serve" | "announce">;
@@ -21,7 +23,7 @@ export type ServingInit = {
   readonly askForConfig: () => Promise<AppConfig>;
   /** Where the app is expected: `http://127.0.0.1:3000`. */
   readonly appAt: string;
-  /** Calls of the mesh arrive from now on; deliveries begin next. */
+  /** Calls of the mesh arrive, and deliveries have begun, or take long to. */
   readonly onServing: () => void;
 };
 
@@ -97,17 +99,26 @@ export class Serving {
   }
 
   async #begin(): Promise<void> {
-    const { mesh, receive, blocks, onServing } = this.#init;
+    const { mesh, receive, clock, onServing } = this.#init;
     const served = await mesh.serve(receive);
     if (this.#stopped) return served.drain(0);
     this.#served.add(served);
     this.#current = served;
     await mesh.announce();
+    // Who waits for the sidecar to be ready publishes next, and in-memory topics keep nothing for later subscribers.
+    const late = Promise.withResolvers<void>();
+    const timer = clock.setTimeout(late.resolve, beginLimitMs);
+    const begun = this.#beginDeliveries().finally(() => timer.cancel());
+    await Promise.race([begun, late.promise]);
     onServing();
+    await begun;
+  }
+
+  async #beginDeliveries(): Promise<void> {
     if (this.#held) return;
     await this.#configure();
     if (this.#held || this.#stopped) return;
-    await Promise.all(blocks.map(async (block) => block.appReady?.()));
+    await Promise.all(this.#init.blocks.map(async (block) => block.appReady?.()));
   }
 
   /** The app is asked about itself once, also when it falls ill and comes back. */

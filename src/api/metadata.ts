@@ -133,7 +133,7 @@ function describeComponent(component: OpenComponent): Readonly<Record<string, un
   const { capabilities, properties } = component;
   const shown = type.startsWith("bindings.")
     ? inDirection(capabilities, propertyOf(properties, "direction") ?? "")
-    : listed(type, capabilities);
+    : withActor(type, capabilities);
   return withoutEmpty({ name, type, version, capabilities: shown });
 }
 
@@ -145,14 +145,12 @@ function inDirection(capabilities: readonly string[], direction: string): readon
     : capabilities.filter((capability) => wanted.includes(capability.replace("_BINDING", "")));
 }
 
-/** Abilities of our own stand on the pages of the stores: clients of Dapr compare what is listed here. */
-const unlisted: ReadonlySet<string> = new Set(["LIST_KEYS", "WATCH"]);
-
 /** State stores with etags and transactions can hold actors. */
-function listed(type: string, capabilities: readonly string[]): readonly string[] {
-  const known = capabilities.filter((name) => !unlisted.has(name));
-  const able = known.includes("ETAG") && known.includes("TRANSACTIONAL");
-  return type.startsWith("state.") && able && !known.includes("ACTOR") ? [...known, "ACTOR"] : known;
+function withActor(type: string, capabilities: readonly string[]): readonly string[] {
+  const able = capabilities.includes("ETAG") && capabilities.includes("TRANSACTIONAL");
+  return type.startsWith("state.") && able && !capabilities.includes("ACTOR")
+    ? [...capabilities, "ACTOR"]
+    : capabilities;
 }
 
 function describeApp(options: SidecarOptions): Readonly<Record<string, unknown>> | undefined {

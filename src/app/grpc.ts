@@ -23,7 +23,7 @@ const maxLostSessions = 3;
 export type GrpcAppClientOptions = GrpcAddress & {
   /** Both ways. */
   readonly maxMessageBytes: number;
-  /** APP_API_TOKEN: sent as `dapr-api-token` with every call, in place of a caller's own. */
+  /** APP_API_TOKEN: sent as `dapr-api-token` with nearly every call, in place of a caller's own. */
   readonly apiToken?: string | undefined;
   readonly clock: Clock;
   readonly log: Log;
@@ -108,6 +108,12 @@ export function createGrpcAppClient(options: GrpcAppClientOptions): GrpcAppClien
   };
 }
 
+/** Methods that Dapr calls without the token. */
+const withoutToken: ReadonlySet<string> = new Set([
+  "/dapr.proto.runtime.v1.AppCallback/ListTopicSubscriptions",
+  "/dapr.proto.runtime.v1.AppCallback/ListInputBindings",
+]);
+
 /** Builds the header block; what is the same for all calls is made once. */
 class RequestHead {
   readonly #before: readonly string[];
@@ -125,7 +131,7 @@ class RequestHead {
     for (let i = 0; i + 1 < pairs.length; i += 2) {
       if (this.#token === undefined || pairs[i] !== "dapr-api-token") headers.push(pairs[i]!, pairs[i + 1]!);
     }
-    if (this.#token !== undefined) headers.push("dapr-api-token", this.#token);
+    if (this.#token !== undefined && !withoutToken.has(path)) headers.push("dapr-api-token", this.#token);
     return headers;
   }
 }

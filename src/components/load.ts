@@ -93,7 +93,7 @@ async function openFile(
   const context: ComponentContext = {
     name: resource.name,
     type: resource.type,
-    version: resource.version || file.versions[0]!,
+    version: resource.version.toLowerCase() || file.versions[0]!,
     appId: init.options.appId,
     namespace: init.options.namespace,
     metadata: values,
@@ -123,16 +123,16 @@ function findEntry(resource: ComponentResource, entries: readonly ComponentEntry
   const known = entries.map((candidate) => candidate.type);
   const guess = nearest(type, known);
   const remedy = guess === undefined ? `known types: ${known.join(", ")}` : `did you mean ${guess}?`;
-  const text = `couldn't find ${category.word} ${type}/${resource.version || "v1"}`;
+  const text = `couldn't find ${category.word} ${resource.type}/${resource.version}`;
   throw ComponentFailure.creation(resource, text, remedy);
 }
 
-/** Unversioned types take an empty version, v0 and v1. */
+/** Unversioned types take an empty version, v0 and v1, in either case. */
 function checkVersion(resource: ComponentResource, file: ComponentFile): void {
-  const { type, version } = resource;
+  const version = resource.version.toLowerCase();
   const unversioned = file.versions.length === 1 && file.versions[0] === "v1";
   if (version === "" || file.versions.includes(version) || (unversioned && version === "v0")) return;
-  const text = `couldn't find ${findCategory(type)?.word} ${type.toLowerCase()}/${version}`;
+  const text = `couldn't find ${findCategory(resource.type)?.word} ${resource.type}/${resource.version}`;
   throw ComponentFailure.creation(resource, text, `versions: ${file.versions.join(", ")}`);
 }
 

@@ -206,12 +206,16 @@ describe("words of a failure", () => {
       "couldn't find state store state.fakr/v1 (store.yaml:7; did you mean state.fake?)",
     ],
     [{ version: "v7" }, "couldn't find state store state.fake/v7 (store.yaml:7; versions: v1)"],
-    [{ type: "secretstores.Safe" }, "couldn't find secret store secretstores.safe/v1"],
+    [{ type: "secretstores.Safe" }, "couldn't find secret store secretstores.Safe/v1"],
   ])("of %j", async (change, text) => {
     const resource = component(change);
     const label = `initialization error occurred for store (${resource.type}/${resource.version})`;
     const nested = `${failing.init}: ${label}: ${failing.create}: ${label}: ${text}`;
     await expect(open([resource])).rejects.toThrow(`process component store error: ${nested}`);
+  });
+
+  it("is not heard for a type and a version in another case", async () => {
+    expect(names(await open([component({ type: "state.Fake", version: "V1" })]))).toEqual(["store"]);
   });
 
   it.each([

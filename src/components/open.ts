@@ -282,8 +282,9 @@ class Components implements RunningComponents {
       const state = before === undefined ? "it is not there" : "the one that was there goes on";
       const failure = ComponentFailure.init(resource, thrown);
       const until = failure.mayPass ? "it opens; it is tried again" : "its file is changed";
-      if (this.#missing.get(resource.name)?.said !== failure.message)
-        this.#tell(resource, failure, `Error processing component, ${state} until ${until}`);
+      const isIgnored = resource.ignoreErrors && before === undefined;
+      const unless = isIgnored ? undefined : `Error processing component, ${state} until ${until}`;
+      if (this.#missing.get(resource.name)?.said !== failure.message) this.#tell(resource, failure, unless);
       return this.#miss(resource, failure);
     }
     this.#missing.delete(resource.name);

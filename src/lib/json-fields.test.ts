@@ -12,6 +12,7 @@ describe("readers of JSON", () => {
     expect(json.array(nothing, "it")).toEqual([]);
     expect(json.text(nothing, "it")).toBe("");
     expect(json.texts(nothing, "it")).toEqual({});
+    expect(json.boolean(nothing, "it")).toBe(false);
     expect(json.integer(nothing, "it")).toBe(0);
   });
 
@@ -43,6 +44,7 @@ describe("readers of JSON", () => {
     [() => json.text(true, "it"), "it must be a string, but is of type boolean"],
     [() => json.texts(["x"], "it"), "it must be an object, but is an array"],
     [() => json.texts({ 'a"': 1 }, "its"), 'its "a\\"" must be a string, but is of type number'],
+    [() => json.boolean("true", "it"), "it must be true or false, but is of type string"],
     [() => json.integer(1.5, "it"), "it must be a whole number, but is of type number"],
     [() => json.integer(2 ** 53, "it"), "it must be a whole number, but is of type number"],
   ])("name what is wrong: %#", (read, message) => {

@@ -14,6 +14,7 @@ export type JsonFields = {
   text(value: unknown, what: string): string;
   /** An object of strings, names as written. */
   texts(value: unknown, what: string): Record<string, string>;
+  boolean(value: unknown, what: string): boolean;
   /** Within the safe integers. */
   integer(value: unknown, what: string): number;
 };
@@ -54,6 +55,11 @@ export function jsonFields(problem: (message: string) => Error): JsonFields {
       return Object.fromEntries(
         entries.map(([name, member]) => [name, text(member, `${what} ${JSON.stringify(name)}`)]),
       );
+    },
+    boolean(value, what) {
+      if (value === undefined || value === null) return false;
+      if (typeof value !== "boolean") throw wrongKind(what, "true or false", value);
+      return value;
     },
     integer(value, what) {
       if (value === undefined || value === null) return 0;

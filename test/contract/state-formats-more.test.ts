@@ -17,6 +17,7 @@ import { type MariaDb, startMariaDb } from "../kit/servers/mariadb.ts";
 import { startMongo } from "../kit/servers/mongo.ts";
 import { manualClock } from "./manual-clock.ts";
 import { openStore } from "./open-store.ts";
+import { silentLog } from "./silent-log.ts";
 
 const signal = new AbortController().signal;
 const reading: StateReadOptions = { consistency: "strong", metadata: {}, signal };
@@ -133,6 +134,7 @@ describe("records of state.etcd", () => {
       tls: undefined,
       timeoutMs: 5_000,
       clock: systemClock,
+      log: silentLog,
     });
     const readRaw = async (key: string): Promise<string> => {
       const answer = await raw.call("KV/Range", "read", encodeRange(key, false), signal);

@@ -64,6 +64,8 @@ export type GrpcApp = AsyncDisposable & {
   readonly events: readonly Recorded<TopicEventRequest>[];
   readonly bulkEvents: readonly Recorded<TopicEventBulkRequest>[];
   readonly bindingEvents: readonly Recorded<BindingEventRequest>[];
+  /** Metadata of each time it was asked for its topics or bindings. */
+  readonly listings: readonly Metadata[];
   /** Waits until at least `count` events have come and gives them. */
   received(count: number, timeoutMs?: number): Promise<readonly Recorded<TopicEventRequest>[]>;
 };
@@ -91,6 +93,7 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
   const events: Recorded<TopicEventRequest>[] = [];
   const bulkEvents: Recorded<TopicEventBulkRequest>[] = [];
   const bindingEvents: Recorded<BindingEventRequest>[] = [];
+  const listings: Metadata[] = [];
   const server = new Server({
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
@@ -103,10 +106,14 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     record(events, { request, metadata });
     return { status: (await handlers.onTopicEvent(request, metadata)) ?? 0 };
   });
-  register(server, AppCallback.method.listTopicSubscriptions, () => ({
-    subscriptions: [...(options.subscriptions ?? [])],
-  }));
-  register(server, AppCallback.method.listInputBindings, () => ({ bindings: [...(options.bindings ?? [])] }));
+  register(server, AppCallback.method.listTopicSubscriptions, (_request, metadata) => {
+    record(listings, metadata);
+    return { subscriptions: [...(options.subscriptions ?? [])] };
+  });
+  register(server, AppCallback.method.listInputBindings, (_request, metadata) => {
+    record(listings, metadata);
+    return { bindings: [...(options.bindings ?? [])] };
+  });
   const bulk =
     (name: "onBulkTopicEvent" | "onBulkTopicEventAlpha") =>
     (request: TopicEventBulkRequest, metadata: Metadata) => {
@@ -136,6 +143,7 @@ export async function startGrpcApp(options: GrpcAppOptions = {}): Promise<GrpcAp
     events,
     bulkEvents,
     bindingEvents,
+    listings,
     received(count, timeoutMs = 10_000) {
       const attempt = (): Recorded<TopicEventRequest>[] => {
         if (events.length < count) throw new Error(`${events.length} of ${count} events have come`);

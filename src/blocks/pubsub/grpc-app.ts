@@ -13,6 +13,7 @@ import type { TopicEventRequest } from "../../../proto/gen/dapr/proto/runtime/v1
 import { GrpcCode } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import type { AppChannel } from "../../app/channel.ts";
+import { decodeGoBase64 } from "../../lib/go-base64.ts";
 import { goJson } from "../../lib/go-json.ts";
 import { grpcTracePairs } from "../../telemetry/tracing/headers.ts";
 import { dropAsked, dropLost, retry, success } from "./answer.ts";
@@ -110,9 +111,6 @@ function dataOf(event: CloudEvent): Uint8Array {
 }
 
 function fromBase64(value: unknown): Uint8Array {
-  const text = typeof value === "string" ? value.replace(/[\r\n]/g, "") : undefined;
-  if (text === undefined || text.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(text)) {
-    throw new Error("the event's data_base64 is not base64");
-  }
-  return Buffer.from(text, "base64");
+  if (typeof value !== "string") throw new Error("the event's data_base64 is no text");
+  return decodeGoBase64(value);
 }

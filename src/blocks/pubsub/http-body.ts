@@ -3,7 +3,8 @@
  */
 import { asError } from "../../lib/thrown.ts";
 import type { HttpReply } from "../../api/http.ts";
-import { decodeJson, goJson } from "../../lib/go-json.ts";
+import { decodeGoBase64 } from "../../lib/go-base64.ts";
+import { decodeJson, goJson, goJsonInOrder } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import { placeOf } from "./bulk-publish.ts";
 import type { BulkEntry, FailedEntry } from "./bulk-publish.ts";
@@ -14,17 +15,22 @@ import type { PublishTarget } from "./publish.ts";
 
 const json = jsonFields((message) => new Error(message));
 
+/** An entry as it stands in the body. */
+type WrittenEntry = Omit<BulkEntry, "data"> & { readonly event: unknown };
+
 /** Entries of a bulk publish. Throws ApiError when one of them cannot be used; ids are not looked at. */
 export function decodeBulk(target: PublishTarget, appId: string, body: Buffer): BulkEntry[] {
-  let items: unknown[];
+  let items: WrittenEntry[];
   try {
-    items = json.array(decodeJson(body.toString()), "the body");
+    items = json.array(decodeJson(body.toString()), "the body").map(readEntry);
   } catch (error) {
     const message = `error when unmarshaling the request for ${placeOf(target)}: ${asError(error).message}`;
     throw bulkRefused(target.broker.name, appId, { reason: "UNMARSHAL_EVENTS", message });
   }
   try {
-    return items.map(readEntry);
+    return items.map(({ event, entryId, contentType, metadata }) => {
+      return { entryId, contentType, metadata, data: eventBytes(event, contentType) };
+    });
   } catch (error) {
     const cause = asError(error).message;
     const message = `error when marshalling cloud event envelope for ${placeOf(target)}: ${cause}`;
@@ -32,14 +38,13 @@ export function decodeBulk(target: PublishTarget, appId: string, body: Buffer): 
   }
 }
 
-function readEntry(item: unknown, index: number): BulkEntry {
+function readEntry(item: unknown, index: number): WrittenEntry {
   const entry = json.fields(item, `entry ${index}`);
-  const contentType = json.text(entry["contenttype"], `"contentType" of entry ${index}`);
   const metadata = entry["metadata"] ?? undefined;
   return {
     entryId: json.text(entry["entryid"], `"entryId" of entry ${index}`),
-    contentType,
-    data: eventBytes(entry["event"] ?? null, contentType),
+    contentType: json.text(entry["contenttype"], `"contentType" of entry ${index}`),
+    event: entry["event"] ?? null,
     metadata: metadata === undefined ? undefined : json.texts(metadata, `entry ${index}'s metadata`),
   };
 }
@@ -56,14 +61,19 @@ function eventBytes(event: unknown, contentType: string): Buffer {
 }
 
 function fromBase64(text: string): Buffer {
-  const bytes = Buffer.from(text, "base64");
-  if (bytes.toString("base64") === text) return bytes;
-  throw new Error("error: unable to decode base64 application/octect-stream data: illegal base64 data");
+  try {
+    return decodeGoBase64(text);
+  } catch (error) {
+    const why = asError(error).message;
+    throw new Error(`error: unable to decode base64 application/octect-stream data: ${why}`, {
+      cause: error,
+    });
+  }
 }
 
 /** The answer that lists what failed; at least one entry. */
 export function bulkFailedReply(target: PublishTarget, failed: readonly FailedEntry[]): HttpReply {
-  const body = goJson({ failedEntries: failed, errorCode: "ERR_PUBSUB_PUBLISH_MESSAGE" });
+  const body = goJsonInOrder({ failedEntries: failed, errorCode: "ERR_PUBSUB_PUBLISH_MESSAGE" });
   const why = publishFailedMessage(target.broker.name, target.topic, new Error(failed[0]!.error));
   const headers = {
     "Content-Type": "application/json",

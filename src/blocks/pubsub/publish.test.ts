@@ -262,7 +262,7 @@ describe("bulk publish", () => {
       const entries = [
         entry("1", { b: 1.5, a: 2 }, "application/json"),
         entry("2", "text", "text/plain"),
-        entry("3", "AAE=", "application/octet-stream"),
+        entry("3", "AA\nE=", "application/octet-stream"),
         entry("4", { id: "mine" }, "application/cloudevents+json"),
       ];
       const reply = await tested.http("POST", where, { body: JSON.stringify(entries), headers: json });
@@ -305,16 +305,16 @@ describe("bulk publish", () => {
       ids + "entryId is duplicated or not present for entry",
     ],
     [`[${entry1},${entry1}]`, "MARSHAL_EVENTS", ids + "entryId is duplicated or not present for entry"],
-    ["[1]", "MARSHAL_ENVELOPE", marshalling + "entry 0 must be an object, but is of type number"],
+    ["[1]", "UNMARSHAL_EVENTS", unmarshaling + "entry 0 must be an object, but is of type number"],
     [
-      `[${entry1},{"entryId":2}]`,
-      "MARSHAL_ENVELOPE",
-      marshalling + '"entryId" of entry 1 must be a string, but is of type number',
+      `[{"event":{}},{"entryId":2}]`,
+      "UNMARSHAL_EVENTS",
+      unmarshaling + '"entryId" of entry 1 must be a string, but is of type number',
     ],
     [
       '[{"entryId":"1","event":"a","contentType":"text/plain","metadata":["x"]}]',
-      "MARSHAL_ENVELOPE",
-      marshalling + "entry 0's metadata must be an object, but is an array",
+      "UNMARSHAL_EVENTS",
+      unmarshaling + "entry 0's metadata must be an object, but is an array",
     ],
     [
       '[{"entryId":"1","event":"a"}]',
@@ -334,7 +334,8 @@ describe("bulk publish", () => {
     [
       '[{"entryId":"1","event":"?","contentType":"application/octet-stream"}]',
       "MARSHAL_ENVELOPE",
-      marshalling + "error: unable to decode base64 application/octect-stream data: illegal base64 data",
+      marshalling +
+        "error: unable to decode base64 application/octect-stream data: illegal base64 data at input byte 0",
     ],
   ])("refuses %s", async (body, reason, message) => {
     const tested = await testPubSubBlock();
@@ -350,10 +351,10 @@ describe("bulk publish", () => {
     const tested = await testPubSubBlock();
     tested.broker.failure = new Error("no room");
     const reply = await tested.http("POST", path, { body: JSON.stringify([entry("1", "a", "text/plain")]) });
-    const body =
-      '{"errorCode":"ERR_PUBSUB_PUBLISH_MESSAGE","failedEntries":[{"entryId":"1","error":"no room"}]}';
     expect(reply.status).toBe(500);
-    expect(JSON.parse(reply.text)).toEqual(JSON.parse(body));
+    expect(reply.text).toBe(
+      '{"failedEntries":[{"entryId":"1","error":"no room"}],"errorCode":"ERR_PUBSUB_PUBLISH_MESSAGE"}',
+    );
     expect(reply.headers).toMatchObject({
       "Metadata.responsedata": reply.text,
       "Metadata.error":

@@ -15,7 +15,7 @@ import type { AppChannel, AppGrpcRequest, AppHttpRequest, AppHttpResponse } from
 
 const subscribePath = "/dapr/subscribe";
 
-/** An app with a list of its own topics (404 when undefined) that answers events as told. */
+/** An app with a list of its own topics (404 when undefined, a number as status) that answers events as told. */
 function appOf(
   list: unknown,
   onEvent: (request: AppHttpRequest) => Partial<AppHttpResponse> | Error = () => ({}),
@@ -24,6 +24,7 @@ function appOf(
     if (request.path !== subscribePath) return onEvent(request);
     if (list instanceof Error) return list;
     if (list === undefined) return { status: 404 };
+    if (typeof list === "number") return { status: list };
     return { body: Buffer.from(typeof list === "string" ? list : JSON.stringify(list)) };
   };
 }
@@ -106,6 +107,7 @@ describe("the subscriptions of an app", () => {
 
   it.each([
     ["404", undefined, ["orders"]],
+    ["500", 500, ["orders"]],
     ["an empty list", [], ["orders"]],
     ["nonsense", "nope", []],
     ["metadata that is no text", [{ metadata: { a: 1 } }], []],
@@ -347,13 +349,27 @@ describe("a gRPC app", () => {
   it("lists its topics; none is fine", async () => {
     const subscriptions = [
       { pubsubName: "pubsub", topic: "own", metadata: { a: "b" } },
-      { pubsubName: "pubsub", topic: "two", routes: { rules: [{ match: "true", path: "x" }], default: "y" } },
+      {
+        pubsubName: "pubsub",
+        topic: "two",
+        routes: {
+          rules: [
+            { match: " true\n", path: "x" },
+            { match: " ", path: "z" },
+          ],
+          default: "y",
+        },
+      },
     ];
     const tested = await started({ subscriptions });
     expect(listed(tested)).toMatchObject([
       { topic: "orders", type: "DECLARATIVE" },
       { topic: "own", metadata: { a: "b" }, rules: [{}], type: "PROGRAMMATIC" },
-      { topic: "two", rules: [{ match: "true", path: "x" }, { path: "y" }], type: "PROGRAMMATIC" },
+      {
+        topic: "two",
+        rules: [{ match: "true", path: "x" }, { path: "z" }, { path: "y" }],
+        type: "PROGRAMMATIC",
+      },
     ]);
     const silent = await started(new GrpcStatusError(12, "unimplemented"));
     expect(silent.broker.subscribed.map((it) => it.topic)).toEqual(["orders"]);

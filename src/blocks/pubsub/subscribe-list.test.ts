@@ -69,5 +69,10 @@ describe("the list of GET /dapr/subscribe", () => {
     ['[{"topic":1}]', "item 0.topic must be a string"],
     ['[{"metadata":{"rawPayload":true}}]', 'item 0.metadata "rawPayload" must be a string'],
     ['[{"routes":{"rules":{}}}]', "item 0.routes.rules must be an array"],
+    ['[{"bulkSubscribe":{"enabled":"true"}}]', "item 0.bulkSubscribe.enabled must be true or false"],
+    [
+      '[{"bulkSubscribe":{"maxMessagesCount":"5"}}]',
+      "item 0.bulkSubscribe.maxMessagesCount must be a whole number",
+    ],
   ])("%s cannot be used", (list, problem) => expect(() => read(list)).toThrow(problem));
 });

@@ -125,7 +125,6 @@ function readItem(value: unknown, where: string): SubscriptionSpec {
   const fallback =
     json.text(routes["default"], `${where}.routes.default`) || json.text(item["route"], `${where}.route`);
   if (fallback !== "") rules.push({ match: "", path: fallback });
-  const bulk = json.fields(item["bulksubscribe"], `${where}.bulkSubscribe`);
   return {
     source: "PROGRAMMATIC",
     pubsub: json.text(item["pubsubname"], `${where}.pubsubname`),
@@ -133,14 +132,15 @@ function readItem(value: unknown, where: string): SubscriptionSpec {
     deadLetterTopic: json.text(item["deadlettertopic"], `${where}.deadLetterTopic`),
     metadata: json.texts(item["metadata"], `${where}.metadata`),
     rules,
-    bulk:
-      bulk["enabled"] === true
-        ? {
-            maxMessages: json.integer(bulk["maxmessagescount"], `${where}.bulkSubscribe.maxMessagesCount`),
-            maxAwaitMs: json.integer(bulk["maxawaitdurationms"], `${where}.bulkSubscribe.maxAwaitDurationMs`),
-          }
-        : undefined,
+    bulk: readBulk(item["bulksubscribe"], `${where}.bulkSubscribe`),
   };
+}
+
+function readBulk(value: unknown, where: string): SubscriptionSpec["bulk"] {
+  const bulk = json.fields(value, where);
+  const maxMessages = json.integer(bulk["maxmessagescount"], `${where}.maxMessagesCount`);
+  const maxAwaitMs = json.integer(bulk["maxawaitdurationms"], `${where}.maxAwaitDurationMs`);
+  return json.boolean(bulk["enabled"], `${where}.enabled`) ? { maxMessages, maxAwaitMs } : undefined;
 }
 
 function parse(body: string): unknown {

@@ -46,9 +46,9 @@ export function chooseSubscriptions<S extends SubscriptionSpec>(
 
 /** The item of GET /v1.0/metadata: empty members are left out, except `deadLetterTopic`. */
 export function describeSubscription(spec: SubscriptionSpec): Record<string, unknown> {
-  const rules = spec.rules.map((rule) => ({
-    ...(rule.match === "" ? {} : { match: rule.match }),
-    ...(rule.path === "" ? {} : { path: rule.path }),
+  const rules = spec.rules.map(({ match, path }) => ({
+    ...(match.trim() === "" ? {} : { match: match.trim() }),
+    ...(path === "" ? {} : { path }),
   }));
   return {
     pubsubname: spec.pubsub,

@@ -127,11 +127,13 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
   };
   const openedChange = (change: StateChange): StateChange =>
     change.kind === "put" ? { ...change, record: openedOrError(change.record)! } : change;
-  const { getMany, setMany, deleteMany, transact, query, queryAsWritten, list, watch, maxTransactionWrites } =
-    port;
+  const { getMany, setMany, deleteMany, transact, query, queryAsWritten, list, watch } = port;
+  const { maxTransactionWrites, ttlErrorPrefix, ignoresTtl = false } = port;
   const refuse = () => Promise.reject(new Error("cannot query encrypted store"));
   return {
     ...(maxTransactionWrites === undefined ? {} : { maxTransactionWrites }),
+    ...(ttlErrorPrefix === undefined ? {} : { ttlErrorPrefix }),
+    ignoresTtl,
     get: async (key, options) => opened(await port.get(key, options)),
     ...(getMany === undefined
       ? {}

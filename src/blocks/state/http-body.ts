@@ -7,7 +7,7 @@ import { compactGoJson, decodeJson, goJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import { nothing, readMetadata } from "./read-metadata.ts";
 import type { BulkEntry, QueryAnswer } from "./state.ts";
-import type { Metadata, Operation, SaveItem } from "./writes.ts";
+import { isOperation, type Metadata, type Operation, type SaveItem } from "./writes.ts";
 
 export type BulkGetBody = {
   readonly keys: readonly string[];
@@ -63,6 +63,8 @@ function decodeOperation(raw: unknown, index: number, shared: Metadata): Operati
     if (name === "operation") operation = json.text(member, `"operation" of operation ${index}`);
     else if (name === "request") request = member;
   }
+  // What is not done is not read: the operation is refused, whatever it holds.
+  if (!isOperation(operation)) request = null;
   return { operation, item: decodeItem(request, `the request of operation ${index}`, shared) };
 }
 

@@ -188,6 +188,13 @@ describe("transactions over HTTP", () => {
       "operation type  not supported",
     ],
     [
+      "another operation, whatever it holds",
+      `{"operations":[{"operation":"read","request":{"key":5}}]}`,
+      400,
+      "ERR_NOT_SUPPORTED_STATE_OPERATION",
+      "operation type read not supported",
+    ],
+    [
       "a wrong ETag type",
       `{"operations":[{"operation":"delete","request":{"key":"a","etag":5}}]}`,
       400,

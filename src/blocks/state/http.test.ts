@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { manualClock } from "../../../test/contract/manual-clock.ts";
 import { bound, broken, failure, openInMemory, testStateBlock } from "../../../test/contract/state-block.ts";
+import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { EtagInvalid, type StateStore } from "./port.ts";
 
 const store = "/v1.0/state/store";
@@ -147,6 +148,14 @@ describe("save over HTTP", () => {
     expect(reply.text).toContain("incorrect value for metadata 'ttlInSeconds': ");
   });
 
+  it("leaves the time to live alone where the store has none", async () => {
+    const ignoring = { ...bound(await openInMemory(manualClock())), ignoresTtl: true };
+    const tested = await testStateBlock({ stores: { store: ignoring } });
+    const body = `[{"key":"k","value":1,"metadata":{"ttlInSeconds":"soon"}}]`;
+    expect((await tested.http("POST", store, { body })).status).toBe(204);
+    expect((await tested.http("GET", `${store}/k`)).headers["Metadata.ttlexpiretime"]).toBeUndefined();
+  });
+
   it("lets metadata of the URL win over the item's", async () => {
     const body = `[{"key":"k","value":1,"metadata":{"ttlInSeconds":"5"}}]`;
     const tested = await saved(body, `${store}?metadata.ttlInSeconds=100`);
@@ -174,6 +183,19 @@ describe("get over HTTP", () => {
     expect((await tested.http("GET", `${store}/k`)).status).toBe(200);
     tested.clock.advance(1);
     expect(await tested.http("GET", `${store}/k`)).toEqual({ status: 204, headers: {}, text: "" });
+  });
+
+  it("answers an empty value with 200, or with 204 where the store hides it", async () => {
+    const hiding = await openInMemory(manualClock());
+    for (const [port, status] of [
+      [hiding, 204],
+      [bound(hiding), 200],
+    ] as const) {
+      const tested = await testStateBlock({ stores: { store: port } });
+      await tested.grpc(Dapr.method.saveState, { storeName: "store", states: [{ key: "k" }] });
+      expect(await tested.http("GET", `${store}/k`)).toMatchObject({ status, text: "" });
+      expect((await tested.grpc(Dapr.method.getState, { storeName: "store", key: "k" })).etag).not.toBe("");
+    }
   });
 
   it("takes any key the router hands over, also one named like a call", async () => {
@@ -314,7 +336,6 @@ describe("failures on the way", () => {
   it("keeps the cause for the log and off the wire", async () => {
     const cause = new Error("boom");
     const tested = await testStateBlock({ stores: { store: broken(cause) } });
-    const { Dapr } = await import("../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts");
     const error = await failure(tested.grpc(Dapr.method.getState, { storeName: "store", key: "k" }));
     expect(error.cause).toBe(cause);
   });

@@ -47,7 +47,7 @@ async function get(stores: StateStores, call: HttpCall): Promise<HttpReply> {
   const store = stores.store(call.params[0]!);
   const consistency = call.query === "" ? "" : (call.queryValue("consistency") ?? "");
   const record = await store.get(call.params[1]!, consistency, urlMetadata(call), call.signal);
-  if (record === undefined) return noContent;
+  if (record === undefined || (record.value.length === 0 && store.hidesEmpty)) return noContent;
   const headers: Record<string, string> = { "Content-Type": "application/json" };
   if (record.etag !== "") headers["Etag"] = record.etag;
   if (record.metadata !== undefined) Object.assign(headers, metadataHeaders(record.metadata));

@@ -207,6 +207,12 @@ export type StateStore = {
   readonly capabilities?: readonly string[];
   /** Most writes one `transact` takes. Absent = no limit of its own. */
   readonly maxTransactionWrites?: number;
+  /** Words before the reason why a time to live is refused. Absent = none. */
+  readonly ttlErrorPrefix?: string;
+  /** Times to live mean nothing here, or a plug-in reads them itself: `ttlSeconds` is never given. */
+  readonly ignoresTtl?: boolean;
+  /** Clients read an empty value over HTTP as they read an absent key. */
+  readonly hidesEmpty?: boolean;
   /** May wait for the store. Without effect, so it may be repeated. */
   get(key: string, options: StateReadOptions): Promise<StateRecord | undefined>;
   /** Same order as `keys`. One entry may be an Error while others succeed. Absent = the block calls `get` per key. */
@@ -250,8 +256,7 @@ export type StateStore = {
   /**
    * Keys that begin with a text, of records that have not expired, at most `limit`; fewer, even none, may come though
    * more follow. `after` is the `next` of a page before. A key that is written while pages are read may come twice, and
-   * none that is there all the time is left out. Rejects with CursorInvalid. Present exactly when the store lists
-   * LIST_KEYS.
+   * none that is there all the time is left out. Rejects with CursorInvalid. Absent where keys cannot be listed.
    */
   list?(
     prefix: string,
@@ -259,14 +264,14 @@ export type StateStore = {
   ): Promise<StateKeyPage>;
   /**
    * Changes until the signal ends them, also through outages of the store. Of changes of one key that follow each other
-   * quickly only the last may be told. Rejects with CursorInvalid. Present exactly when the store lists WATCH.
+   * quickly only the last may be told. Rejects with CursorInvalid. Absent where they cannot be watched.
    */
   watch?(
     target: StateTarget,
     options: { readonly after: string | undefined; readonly signal: AbortSignal },
   ): Promise<AsyncIterableIterator<StateChange>>;
-  /** Called once, when no call runs any more. */
   /** Unix ms since when it cannot reach its server; undefined while it can. Absent where it does not tell. */
   awaySinceMs?(): number | undefined;
+  /** Called once, when no call runs any more. */
   close(): Promise<void>;
 };

@@ -33,6 +33,7 @@ import { badToken, openToken, sealToken } from "./page-token.ts";
 import { parseQuery, readQuery } from "./query.ts";
 import { nothing } from "./read-metadata.ts";
 import {
+  isOperation,
   markerWrite,
   type Metadata,
   type Operation,
@@ -92,6 +93,11 @@ export class NamedStore {
     this.#outbox = outbox;
   }
 
+  /** Clients read an empty value over HTTP as they read an absent key. */
+  get hidesEmpty(): boolean {
+    return this.#port.hidesEmpty === true;
+  }
+
   /** `consistency` other than `strong` and `eventual` is the store's default. */
   async get(
     key: string,
@@ -134,7 +140,7 @@ export class NamedStore {
       this.#checkKey(key, false);
     }
     try {
-      const writes = items.map((item) => toSet(this.#prefix, item));
+      const writes = items.map((item) => toSet(this.#prefix, item, this.#port));
       const together =
         this.#port.setMany === undefined ? undefined : (now: AbortSignal) => this.#port.setMany!(writes, now);
       if (writes.length > 0) await this.#writeAll("set", writes, signal, together);
@@ -184,7 +190,7 @@ export class NamedStore {
     this.requireTransactions();
     if (operations.length === 0) return;
     for (const { operation, item } of operations) {
-      if (operation !== "upsert" && operation !== "delete") throw errors.unknownOperation(operation);
+      if (!isOperation(operation)) throw errors.unknownOperation(operation);
       this.#checkKey(item.key, true);
     }
     const round = this.#outbox?.plan(operations);
@@ -194,7 +200,7 @@ export class NamedStore {
     if (count > max) throw errors.tooManyOperations(this.name, count, max);
     try {
       const writes = stored.map(({ operation, item }) =>
-        operation === "delete" ? toDelete(this.#prefix, item) : toSet(this.#prefix, item),
+        operation === "delete" ? toDelete(this.#prefix, item) : toSet(this.#prefix, item, this.#port),
       );
       if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
       else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));

@@ -1,5 +1,5 @@
 /** What clients ask to be written, and how a store is told. */
-import type { StateDelete, StateSet } from "./port.ts";
+import type { StateDelete, StateSet, StateStore } from "./port.ts";
 
 export type Metadata = Readonly<Record<string, string>>;
 
@@ -25,11 +25,17 @@ export type SaveItem = WriteItem & {
 /** One step of a transaction; `operation` is `upsert` or `delete`, anything else is refused. */
 export type Operation = { readonly operation: string; readonly item: SaveItem };
 
+export function isOperation(text: string): boolean {
+  return text === "upsert" || text === "delete";
+}
+
+type TtlRules = Pick<StateStore, "ttlErrorPrefix" | "ignoresTtl">;
+
 /** As daprd stores it: some stores take no empty value. */
 const markerValue = Buffer.from('"0"');
 
-/** `prefix` goes before the key. Throws Error for an option that is none. */
-export function toSet(prefix: string, item: SaveItem): StateSet {
+/** `prefix` goes before the key. Throws Error for an option or a time to live that is none. */
+export function toSet(prefix: string, item: SaveItem, store: TtlRules): StateSet {
   checkOptions(item);
   return {
     kind: "set",
@@ -40,12 +46,12 @@ export function toSet(prefix: string, item: SaveItem): StateSet {
     createOnly: item.etag === "" && item.concurrency === "first-write",
     strong: item.consistency === "strong",
     asked: item,
-    ttlSeconds: ttlSeconds(item.metadata),
+    ttlSeconds: ttlSeconds(item.metadata, store),
     metadata: item.metadata,
   };
 }
 
-/** As `toSet`. */
+/** As `toSet`, without a time to live. */
 export function toDelete(prefix: string, item: WriteItem): StateDelete {
   checkOptions(item);
   return {
@@ -74,13 +80,13 @@ function checkOptions({ concurrency, consistency }: WriteItem): void {
   }
 }
 
-function ttlSeconds(metadata: Metadata): number | undefined {
+function ttlSeconds(metadata: Metadata, { ttlErrorPrefix = "", ignoresTtl }: TtlRules): number | undefined {
   const text = metadata["ttlInSeconds"];
-  if (text === undefined || text === "") return undefined;
+  if (text === undefined || text === "" || ignoresTtl === true) return undefined;
   const seconds = Number(text);
   if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(seconds)) {
     throw new Error(
-      `incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`,
+      `${ttlErrorPrefix}incorrect value for metadata 'ttlInSeconds': '${text}' is not a whole number of seconds`,
     );
   }
   return seconds;

@@ -8,7 +8,6 @@ import type {
 import type { ComponentContext, MetadataSchema } from "../component.ts";
 import { connectPostgres, type Postgres, postgresFields } from "../connect/postgres.ts";
 import { goJson } from "../../lib/go-json.ts";
-import { createReach } from "../connect/reach.ts";
 
 export const type = "bindings.postgresql";
 export const aliases = ["bindings.postgres"];
@@ -17,19 +16,13 @@ export const capabilities = ["OUTPUT_BINDING"];
 export const metadataSchema = postgresFields satisfies MetadataSchema;
 
 /** Rejects when the server cannot be reached. */
-export async function open({
-  metadata,
-  log,
-  clock,
-}: ComponentContext<typeof metadataSchema>): Promise<Binding> {
-  const postgres = await connectPostgres(metadata, log);
-  const probe = { name: "", text: "SELECT 1" };
-  const reach = createReach("postgresql", { clock, log }, () => postgres.run(probe));
+export async function open(context: ComponentContext<typeof metadataSchema>): Promise<Binding> {
+  const { metadata, clock } = context;
+  const postgres = await connectPostgres(metadata, context);
   let open = true;
   const end = async (): Promise<void> => {
     if (!open) return;
     open = false;
-    reach.close();
     await postgres.close();
   };
   return {
@@ -42,10 +35,10 @@ export async function open({
       if (!open)
         throw new Error("the connection was closed by operation close; restart the sidecar to open it");
       const startMs = clock.nowMs();
-      const { data, metadata: told } = await reach.watch(run(postgres, request));
+      const { data, metadata: told } = await run(postgres, request);
       return { data, metadata: { ...told, ...timing(startMs, clock.nowMs()) } };
     },
-    awaySinceMs: () => reach.awaySinceMs(),
+    awaySinceMs: () => postgres.awaySinceMs(),
     close: end,
   };
 }

@@ -40,14 +40,14 @@ const json = jsonFields((message) => new Error(message));
 
 /** Rejects when the server cannot be reached or has no such table. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<ConfigurationStore> {
-  const { metadata, log } = context;
+  const { metadata } = context;
   const { table } = metadata;
   if (!/^[a-z0-9./_]+$/.test(table) || table.length > maxTableLength)
     throw new MetadataError(
       "table",
       `metadata field "table": '${table}' must be at most ${maxTableLength} of a-z 0-9 . / _`,
     );
-  const postgres = await connectPostgres(metadata, log);
+  const postgres = await connectPostgres(metadata, context);
   try {
     const text = "SELECT to_regclass($1) IS NOT NULL AS found";
     const { rows } = await postgres.run({ name: "", text }, [table]);
@@ -93,7 +93,7 @@ class PostgresConfiguration implements ConfigurationStore {
   ): Promise<ConfigurationSubscription> {
     signal.throwIfAborted();
     checkKeys(keys);
-    const { clock, log } = this.#context;
+    const { log } = this.#context;
     const channel = this.#context.metadata.notifyChannel ?? metadata["pgNotifyChannel"] ?? "";
     if (!/^[A-Za-z_]\w{0,62}$/.test(channel))
       throw new Error(
@@ -111,13 +111,17 @@ class PostgresConfiguration implements ConfigurationStore {
         log.warn(`postgres: a notification on ${channel} cannot be used: ${textOf(error)}`);
       }
     };
-    const listening = await this.#postgres.listen(channel, onPayload, clock);
+    const listening = await this.#postgres.listen(channel, onPayload);
     return {
       stop() {
         ended = true;
         return listening.stop();
       },
     };
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#postgres.awaySinceMs();
   }
 
   close(): Promise<void> {

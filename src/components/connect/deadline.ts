@@ -1,8 +1,11 @@
 /** A bound in time for calls of client libraries that have none of their own. */
 import type { Clock } from "../../../mesh/index.ts";
 
+/** Nothing came back: no answer in time, or the connection ended. */
+export class NoAnswer extends Error {}
+
 /**
- * Settles as `work`, or rejects after `timeoutMs` with an Error saying that `what` took longer, or when the signal
+ * Settles as `work`, or rejects after `timeoutMs` with NoAnswer saying that `what` took longer, or when the signal
  * is aborted. The work itself goes on; what it does later is dropped.
  */
 export function withDeadline<T>(
@@ -23,7 +26,7 @@ export function withDeadline<T>(
     };
     const timer = clock.setTimeout(() => {
       signal?.removeEventListener("abort", onAbort);
-      reject(new Error(`${what}: no answer within ${timeoutMs} ms`));
+      reject(new NoAnswer(`${what}: no answer within ${timeoutMs} ms`));
     }, timeoutMs);
     if (signal?.aborted === true) onAbort();
     else signal?.addEventListener("abort", onAbort, { once: true });

@@ -7,7 +7,10 @@ import type { SecureContextOptions } from "node:tls";
 import type { Clock } from "../../../mesh/index.ts";
 import { FrameReader, encodeFrame } from "../../lib/grpc-frames.ts";
 import { percentDecode } from "../../lib/grpc-wire.ts";
-import { withDeadline } from "./deadline.ts";
+import type { Log } from "../../telemetry/log.ts";
+import { NoAnswer, withDeadline } from "./deadline.ts";
+import { encodeRange } from "./etcd-wire.ts";
+import { createReach } from "./reach.ts";
 
 export type EtcdInit = {
   /** `host:port` or URLs. */
@@ -16,6 +19,7 @@ export type EtcdInit = {
   readonly tls: Pick<SecureContextOptions, "ca" | "cert" | "key"> | undefined;
   readonly timeoutMs: number;
   readonly clock: Clock;
+  readonly log: Log;
 };
 
 export type Etcd = {
@@ -31,6 +35,8 @@ export type Etcd = {
    * the member is silent.
    */
   stream(method: "Watch/Watch", request: Uint8Array, signal: AbortSignal): AsyncIterableIterator<Uint8Array>;
+  /** Unix ms since when no member answers; undefined while one does. */
+  awaySinceMs(): number | undefined;
   close(): void;
 };
 
@@ -50,7 +56,7 @@ export class EtcdError extends Error {
 }
 
 /** The request was not, or not surely, taken by a member. `sent` = it may have been. */
-class BrokenConnection extends Error {
+class BrokenConnection extends NoAnswer {
   readonly sent: boolean;
 
   constructor(cause: Error, sent: boolean) {
@@ -67,6 +73,7 @@ export function openEtcd(init: EtcdInit): Etcd {
 class EtcdConnection implements Etcd {
   readonly #init: EtcdInit;
   readonly #urls: readonly string[];
+  readonly #reach;
   /** Index of the member in use. */
   #member = 0;
   #session: ClientHttp2Session | undefined;
@@ -79,6 +86,7 @@ class EtcdConnection implements Etcd {
     this.#urls = init.endpoints.map((endpoint) =>
       /^https?:\/\//.test(endpoint) ? endpoint : `${scheme}://${endpoint}`,
     );
+    this.#reach = createReach("etcd", init, () => this.#probe());
   }
 
   async call(
@@ -91,8 +99,12 @@ class EtcdConnection implements Etcd {
     const work = this.#attempts(`/etcdserverpb.${method}`, kind, request);
     const used = this.#session;
     try {
-      return await withDeadline(work, "etcd", timeoutMs, clock, signal);
+      const answer = await withDeadline(work, "etcd", timeoutMs, clock, signal);
+      this.#reach.found();
+      return answer;
     } catch (error) {
+      if (error instanceof NoAnswer) this.#reach.lost(error.message);
+      else if (error instanceof EtcdError) this.#reach.found();
       // A member that is silent for so long is not asked again before the others.
       if (!(error instanceof EtcdError) && !signal.aborted && used !== undefined) this.#leave(used);
       throw error;
@@ -133,7 +145,12 @@ class EtcdConnection implements Etcd {
     }
   }
 
+  awaySinceMs(): number | undefined {
+    return this.#reach.awaySinceMs();
+  }
+
   close(): void {
+    this.#reach.close();
     this.#session?.destroy();
     this.#session = undefined;
   }
@@ -161,8 +178,18 @@ class EtcdConnection implements Etcd {
     const session = connect(url, { ...this.#init.tls });
     session.on("error", (error) => this.#failures.set(session, error));
     session.on("goaway", () => this.#leave(session));
+    // One that ends unused may be the first sign of an outage.
+    session.once("connect", () =>
+      session.once("close", () => {
+        if (this.#session === session) void this.#probe().catch(() => {});
+      }),
+    );
     this.#session = session;
     return session;
+  }
+
+  #probe(): Promise<unknown> {
+    return this.call("KV/Range", "read", encodeRange("\0", true), new AbortController().signal);
   }
 
   #leave(session: ClientHttp2Session): void {

@@ -5,7 +5,9 @@
 import { readFileSync } from "node:fs";
 import type { Pool, PoolConnection, PoolOptions, ResultSetHeader } from "mysql2/promise";
 import type { Clock } from "../../../mesh/index.ts";
+import type { Log } from "../../telemetry/log.ts";
 import { withDeadline } from "./deadline.ts";
+import { createReach } from "./reach.ts";
 
 export type MySqlValue = string | number | null;
 /** Rows of a SELECT; number of rows that a write matched. */
@@ -20,6 +22,8 @@ export type MySql = {
   readonly run: MySqlRun;
   /** All statements of `work` or none, on a connection of its own. */
   transaction<T>(work: (run: MySqlRun) => Promise<T>): Promise<T>;
+  /** Unix ms since when it does not answer; undefined while it does. */
+  awaySinceMs(): number | undefined;
   close(): Promise<void>;
 };
 
@@ -32,6 +36,7 @@ export type MySqlInit = {
   readonly pemPath?: string | undefined;
   readonly timeoutMs: number;
   readonly clock: Clock;
+  readonly log: Log;
 };
 
 const connections = 8;
@@ -101,11 +106,13 @@ function tlsOf(mode: string | null, pemPath: string | undefined): Pick<PoolOptio
   }
 }
 
-function wrap(pool: Pool, { timeoutMs, clock }: MySqlInit): MySql {
+function wrap(pool: Pool, init: MySqlInit): MySql {
+  const { timeoutMs, clock } = init;
+  const reach = createReach("mysql", init, () => run("SELECT 1"));
   const bounded = <T>(work: Promise<T>, what: string): Promise<T> =>
     withDeadline(work, what, timeoutMs, clock);
   /** The connection of a call that ended in doubt is not used again. */
-  const withConnection = async <T>(work: (run: MySqlRun) => Promise<T>): Promise<T> => {
+  const onConnection = async <T>(work: (run: MySqlRun) => Promise<T>): Promise<T> => {
     const asked = pool.getConnection();
     const connection = await bounded(asked, "a connection to MySQL").catch((error: unknown) => {
       void asked.then(
@@ -133,21 +140,27 @@ function wrap(pool: Pool, { timeoutMs, clock }: MySqlInit): MySql {
       else connection.destroy();
     }
   };
+  const withConnection: typeof onConnection = (work) => reach.watch(onConnection(work));
+  const run: MySqlRun = (text, values) => withConnection((runThere) => runThere(text, values));
   return {
-    run: (text, values) => withConnection((run) => run(text, values)),
+    run,
     transaction: (work) =>
-      withConnection(async (run) => {
-        await run("START TRANSACTION");
+      withConnection(async (runThere) => {
+        await runThere("START TRANSACTION");
         try {
-          const result = await work(run);
-          await run("COMMIT");
+          const result = await work(runThere);
+          await runThere("COMMIT");
           return result;
         } catch (error) {
-          await run("ROLLBACK").catch(() => {});
+          await runThere("ROLLBACK").catch(() => {});
           throw error;
         }
       }),
-    close: () => pool.end(),
+    awaySinceMs: () => reach.awaySinceMs(),
+    close() {
+      reach.close();
+      return pool.end();
+    },
   };
 }
 

@@ -3,11 +3,10 @@
  * component comes back by itself after an outage.
  */
 import type { Client, CustomTypesConfig, Pool, PoolClient, PoolConfig } from "pg";
-import type { Clock } from "../../../mesh/index.ts";
-import type { Log } from "../../telemetry/log.ts";
-import type { MetadataSchema, MetadataValues } from "../component.ts";
+import type { ComponentContext, MetadataSchema, MetadataValues } from "../component.ts";
 import { jsonTypes } from "./postgres-json.ts";
 import { type Listening, listenOn } from "./postgres-listen.ts";
+import { createReach } from "./reach.ts";
 import { type PostgresConnection, readPostgresConnection } from "./postgres-connection.ts";
 
 /** Metadata of all components that connect to PostgreSQL. */
@@ -60,15 +59,22 @@ export type Postgres = {
   /** All statements of `work` or none. A connection of its own. */
   transaction<T>(work: (run: Run) => Promise<T>): Promise<T>;
   /** Notifications of a channel (an SQL name), on a connection of their own; see postgres-listen.ts. */
-  listen(channel: string, onPayload: (payload: string) => void, clock: Clock): Promise<Listening>;
+  listen(channel: string, onPayload: (payload: string) => void): Promise<Listening>;
+  /** Unix ms since when it does not answer; undefined while it does. */
+  awaySinceMs(): number | undefined;
   close(): Promise<void>;
 };
+
+type Surroundings = Pick<ComponentContext, "clock" | "log">;
 
 const defaultConnections = 8;
 const defaultIdleMs = 30 * 60_000;
 
 /** Connects once, to see that it works. Rejects with the server's reason. */
-export async function connectPostgres(metadata: PostgresMetadata, log: Log): Promise<Postgres> {
+export async function connectPostgres(
+  metadata: PostgresMetadata,
+  { clock, log }: Surroundings,
+): Promise<Postgres> {
   if (metadata.useAzureAD || metadata.useAWSIAM)
     throw new Error('metadata fields "useAzureAD" and "useAWSIAM" are not supported; use a password');
   if (metadata.timeout < 1_000) throw new Error('metadata field "timeout" must be at least 1s');
@@ -90,7 +96,7 @@ export async function connectPostgres(metadata: PostgresMetadata, log: Log): Pro
   return wrap(
     pool,
     { prepared, types: jsonTypes(pg.types), makeClient: () => new pg.Client(pool.options) },
-    log,
+    { clock, log },
   );
 }
 
@@ -137,7 +143,11 @@ type Ways = {
   readonly makeClient: () => Client;
 };
 
-function wrap(pool: Pool, { prepared, types, makeClient }: Ways, log: Log): Postgres {
+function wrap(pool: Pool, { prepared, types, makeClient }: Ways, { clock, log }: Surroundings): Postgres {
+  const probe = (): Promise<unknown> => reach.watch(pool.query("SELECT 1"));
+  const reach = createReach("postgresql", { clock, log }, probe);
+  // One that breaks unused may be the first sign of an outage.
+  pool.on("error", () => void probe().catch(() => {}));
   const runOn =
     (client: Pool | PoolClient): Run =>
     async ({ name, text, asLists }, values = []) => {
@@ -150,28 +160,34 @@ function wrap(pool: Pool, { prepared, types, makeClient }: Ways, log: Log): Post
       const { rows, rowCount } = await client.query(query);
       return { rows: rows as Record<string, unknown>[], count: rowCount ?? 0 };
     };
+  const transaction = async <T>(work: (run: Run) => Promise<T>): Promise<T> => {
+    const client = await pool.connect();
+    // Else the end of the connection between two statements would end the process.
+    const ignore = (): void => {};
+    client.on("error", ignore);
+    let failure: Error | undefined;
+    try {
+      await client.query("BEGIN");
+      const result = await work(runOn(client));
+      await client.query("COMMIT");
+      return result;
+    } catch (error) {
+      await client.query("ROLLBACK").catch((broken: Error) => (failure = broken));
+      throw error;
+    } finally {
+      client.off("error", ignore);
+      client.release(failure);
+    }
+  };
+  const run = runOn(pool);
   return {
-    run: runOn(pool),
-    async transaction(work) {
-      const client = await pool.connect();
-      // Else the end of the connection between two statements would end the process.
-      const ignore = (): void => {};
-      client.on("error", ignore);
-      let failure: Error | undefined;
-      try {
-        await client.query("BEGIN");
-        const result = await work(runOn(client));
-        await client.query("COMMIT");
-        return result;
-      } catch (error) {
-        await client.query("ROLLBACK").catch((broken: Error) => (failure = broken));
-        throw error;
-      } finally {
-        client.off("error", ignore);
-        client.release(failure);
-      }
+    run: (statement, values) => reach.watch(run(statement, values)),
+    transaction: (work) => reach.watch(transaction(work)),
+    listen: (channel, onPayload) => listenOn({ makeClient, channel, onPayload, clock, log }),
+    awaySinceMs: () => reach.awaySinceMs(),
+    close() {
+      reach.close();
+      return pool.end();
     },
-    listen: (channel, onPayload, clock) => listenOn({ makeClient, channel, onPayload, clock, log }),
-    close: () => pool.end(),
   };
 }

@@ -5,6 +5,7 @@
 import type { Clock, Timer } from "../../../mesh/index.ts";
 import { textOf } from "../../lib/thrown.ts";
 import type { Log } from "../../telemetry/log.ts";
+import { NoAnswer } from "./deadline.ts";
 
 export type Reach = {
   /** Unix ms since when it is out of reach; undefined while it is not. */
@@ -29,7 +30,7 @@ export function createReach(
   let timer: Timer | undefined;
   let closed = false;
   const later = (): void => {
-    if (probe !== undefined && !closed) timer = clock.setTimeout(attempt, probeMs);
+    if (probe !== undefined && !closed && sinceMs !== undefined) timer = clock.setTimeout(attempt, probeMs);
   };
   const attempt = (): void => {
     probe!().then(reach.found, later);
@@ -67,7 +68,7 @@ export function createReach(
   return reach;
 }
 
-/** Codes of Node, undici, nodemailer, the Kafka client, and PostgreSQL's for a server that stops or starts. */
+/** Codes of Node, undici, nodemailer, the Kafka and MySQL clients, and those of databases that stop or start. */
 const brokenCodes: ReadonlySet<string> = new Set([
   "ECONNREFUSED",
   "ECONNRESET",
@@ -84,6 +85,8 @@ const brokenCodes: ReadonlySet<string> = new Set([
   "UND_ERR_SOCKET",
   "PLT_KFK_NETWORK",
   "PLT_KFK_TIMEOUT",
+  "PROTOCOL_CONNECTION_LOST",
+  "ER_SERVER_SHUTDOWN",
   "57P01",
   "57P03",
 ]);
@@ -91,6 +94,7 @@ const brokenCodes: ReadonlySet<string> = new Set([
 /** The connection, not the server's answer, is at fault. */
 function isBroken(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false;
+  if (thrown instanceof NoAnswer) return true;
   const { code, cause } = thrown as { code?: unknown; cause?: unknown };
   if (typeof code === "string" && brokenCodes.has(code)) return true;
   // pg has no code for these.

@@ -42,7 +42,7 @@ import { checkedTtl } from "./sql/ttl.ts";
 
 export const type = "state.etcd";
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS", "WATCH"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   endpoints: { kind: "string", description: "host:port of the members, by comma.", required: true },
@@ -64,7 +64,7 @@ const noLease = "0";
 
 /** Does not contact the servers. Throws when no endpoint is given or certificates are incomplete. */
 export function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
-  const { metadata, clock, version } = context;
+  const { metadata, clock, log, version } = context;
   const { ca, cert, key } = metadata;
   const endpoints = metadata.endpoints.split(",").map((part) => part.trim());
   if ((cert === undefined) !== (key === undefined))
@@ -77,6 +77,7 @@ export function open(context: ComponentContext<typeof metadataSchema>): Promise<
     tls: metadata.tlsEnable ? given : undefined,
     timeoutMs,
     clock,
+    log,
   });
   return Promise.resolve(
     new EtcdStore(
@@ -148,6 +149,7 @@ function readTime(bytes: Uint8Array): number {
 }
 
 class EtcdStore implements StateStore {
+  readonly hidesEmpty = true;
   readonly maxTransactionWrites: number;
   readonly #etcd: Etcd;
   readonly #form: Form;
@@ -222,6 +224,10 @@ class EtcdStore implements StateStore {
     const from = this.#prefix + (single ? target.key : target.prefix);
     const range = { from, to: single ? undefined : this.#prefix + keyRange(target.prefix).to, keyOf };
     return watchEtcd(this.#etcd, range, revisionOf(after), this.#form.decode, this.#clock, signal);
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#etcd.awaySinceMs();
   }
 
   async close(): Promise<void> {

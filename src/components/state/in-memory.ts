@@ -21,15 +21,7 @@ import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 
 export const type = "state.in-memory";
 export const versions = ["v1"];
-export const capabilities = [
-  "ETAG",
-  "TRANSACTIONAL",
-  "TTL",
-  "DELETE_WITH_PREFIX",
-  "KEYS_LIKE",
-  "LIST_KEYS",
-  "WATCH",
-];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "DELETE_WITH_PREFIX", "KEYS_LIKE"];
 
 export const metadataSchema = {
   maxEntries: {
@@ -48,6 +40,7 @@ export function open({ clock, metadata }: ComponentContext<typeof metadataSchema
 }
 
 class InMemoryStore implements StateStore {
+  readonly hidesEmpty = true;
   readonly #clock: Clock;
   readonly #maxEntries: number;
   readonly #records = new Map<string, StateRecord>();

@@ -23,14 +23,15 @@ import type {
 import { goJson } from "../../lib/go-json.ts";
 import type { ComponentContext, MetadataSchema, MetadataValues } from "../component.ts";
 import { withDeadline } from "../connect/deadline.ts";
+import { createReach, type Reach } from "../connect/reach.ts";
 import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
-import { checkedTtl } from "./sql/ttl.ts";
+import { checkedTtl, ttlErrorPrefix } from "./sql/ttl.ts";
 
 export const type = "state.mongodb";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "QUERY_API", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "QUERY_API", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   connectionString: {
@@ -79,8 +80,15 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
     const collection = client.db(metadata.databaseName).collection<StoredDocument>(metadata.collectionName);
     await collection.createIndex({ _ttl: 1 }, { expireAfterSeconds: 0 });
     const hasTransactions = /[?&]replicaSet=/i.test(uri) || uri.startsWith("mongodb+srv:");
-    const values = new DocumentValues(library);
-    return new MongoStore(client, collection, values, clock, metadata.operationTimeout, hasTransactions);
+    const reach = createReach("mongodb", context);
+    client.on("topologyDescriptionChanged", ({ newDescription }) =>
+      newDescription.hasKnownServers ? reach.found() : reach.lost("no server of it answers"),
+    );
+    const { operationTimeout } = metadata;
+    return new MongoStore(client, collection, new DocumentValues(library), clock, operationTimeout, {
+      hasTransactions,
+      reach,
+    });
   } catch (error) {
     await client.close().catch(() => {});
     throw error;
@@ -159,12 +167,14 @@ class DocumentValues {
 }
 
 class MongoStore implements StateStore {
+  readonly ttlErrorPrefix = ttlErrorPrefix;
   readonly #client: MongoClient;
   readonly #collection: Collection<StoredDocument>;
   readonly #values: DocumentValues;
   readonly #clock: Clock;
   readonly #timeoutMs: number;
   readonly #hasTransactions: boolean;
+  readonly #reach: Reach;
 
   constructor(
     client: MongoClient,
@@ -172,7 +182,7 @@ class MongoStore implements StateStore {
     values: DocumentValues,
     clock: Clock,
     timeoutMs: number,
-    hasTransactions: boolean,
+    { hasTransactions, reach }: { hasTransactions: boolean; reach: Reach },
   ) {
     this.#client = client;
     this.#collection = collection;
@@ -180,6 +190,7 @@ class MongoStore implements StateStore {
     this.#clock = clock;
     this.#timeoutMs = timeoutMs;
     this.#hasTransactions = hasTransactions;
+    this.#reach = reach;
   }
 
   async get(key: string, { signal }: StateReadOptions): Promise<StateRecord | undefined> {
@@ -262,7 +273,12 @@ class MongoStore implements StateStore {
     );
   }
 
+  awaySinceMs(): number | undefined {
+    return this.#reach.awaySinceMs();
+  }
+
   close(): Promise<void> {
+    this.#reach.close();
     return this.#client.close();
   }
 
@@ -289,7 +305,7 @@ class MongoStore implements StateStore {
   ): Promise<void> {
     const { key, etag, createOnly } = write;
     const inSession = session === undefined ? {} : { session };
-    const ttlSeconds = checkedTtl(write, "error parsing TTL: ");
+    const ttlSeconds = checkedTtl(write, ttlErrorPrefix);
     const nowMs = this.#clock.nowMs();
     const _ttl = ttlSeconds === undefined ? null : new Date(nowMs + ttlSeconds * 1000);
     if (createOnly) {

@@ -19,11 +19,11 @@ import { changedMeanwhile, existsAlready } from "./sql/mismatch.ts";
 import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
-import { ttlOf } from "./sql/ttl.ts";
+import { ttlErrorPrefix, ttlOf } from "./sql/ttl.ts";
 
 export const type = "state.mysql";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   connectionString: {
@@ -58,14 +58,14 @@ const createdMeanwhile = new Set([1007, 1050, 1060, 1061]);
 
 /** Creates database and tables that are missing. Rejects when the server cannot be reached or refuses. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
-  const { metadata, clock } = context;
+  const { metadata, clock, log } = context;
   const database = tableName("schemaName", metadata.schemaName);
   const tables = {
     state: tableName("tableName", metadata.tableName),
     notes: tableName("metadataTableName", metadata.metadataTableName),
   };
   const { connectionString, pemPath, timeoutInSeconds: timeoutMs } = metadata;
-  const connection = { connectionString, pemPath, timeoutMs, clock };
+  const connection = { connectionString, pemPath, timeoutMs, clock, log };
   if (!connectionString.includes("/"))
     throw new Error("connection string: write it as user:password@tcp(host:port)/");
   const server = await openMySql({ ...connection, database: "" });
@@ -128,6 +128,7 @@ function unlessMeanwhile(error: unknown): void {
 }
 
 class MySqlStore implements StateStore {
+  readonly ttlErrorPrefix = ttlErrorPrefix;
   readonly #mysql: MySql;
   readonly #tables: Tables;
   readonly #statements: ReturnType<typeof statementsOf>;
@@ -199,6 +200,10 @@ class MySqlStore implements StateStore {
     // A table with the server's usual collation also finds keys in another case.
     const own = keys.filter((key) => key.startsWith(prefix));
     return next === undefined ? { keys: own } : { keys: own, next };
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#mysql.awaySinceMs();
   }
 
   async close(): Promise<void> {

@@ -33,7 +33,7 @@ import { changedMeanwhile, existsAlready, noNumber } from "./sql/mismatch.ts";
 
 export const type = "state.nats";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "LIST_KEYS", "WATCH"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL"];
 
 export const metadataSchema = {
   storage: {

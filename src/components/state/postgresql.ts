@@ -25,12 +25,12 @@ import type { PostgresLayout } from "./sql/postgres-layout.ts";
 import { queryStatement } from "./sql/postgres-query.ts";
 import { postgresV1 } from "./sql/postgres-v1.ts";
 import { postgresV2 } from "./sql/postgres-v2.ts";
-import { ttlOf } from "./sql/ttl.ts";
+import { ttlErrorPrefix, ttlOf } from "./sql/ttl.ts";
 
 export const type = "state.postgresql";
 export const aliases = ["state.postgres"];
 export const versions = ["v1", "v2"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   ...postgresFields,
@@ -52,12 +52,12 @@ const undefinedColumn = "42703";
 
 /** Creates missing tables. Rejects when the server cannot be reached or refuses. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<StateStore> {
-  const { metadata, log, version } = context;
+  const { metadata, version } = context;
   const layout =
     version === "v2"
       ? postgresV2(metadata.tablePrefix, metadata.metadataTableName)
       : postgresV1(metadata.tableName, metadata.metadataTableName);
-  const postgres = await connectPostgres(metadata, log);
+  const postgres = await connectPostgres(metadata, context);
   try {
     await migrate(postgres, layout);
   } catch (error) {
@@ -88,6 +88,7 @@ function foreignTable({ table }: PostgresLayout, cause: unknown): Error {
 }
 
 class PostgresStore implements StateStore {
+  readonly ttlErrorPrefix = ttlErrorPrefix;
   readonly capabilities: readonly string[];
   readonly query?: NonNullable<StateStore["query"]>;
   readonly #postgres: Postgres;
@@ -151,6 +152,10 @@ class PostgresStore implements StateStore {
       rows.map((row) => row["key"] as string),
       limit,
     );
+  }
+
+  awaySinceMs(): number | undefined {
+    return this.#postgres.awaySinceMs();
   }
 
   async close(): Promise<void> {

@@ -23,7 +23,7 @@ import type { ListOptions } from "./sql/page-of.ts";
 
 export const type = "state.redis";
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   ...redisFields,
@@ -195,8 +195,10 @@ class RedisStore implements StateStore {
     const bytes = Buffer.from(write.value.buffer, write.value.byteOffset, write.value.byteLength);
     // The library may send later, so it gets bytes that nobody changes.
     const value = write.json ? withoutMarkupEscapes(bytes) : Buffer.from(bytes);
-    const mark = write.createOnly && call === "set" ? "1" : "0";
-    return ["set", versionOf(write), mark, ttl, value];
+    const concurrency = write.asked?.concurrency;
+    const mark = (write.createOnly || concurrency === "first-write") && call === "set" ? "1" : "0";
+    const expected = concurrency === "last-write" ? "0" : versionOf(write);
+    return ["set", expected, mark, ttl, value];
   }
 
   async #wait({ key, strong }: StateWrite, signal: AbortSignal): Promise<void> {

@@ -23,12 +23,12 @@ import { tableName } from "./sql/names.ts";
 import { oncePerKey } from "./sql/once-per-key.ts";
 import { type ListOptions, keyRange, pageOf } from "./sql/page-of.ts";
 import { readConnectionString } from "./sql/sqlite-connection.ts";
-import { ttlOf } from "./sql/ttl.ts";
+import { ttlErrorPrefix, ttlOf } from "./sql/ttl.ts";
 
 export const type = "state.sqlite";
 export const aliases = ["state.sqlite3"];
 export const versions = ["v1"];
-export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"];
+export const capabilities = ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"];
 
 export const metadataSchema = {
   connectionString: {
@@ -169,6 +169,7 @@ function inTransaction<T>(database: DatabaseSync, work: () => T): T {
 }
 
 class SqliteStore implements StateStore {
+  readonly ttlErrorPrefix = ttlErrorPrefix;
   readonly #database: DatabaseSync;
   readonly #tables: Tables;
   readonly #locked: WhileLocked;

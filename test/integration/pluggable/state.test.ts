@@ -135,7 +135,8 @@ test("writes transactions whole or not at all, up to the plug-in's size", async 
 
 test("passes on what a write asks for, and gives back what the plug-in tells of a record", async () => {
   const asked = { concurrency: "last-write", consistency: "eventual" };
-  await save([{ key: "o", value: 1, contentType: "text/x", options: asked }]);
+  const metadata = { ttlInSeconds: "as the plug-in reads it" };
+  await save([{ key: "o", value: 1, contentType: "text/x", options: asked, metadata }]);
   const { headers } = await sidecar.get(`${path}/o`);
   expect(headers).toMatchObject({
     "metadata.contenttype": "text/x",

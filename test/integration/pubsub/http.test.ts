@@ -175,9 +175,8 @@ test("pubsub.in-memory serves the app of the same sidecar", async () => {
   const seen: unknown[] = [];
   app.on("/any", (request) => void seen.push(request.json<Event>()["topic"]));
   const resources = { "p.yaml": pubsubComponent("pubsub.in-memory") };
+  // Whoever waited for it to be ready is not too early, though nothing is stored.
   await using sidecar = await startSidecar({ appId: "shop", nats, resources, appPort: app.port });
-  await sidecar.subscribed("a*");
-  await sidecar.logged(/subscribed to topic a\*/);
   for (const topic of ["ab", "b", "ac"])
     await sidecar.http(`/v1.0/publish/pubsub/${topic}`, { method: "POST", body: "x" });
   await eventually(() => expect(seen).toEqual(["ab", "ac"]));

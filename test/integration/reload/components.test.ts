@@ -121,6 +121,14 @@ test("a new component that fails ends nothing, and is tried again when its file 
   expect(await componentsOf(sidecar)).toEqual(["a"]);
   put(sidecar, "b.yaml", memory("b"));
   await hasComponents(sidecar, ["a", "b"]);
+  const ignored = component("c", "state.none").replace(
+    "  version: v1\n",
+    "  version: v1\n  ignoreErrors: true\n",
+  );
+  put(sidecar, "c.yaml", ignored);
+  await sidecar.logged(
+    /Ignoring error processing component: process component c error: \[INIT_COMPONENT_FAIL/,
+  );
 });
 
 test("a component waits for its secret store, and is opened anew when the secret changes", async () => {

@@ -2,7 +2,15 @@
 import { expect, test } from "vitest";
 import { HTTPExtension_Verb } from "../../../proto/gen/dapr/proto/common/v1/common_pb.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
-import { freePort, grpcClient, startApp, startGrpcApp, startNats, startSidecar } from "../../kit/index.ts";
+import {
+  eventually,
+  freePort,
+  grpcClient,
+  startApp,
+  startGrpcApp,
+  startNats,
+  startSidecar,
+} from "../../kit/index.ts";
 import type { GrpcError } from "../../kit/index.ts";
 import { nativeComponents, ordersSubscription } from "./resources.ts";
 
@@ -75,7 +83,7 @@ test("--dapr-http-max-request-size counts in MB; 0 means no limit over HTTP; gRP
   });
 });
 
-test("APP_API_TOKEN goes to a gRPC app; DAPR_API_TOKEN is asked of gRPC callers in Dapr's words", async () => {
+test("APP_API_TOKEN goes to a gRPC app with calls; DAPR_API_TOKEN is asked of gRPC callers", async () => {
   await using nats = await startNats();
   const seen: unknown[] = [];
   await using app = await startGrpcApp({
@@ -89,6 +97,7 @@ test("APP_API_TOKEN goes to a gRPC app; DAPR_API_TOKEN is asked of gRPC callers 
     appPort: app.port,
     appProtocol: "grpc",
     nats,
+    resources: { "c.yaml": nativeComponents },
     env: { APP_API_TOKEN: "for-app", DAPR_API_TOKEN: "secret" },
   });
   using client = grpcClient(sidecar.grpcPort);
@@ -105,6 +114,7 @@ test("APP_API_TOKEN goes to a gRPC app; DAPR_API_TOKEN is asked of gRPC callers 
   }
   await client.unary(Dapr.method.invokeService, request, { metadata: { "dapr-api-token": "secret" } });
   expect(seen).toEqual([["for-app"]]);
+  await eventually(() => expect(app.listings.map((it) => it.get("dapr-api-token"))).toEqual([[]]));
 });
 
 test("--enable-profiling: a page, a CPU profile, a heap snapshot, one at a time; else no port", async () => {

@@ -81,6 +81,21 @@ test("a query answers page by page over both protocols", async () => {
   expect(last.status).toBe(204);
 });
 
+test("Redis minds the ETag of a save unless it is last-write, and remembers every first-write", async () => {
+  const save = async (value: number, more: object): Promise<number> =>
+    (await sidecar.post("/v1.0/state/red", [{ key: "marked", value, ...more }])).status;
+  const first = { options: { concurrency: "first-write" } };
+  const last = { options: { concurrency: "last-write" } };
+  expect(await save(1, {})).toBe(204);
+  expect(await save(2, { etag: "9" })).toBe(409);
+  expect(await save(2, { etag: "9", ...last })).toBe(204);
+  expect(await save(3, { etag: "none", ...last })).toBe(204);
+  expect(await save(4, { etag: "3", ...first })).toBe(204);
+  expect(await save(5, first)).toBe(500);
+  expect(await save(5, {})).toBe(500);
+  expect((await sidecar.get("/v1.0/state/red/marked")).text).toBe("4");
+});
+
 test("Redis tells that it answers no queries", async () => {
   const answer = await sidecar.post("/v1.0-alpha1/state/red/query", {});
   expect([answer.status, answer.json()]).toMatchObject([
@@ -136,9 +151,14 @@ describe.each(names)("store %s", (store) => {
   });
 
   test("a time to live that is none is refused", async () => {
-    const item = { key: "ttl", value: 1, metadata: { ttlInSeconds: "soon" } };
-    const answer = await sidecar.post(path, [item]);
-    expect(answer.status).toBe(500);
-    expect(answer.text).toContain("incorrect value for metadata 'ttlInSeconds'");
+    for (const ttlInSeconds of store === "red" ? ["soon"] : ["soon", "-2", "2147483648"]) {
+      const answer = await sidecar.post(path, [{ key: "ttl", value: 1, metadata: { ttlInSeconds } }]);
+      const words = store === "red" ? "" : "error parsing TTL: ";
+      const fault = `${words}incorrect value for metadata 'ttlInSeconds': `;
+      expect([answer.status, answer.json<{ message: string }>().message]).toEqual([
+        500,
+        expect.stringContaining(`failed saving state in state store ${store}: ${fault}`),
+      ]);
+    }
   });
 });

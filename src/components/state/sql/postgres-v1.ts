@@ -29,7 +29,7 @@ export function postgresV1(tableField: string, notesField: string): PostgresLayo
     text,
   });
   return {
-    capabilities: ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS", "QUERY_API"],
+    capabilities: ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "QUERY_API"],
     table,
     migrate: (run) => migrate(run, table, notes),
     statements: {

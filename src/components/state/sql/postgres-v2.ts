@@ -30,7 +30,7 @@ export function postgresV2(prefix: string, notesField: string): PostgresLayout {
     text,
   });
   return {
-    capabilities: ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE", "LIST_KEYS"],
+    capabilities: ["ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"],
     table,
     migrate: (run) => migrate(run, table, notes, `migrations-state-v2-${prefix}`),
     statements: {

@@ -3,9 +3,12 @@ import type { StateSet } from "../../../blocks/state/port.ts";
 
 const maxSeconds = 2 ** 31 - 1;
 
+/** What the SQL stores say first. */
+export const ttlErrorPrefix = "error parsing TTL: ";
+
 /** Seconds > 0, or undefined for a record without end (-1, 0 and none). Throws with the text clients know. */
-export function ttlOf(write: StateSet, prefix = "error parsing TTL: "): number | undefined {
-  const seconds = checkedTtl(write, prefix);
+export function ttlOf(write: StateSet): number | undefined {
+  const seconds = checkedTtl(write, ttlErrorPrefix);
   return seconds === undefined || seconds <= 0 ? undefined : seconds;
 }
 
