@@ -185,7 +185,10 @@ describe("pubsub.jetstream", () => {
     await eventually(() => expect(texts(last.got)).toEqual(['{"id":"3"}', '{"id":"4"}']));
     await eventually(() => expect(texts(fresh.got)).toEqual(['{"id":"4"}']));
     expect(got[0]!.metadata).toEqual({ Topic: "shop.orders" });
-    await expect(open({ startSequence: "2" })).rejects.toThrow('deliverPolicy "sequence" go together');
+    const sequence = { deliverPolicy: "sequence" };
+    await expect(open(sequence)).rejects.toThrow('deliverPolicy "sequence" go together');
+    const first = await subscribe(await open({ startSequence: "3", startTime: "4102444800" }), "shop.orders");
+    await eventually(() => expect(texts(first.got)).toHaveLength(4));
   });
 
   it("keeps an event out of anybody's hands while its handler runs longer than ackWait", async () => {
