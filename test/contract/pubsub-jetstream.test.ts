@@ -85,6 +85,21 @@ describe("pubsub.jetstream", () => {
     expect((await manager.streams.info("SHOP")).state.messages).toBe(5);
   });
 
+  it("stores a dead letter beside the event of that id", async () => {
+    const { manager, open } = await broker();
+    const port = await open({});
+    await publish(port, "shop.orders", '{"id":"a"}');
+    const of: BrokerMessage = {
+      topic: "shop.orders",
+      data: Buffer.from('{"id":"a"}'),
+      metadata: {},
+      contentType: undefined,
+    };
+    const copy = { ...of, topic: "shop.dead", id: undefined, deadLetter: { of, reason: "no" } };
+    await port.publish(copy, new AbortController().signal);
+    expect((await manager.streams.info("SHOP")).state.messages).toBe(2);
+  });
+
   it("creates no stream: publishing fails in Dapr's words, subscribing names the subject", async () => {
     const { open } = await broker();
     const port = await open({});
@@ -170,7 +185,10 @@ describe("pubsub.jetstream", () => {
     await eventually(() => expect(texts(last.got)).toEqual(['{"id":"3"}', '{"id":"4"}']));
     await eventually(() => expect(texts(fresh.got)).toEqual(['{"id":"4"}']));
     expect(got[0]!.metadata).toEqual({ Topic: "shop.orders" });
-    await expect(open({ startSequence: "2" })).rejects.toThrow('deliverPolicy "sequence" go together');
+    const sequence = { deliverPolicy: "sequence" };
+    await expect(open(sequence)).rejects.toThrow('deliverPolicy "sequence" go together');
+    const first = await subscribe(await open({ startSequence: "3", startTime: "4102444800" }), "shop.orders");
+    await eventually(() => expect(texts(first.got)).toHaveLength(4));
   });
 
   it("keeps an event out of anybody's hands while its handler runs longer than ackWait", async () => {

@@ -134,4 +134,21 @@ describe("pubsub.kafka in batches", () => {
     const later = await batches(port, topic, { maxMessages: 3, maxAwaitMs: 100 }, handled);
     await eventually(() => expect(later.got.flat()).toEqual(numbers(3, 5)), { timeoutMs: 30_000 });
   });
+
+  it("takes a schema registry as long as nobody asks for Avro; metadata are headers, beside what Kafka says", async () => {
+    const [port, topic] = [await open({ schemaRegistryURL: "http://127.0.0.1:1" }), `t-${randomUUID()}`];
+    const asked = (metadata: Record<string, string>): PublishMessage => ({
+      ...message(topic, "1"),
+      metadata,
+    });
+    await expect(port.publish(asked({ valueSchemaType: "Avro" }), never)).rejects.toThrow("is not supported");
+    await port.publish(asked({ __key: "k", partitionNumber: "2", __offset: "77", color: "red" }), never);
+    const got: unknown[] = [];
+    const request = { topic, metadata: {}, rawPayload: false, batch: 1 };
+    const subscription = await port.subscribe(request, async (event) => void got.push(event.metadata));
+    onTestFinished(() => subscription.stop(1_000));
+    const __timestamp = expect.stringMatching(/^\d{13}$/) as string;
+    const told = { __key: "k", __topic: topic, __partition: "2", __offset: "0", __timestamp, color: "red" };
+    await eventually(() => expect(got).toEqual([told]), { timeoutMs: 30_000 });
+  });
 });

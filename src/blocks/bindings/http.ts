@@ -1,6 +1,6 @@
 /** The routes of output bindings over HTTP: decode, call bindings.ts, encode. */
 import { type HttpCall, type HttpReply, type HttpRoute, noContent } from "../../api/http.ts";
-import { goJson, unmarshalJson } from "../../lib/go-json.ts";
+import { decodeJson, goJson } from "../../lib/go-json.ts";
 import { jsonFields } from "../../lib/json-fields.ts";
 import type { Outputs } from "./bindings.ts";
 import { traceMetadata } from "../../telemetry/tracing/headers.ts";
@@ -35,7 +35,7 @@ async function invoke(outputs: Outputs, call: HttpCall): Promise<HttpReply> {
 
 function decode(body: Buffer, call: HttpCall): BindingRequest {
   try {
-    const fields = json.fields(unmarshalJson(body.toString()), "the body");
+    const fields = json.fields(decodeJson(body.toString()), "the body");
     const metadata = json.texts(fields["metadata"], "metadata");
     for (const name of traceNames) {
       const value = call.headers[name];

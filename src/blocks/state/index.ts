@@ -13,8 +13,11 @@ export function stateBlock(host: BlockHost, outboxOf: OutboxOf = () => undefined
   return {
     name: "state",
     http: [...stateHttpRoutes(stores), ...stateExtensionRoutes(stores, watches, host.clock)],
-    componentChanged: async ({ category, before }) => {
-      if (category === "state" && before !== undefined) watches.endOf(before.resource.name);
+    componentChanged: async ({ category, before, now }) => {
+      if (category !== "state") return;
+      if (before !== undefined) watches.endOf(before.resource.name);
+      // What is odd about it is told with the change, not with the first call.
+      if (now !== undefined) stores.store(now.resource.name);
     },
     stop: async () => watches.stop(),
     grpc: async () => (await import("./grpc.ts")).stateGrpcMethods(stores, watches),

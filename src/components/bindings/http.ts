@@ -178,7 +178,8 @@ function respond(answer: Answer, data: Buffer, sent: BindingMetadata, strict: bo
     status: `${statusCode} ${statusText}`.trim(),
   };
   for (const [name, value] of Object.entries(answer.headers)) {
-    if (value !== undefined)
+    // It says how the answer travelled to this process.
+    if (value !== undefined && name !== "transfer-encoding")
       metadata[canonicalHeader(name)] = Array.isArray(value) ? value.join(", ") : value;
   }
   const wanted = sent["errorIfNot2XX"];

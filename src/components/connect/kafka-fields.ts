@@ -125,7 +125,10 @@ export const kafkaFields = {
     description: "Age at which what is known of topics is asked again",
   },
   clientConnectionKeepAliveInterval: { kind: "duration", description: "Accepted" },
-  schemaRegistryURL: { kind: "string", description: "Avro schemas are not supported; leave it out" },
+  schemaRegistryURL: {
+    kind: "string",
+    description: "Accepted; publishes with valueSchemaType Avro are refused",
+  },
 } as const satisfies MetadataSchema;
 
 export type KafkaSettings = ComponentContext<typeof kafkaFields>["metadata"];
@@ -138,9 +141,6 @@ const mechanisms = {
 
 /** Options of producers and consumers. Throws Error that names the field at fault. */
 export function kafkaOptions(settings: KafkaSettings, appId: string, clock: Clock): BaseOptions {
-  if (settings.schemaRegistryURL !== undefined) {
-    throw new Error('metadata field "schemaRegistryURL": Avro schemas are not supported; remove it');
-  }
   const brokers = settings.brokers.split(",").map((broker) => broker.trim());
   for (const broker of brokers) {
     if (!/^\S+:\d{1,5}$/.test(broker))

@@ -148,19 +148,19 @@ function waitMs(settings: KafkaSettings, tries: number): number {
 }
 
 function eventOf(message: Message, escape: boolean): KafkaMessage {
-  const metadata: Record<string, string> = {
-    __topic: message.topic,
-    __partition: String(message.partition),
-    __offset: String(message.offset),
-    __timestamp: String(message.timestamp),
-  };
-  // Absent where a message has none, whatever the library's types say.
-  const { key, value } = message as { key?: Buffer | null; value?: Buffer | null };
-  if (key !== null && key !== undefined && key.length > 0) metadata["__key"] = key.toString();
+  const metadata: Record<string, string> = {};
   for (const [name, header] of message.headerEntries) {
     const text = (header as Buffer | null)?.toString() ?? "";
     metadata[name.toString()] = escape ? encodeURIComponent(text) : text;
   }
+  // Headers of these names come from another topic, with a dead letter.
+  metadata["__topic"] = message.topic;
+  metadata["__partition"] = String(message.partition);
+  metadata["__offset"] = String(message.offset);
+  metadata["__timestamp"] = String(message.timestamp);
+  // Absent where a message has none, whatever the library's types say.
+  const { key, value } = message as { key?: Buffer | null; value?: Buffer | null };
+  if (key !== null && key !== undefined && key.length > 0) metadata["__key"] = key.toString();
   return { topic: message.topic, data: value ?? new Uint8Array(), metadata };
 }
 

@@ -62,8 +62,8 @@ export type Kafka = {
 };
 
 const acks = { all: -1, local: 1, none: 0 } as const;
-/** Names that say where a message goes and are no headers. */
-const placing = new Set(["partitionkey", "__key", "partitionnumber", "valueschematype"]);
+/** Said to this client alone. As headers they would come back with a dead letter, whose topic has other partitions. */
+const unsent = new Set(["partitionnumber", "valueschematype"]);
 
 /** How long a topic is waited for that the broker creates, in tries and ms between them. */
 const topicTries = 20;
@@ -94,6 +94,7 @@ export async function connectKafka(settings: KafkaSettings, parts: Parts): Promi
   const messageOf = (topic: string, { data, metadata }: KafkaEntry): ProducerMessage => {
     if (data.length > limit)
       throw new Error(`the message has ${data.length} bytes, more than maxMessageBytes ${limit}`);
+    refuseAvro(metadata);
     const headers = headersOf(metadata, excluded);
     return { topic, value: Buffer.from(data), headers, ...placeOf(metadata) };
   };
@@ -113,6 +114,12 @@ export async function connectKafka(settings: KafkaSettings, parts: Parts): Promi
       await producer.close(true);
     },
   };
+}
+
+/** Throws for metadata of a publish or a subscription that ask for what would change the bytes. */
+export function refuseAvro(metadata: Metadata): void {
+  if (metadata["valueSchemaType"]?.toLowerCase() === "avro")
+    throw new Error('metadata valueSchemaType "Avro" is not supported; publish JSON without it');
 }
 
 type ProducerMessage = {
@@ -169,7 +176,7 @@ function excludedHeaders(text: string | undefined): (name: string) => boolean {
 function headersOf(metadata: Metadata, excluded: (name: string) => boolean): Map<Buffer, Buffer> {
   const headers = new Map<Buffer, Buffer>();
   for (const [name, value] of Object.entries(metadata)) {
-    if (!placing.has(name.toLowerCase()) && !excluded(name))
+    if (!unsent.has(name.toLowerCase()) && !excluded(name))
       headers.set(Buffer.from(name), Buffer.from(value));
   }
   return headers;

@@ -93,6 +93,7 @@ export const metadataSchema = {
 } as const satisfies MetadataSchema;
 
 type Settings = ComponentContext<typeof metadataSchema>["metadata"];
+type Log = ComponentContext["log"];
 
 const timeoutMs = 5_000;
 /** Handlers at once where the user sets no limit. */
@@ -102,7 +103,7 @@ const nanosPerMs = 1e6;
 /** Rejects when the server cannot be reached. */
 export async function open(context: ComponentContext<typeof metadataSchema>): Promise<PubSub> {
   const { metadata, clock, log } = context;
-  const settings = consumerSettings(metadata);
+  const settings = consumerSettings(metadata, log);
   const { natsURL: url, name, jwt, seedKey, token } = metadata;
   const { tls_client_cert: tlsCert, tls_client_key: tlsKey } = metadata;
   const { headers } = await import("@nats-io/transport-node");
@@ -169,18 +170,15 @@ const policies = {
   time: "by_start_time",
 } as const;
 
-/** By JetStream's names. Throws MetadataError for fields that do not go together. */
-function consumerSettings(metadata: Settings): ConsumerSettings {
+/** By JetStream's names. Throws MetadataError for a policy without its field. */
+function consumerSettings(metadata: Settings, log: Log): ConsumerSettings {
   const { deliverPolicy, startSequence, startTime, flowControl, memoryStorage } = metadata;
+  const begin = startTime === undefined ? undefined : new Date(startTime * 1000).toISOString();
+  const only = onlyWith(deliverPolicy, log);
   const given = {
     deliver_policy: policies[deliverPolicy as keyof typeof policies],
-    opt_start_seq: onlyWith("startSequence", startSequence, deliverPolicy, "sequence"),
-    opt_start_time: onlyWith(
-      "startTime",
-      startTime === undefined ? undefined : new Date(startTime * 1000).toISOString(),
-      deliverPolicy,
-      "time",
-    ),
+    opt_start_seq: only("sequence", "startSequence", startSequence),
+    opt_start_time: only("time", "startTime", begin),
     ack_policy: metadata.ackPolicy,
     flow_control: flowControl || undefined,
     ack_wait: nanos(metadata.ackWait),
@@ -200,10 +198,15 @@ function nanos(timeMs: number | undefined): number | undefined {
   return timeMs === undefined ? undefined : timeMs * nanosPerMs;
 }
 
-function onlyWith<T>(field: string, value: T | undefined, policy: string, wanted: string): T | undefined {
-  if ((value !== undefined) === (policy === wanted)) return value;
-  const fix = `"${field}" and deliverPolicy "${wanted}" go together`;
-  throw new MetadataError(field, `metadata field ${fix}; give both or neither`);
+/** A field of one policy. JetStream refuses it beside another one, as the example of Dapr's pages has it. */
+function onlyWith(policy: string, log: Log) {
+  return <T>(wanted: string, field: string, value: T | undefined): T | undefined => {
+    if ((value !== undefined) === (policy === wanted)) return value;
+    const told = `metadata field "${field}" and deliverPolicy "${wanted}" go together`;
+    if (value === undefined) throw new MetadataError(field, `${told}; give both or neither`);
+    log.warn(`${told}: the field is ignored`);
+    return undefined;
+  };
 }
 
 function backOffOf(text: string | undefined): number[] | undefined {
@@ -219,7 +222,9 @@ function backOffOf(text: string | undefined): number[] | undefined {
 const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** The JSON member `id` of what is published, by which the server drops a repeated event. */
-function idOf({ id, data, contentType }: PublishMessage): string | undefined {
+function idOf({ id, data, contentType, deadLetter, waiting }: PublishMessage): string | undefined {
+  // One event in two topics, often of one stream: the second must not be taken for a repetition of the first.
+  if (deadLetter !== undefined || waiting === true) return undefined;
   // The id of an envelope that the sidecar made; no need to read it again.
   if (contentType !== undefined && id !== undefined && uuid.test(id)) return id;
   try {

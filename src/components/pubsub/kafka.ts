@@ -9,7 +9,7 @@ import type {
   Subscription,
 } from "../../blocks/pubsub/port.ts";
 import type { ComponentContext, MetadataSchema } from "../component.ts";
-import { connectKafka, handleEach, oneByOne } from "../connect/kafka.ts";
+import { connectKafka, handleEach, oneByOne, refuseAvro } from "../connect/kafka.ts";
 import { kafkaFields } from "../connect/kafka-fields.ts";
 
 export const type = "pubsub.kafka";
@@ -30,12 +30,21 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
       const failed = await kafka.publishMany(topic, messages);
       return new Map([...failed].map(([place, error]) => [entries[place]!.entryId, error]));
     },
-    subscribe({ topic, group: asked }: SubscribeRequest, handler: MessageHandler): Promise<Subscription> {
+    async subscribe(
+      { topic, group: asked, metadata: own }: SubscribeRequest,
+      handler: MessageHandler,
+    ): Promise<Subscription> {
+      refuseAvro(own);
       const each = handleEach((message, signal) => handler({ ...message, contentType: undefined }, signal));
       return kafka.read([topic], asked ?? group, retry, oneByOne, each);
     },
     batchLimits: { maxMessages: 80, maxAwaitMs: 10_000 },
-    subscribeBatches({ topic, group: asked }: SubscribeRequest, limits: BatchLimits, handler: BatchHandler) {
+    async subscribeBatches(
+      { topic, group: asked, metadata: own }: SubscribeRequest,
+      limits: BatchLimits,
+      handler: BatchHandler,
+    ) {
+      refuseAvro(own);
       return kafka.read([topic], asked ?? group, retry, limits, (messages, signal) =>
         handler(
           messages.map((message) => ({ ...message, contentType: undefined })),

@@ -75,8 +75,8 @@ export const metadataSchema = {
     default: "false",
     description: "What failed goes to queue dlq-<queue> through exchange dlx-<queue>",
   },
-  maxLen: { kind: "integer", min: 1, description: "Messages that a queue keeps" },
-  maxLenBytes: { kind: "integer", min: 1, description: "Bytes that a queue keeps" },
+  maxLen: { kind: "integer", min: 0, description: "Messages that a queue keeps; 0: all" },
+  maxLenBytes: { kind: "integer", min: 0, description: "Bytes that a queue keeps; 0: all" },
   exchangeKind: {
     kind: "string",
     default: "fanout",
@@ -236,8 +236,8 @@ function queueArguments(
   };
   const given = {
     "x-max-priority": number("maxPriority"),
-    "x-max-length": number("maxLen") ?? settings.maxLen,
-    "x-max-length-bytes": number("maxLenBytes") ?? settings.maxLenBytes,
+    "x-max-length": (number("maxLen") ?? settings.maxLen) || undefined,
+    "x-max-length-bytes": (number("maxLenBytes") ?? settings.maxLenBytes) || undefined,
     "x-queue-type": subscription["queueType"] || undefined,
     "x-single-active-consumer": isTruthy(subscription["singleActiveConsumer"]) || undefined,
   };

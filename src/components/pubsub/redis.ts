@@ -47,7 +47,7 @@ export const metadataSchema = {
     max: 10_000,
     description: "Messages handled at once",
   },
-  maxLenApprox: { kind: "integer", min: 1, description: "Messages that a stream keeps, about" },
+  maxLenApprox: { kind: "integer", min: 0, description: "Messages that a stream keeps, about; 0: all" },
   streamTTL: { kind: "duration", description: "How long a stream keeps its messages, about" },
 } as const satisfies MetadataSchema;
 
@@ -102,7 +102,7 @@ class RedisPubSub implements PubSub {
 
   #trimming(): string[] {
     const { maxLenApprox, streamTTL } = this.#context.metadata;
-    if (maxLenApprox !== undefined) return ["MAXLEN", "~", String(maxLenApprox)];
+    if (maxLenApprox) return ["MAXLEN", "~", String(maxLenApprox)];
     if (streamTTL === undefined || streamTTL <= 0) return [];
     return ["MINID", "~", String(this.#context.clock.nowMs() - streamTTL)];
   }

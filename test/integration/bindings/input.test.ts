@@ -1,7 +1,14 @@
 // Input bindings: which of them an app wants, and what it gets, over HTTP and gRPC.
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
+import {
+  BindingEventResponse_BindingEventConcurrency as Concurrency,
+  type BindingEventResponseSchema,
+} from "../../../proto/gen/dapr/proto/runtime/v1/appcallback_pb.ts";
 import { eventually, startApp, startGrpcApp, startNats, startSidecar } from "../../kit/index.ts";
 import { binding } from "./resources.ts";
+
+type GrpcBindingAnswer = MessageInitShape<typeof BindingEventResponseSchema>;
 
 const everySecond = { schedule: "@every 1s" };
 
@@ -47,9 +54,15 @@ test("an HTTP app is asked by OPTIONS and gets what it wants, under its route", 
 test("a gRPC app lists its bindings, and its answer goes on to the bindings it names", async () => {
   await using nats = await startNats();
   await using receiver = await startApp({ routes: { "POST /sink": () => undefined } });
+  const answers: GrpcBindingAnswer[] = [
+    { to: ["sink", "nope", "sink"], data: Buffer.from('{"b":2,"a":1}') },
+    { to: ["nope", "sink"], data: Buffer.from("no JSON"), concurrency: Concurrency.PARALLEL },
+    { to: ["nope", "sink"] },
+    { to: ["sink"], data: Buffer.from("1.0") },
+  ];
   await using app = await startGrpcApp({
     bindings: ["tick"],
-    onBindingEvent: () => ({ to: ["sink"], data: Buffer.from('{"b":2,"a":1}') }),
+    onBindingEvent: () => answers.shift() ?? {},
   });
   await using _sidecar = await startSidecar({
     appId: "ticker",
@@ -62,8 +75,9 @@ test("a gRPC app lists its bindings, and its answer goes on to the bindings it n
       "3.yaml": binding("sink", "bindings.http", { url: `${receiver.url}/sink` }),
     },
   });
-  const [first] = await receiver.received("/sink", 1);
-  expect(first!.body.toString()).toBe('{"a":1,"b":2}');
+  const sent = await receiver.received("/sink", 3);
+  // One after the other ends at the first failure.
+  expect(sent.map(({ body }) => body.toString())).toEqual(['{"a":1,"b":2}', "null", "1"]);
   expect(new Set(app.bindingEvents.map(({ request }) => request.name))).toEqual(new Set(["tick"]));
 });
 

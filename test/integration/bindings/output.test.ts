@@ -44,6 +44,7 @@ test("bindings.http: the operation is the verb, metadata are headers, the answer
   expect(answer.headers["metadata.statuscode"]).toBe("201");
   expect(answer.headers["metadata.status"]).toBe("201 Created");
   expect(answer.headers["metadata.x-reply"]).toBe("one, two");
+  expect(answer.headers["metadata.transfer-encoding"]).toBeUndefined();
   expect(answer.headers["content-type"]).toBe("application/json");
   expect(answer.json()).toEqual({ verb: "POST", body: '{"a":"\\u003c","b":1}', own: "yes" });
   const [request] = server.requestsTo("/api/orders");
@@ -138,12 +139,15 @@ test("what cannot be done is told in the words clients know, over HTTP and gRPC"
     );
     expect([error?.code, error?.details]).toEqual([13, message]);
   }
-  const broken = await sidecar.http("/v1.0/bindings/files", { method: "POST", body: "{" });
-  expect(broken.status).toBe(400);
-  expect(broken.json()).toEqual({
-    errorCode: "ERR_MALFORMED_REQUEST",
-    message: "failed deserializing HTTP body: unexpected end of JSON input",
-  });
+  for (const [body, why] of [
+    ["", "EOF"],
+    ["{", "unexpected EOF"],
+    ["x", "invalid character 'x' looking for beginning of value"],
+  ] as const) {
+    const broken = await sidecar.http("/v1.0/bindings/files", { method: "POST", body });
+    const message = `failed deserializing HTTP body: ${why}`;
+    expect([broken.status, broken.json()]).toEqual([400, { errorCode: "ERR_MALFORMED_REQUEST", message }]);
+  }
 });
 
 test("bindings.localstorage keeps files, and no name leads out of its folder", async () => {

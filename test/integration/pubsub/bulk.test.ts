@@ -34,7 +34,7 @@ test("an HTTP app: memory gives batches of one after the whole wait; raw events 
     }),
   });
   await using sidecar = await startSidecar({ appId: "shop", nats, appPort: app.port, resources });
-  await sidecar.subscribed("r");
+  await sidecar.logged(/app is subscribed to topic r through/);
   const startMs = Date.now();
   const publish = async (path: string, body: string): Promise<void> => {
     const { status } = await sidecar.http(`/v1.0/publish/pubsub/${path}`, {
@@ -99,7 +99,7 @@ test("a gRPC app may have the older method only; what neither takes is dropped",
   const own = { appId: "shop", nats, appPort: app.port, appProtocol: "grpc", resources };
   await using sidecar = await startSidecar(own);
   using client = grpcClient(sidecar.grpcPort);
-  await sidecar.subscribed("end");
+  await sidecar.logged(/app is subscribed to topic end through/);
   const publish = (topic: string, data: string, dataContentType: string): Promise<unknown> =>
     client.unary(Dapr.method.publishEvent, {
       pubsubName: "pubsub",

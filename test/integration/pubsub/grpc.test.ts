@@ -7,6 +7,7 @@ import {
   type GrpcError,
   grpcClient,
   grpcStatus,
+  startApp,
   startGrpcApp,
   startNats,
   startSidecar,
@@ -180,4 +181,46 @@ test("an event that a stream leaves unanswered goes to the next one", async () =
   expect((await second.next())?.subscribeTopicEventsResponseType).toMatchObject({ case: "eventMessage" });
   second.end();
   expect(await refusal(second.next())).toEqual([2, "EOF"]);
+});
+
+test("each stream gets all events of its topic, also while the app is ill; raw ones are bytes", async () => {
+  await using nats = await startNats();
+  await using app = await startApp({ routes: { "GET /healthz": () => ({ status: 503 }) } });
+  await using sidecar = await startSidecar({
+    appId: "shop",
+    nats,
+    appPort: app.port,
+    flags: ["--enable-app-health-check=true", "--app-health-probe-interval=1", "--app-health-threshold=1"],
+    wait: "outbound",
+    resources: { "p.yaml": pubsubComponent("pubsub.in-memory") },
+  });
+  using client = grpcClient(sidecar.grpcPort);
+  const open = async (metadata: Record<string, string>) => {
+    const stream = client.stream(Dapr.method.subscribeTopicEventsAlpha1);
+    const value = { pubsubName: "pubsub", topic: "orders", metadata };
+    stream.send({ subscribeTopicEventsRequestType: { case: "initialRequest", value } });
+    expect((await stream.next())?.subscribeTopicEventsResponseType.case).toBe("initialResponse");
+    return stream;
+  };
+  const streams = [await open({}), await open({}), await open({ rawPayload: "true" })];
+  await publish(client, "orders", '{"n":1}');
+  for (const [index, stream] of streams.entries()) {
+    const got = (await stream.next())?.subscribeTopicEventsResponseType;
+    if (got?.case !== "eventMessage") throw new Error(`the stream gave ${got?.case}`);
+    const { dataContentType, data, path } = got.value;
+    const isRaw = index === 2;
+    expect([dataContentType, path]).toEqual([isRaw ? "application/octet-stream" : "application/json", "/"]);
+    const text = Buffer.from(data).toString();
+    expect(isRaw ? JSON.parse(text) : text).toEqual(
+      isRaw ? expect.objectContaining({ data: { n: 1 }, topic: "orders" }) : '{"n":1}',
+    );
+  }
+  expect((await sidecar.get("/v1.0/metadata")).json()).toMatchObject({
+    subscriptions: [
+      { topic: "orders", type: "STREAMING" },
+      { topic: "orders", type: "STREAMING" },
+      { topic: "orders", type: "STREAMING", metadata: { rawPayload: "true" } },
+    ],
+  });
+  for (const stream of streams) stream.cancel();
 });

@@ -30,7 +30,7 @@ test("a topic is a stream, a consumerID its group; {namespace} stands before top
     ),
   });
   for (const [topic] of groups) {
-    await sidecar.subscribed(topic);
+    await sidecar.logged(new RegExp(`app is subscribed to topic ${topic} `));
     const path = `/v1.0/publish/${topic}/${topic}?metadata.rawPayload=true&metadata.color=red`;
     expect((await sidecar.post(path, '{"id":"1"}')).status).toBe(204);
     const [event] = await app.received(`/${topic}`, 1);
