@@ -174,7 +174,10 @@ async function follow(
     if (app.health === undefined) return await serving.set(true);
     serving.tellUnready("ill");
     const following = serving.follow(app.health, stopping);
-    initialized();
+    // An app that is ill from the start does not keep its sidecar from being ready; a good probe leads to `onServing`.
+    void app.health.firstProbe.then((well) => {
+      if (!well) initialized();
+    });
     await following;
   } catch (error) {
     if (!stopping.aborted) throw error;

@@ -62,6 +62,7 @@ test("probes at once, then at every interval; a probe without answer fails at it
   }
   await turn();
   expect(probes).toBe(4);
+  expect(await health.firstProbe).toBe(false);
   ending.abort();
   await running;
 });

@@ -16,6 +16,7 @@ export class AppHealth {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #listeners = new Set<(healthy: boolean) => void>();
+  readonly #first = Promise.withResolvers<boolean>();
   #healthy = false;
   #failures = 0;
 
@@ -28,6 +29,11 @@ export class AppHealth {
 
   get healthy(): boolean {
     return this.#healthy;
+  }
+
+  /** Resolves after the first probe: was it good? Never, when there is none. */
+  get firstProbe(): Promise<boolean> {
+    return this.#first.promise;
   }
 
   /** Called at every change. Returns the way to stop it. */
@@ -55,6 +61,7 @@ export class AppHealth {
       const well = await this.#ask(signal);
       if (signal.aborted) return;
       this.report(well);
+      this.#first.resolve(well);
       const restMs = this.#options.intervalMs - (this.#clock.monotonicMs() - startMs);
       await this.#clock.sleep(Math.max(0, restMs), signal).catch(() => {});
     }

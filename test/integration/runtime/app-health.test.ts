@@ -11,6 +11,7 @@ import {
   startSidecar,
 } from "../../kit/index.ts";
 import type { App, AppHandler } from "../../kit/index.ts";
+import { pubsubComponent } from "../pubsub/resources.ts";
 import { nativeComponents } from "./resources.ts";
 
 const checks = [
@@ -89,6 +90,24 @@ test("an app gets nothing until its first good probe, though the sidecar is read
   await sidecar.subscribed("t");
   expect((await other.get("/v1.0/invoke/a/method/who")).text).toBe("a");
   expect(app.asked).toBe(1);
+});
+
+test("a sidecar that is ready has begun the subscriptions of an app that is well", async () => {
+  await using nats = await startNats();
+  await using app = await startPatient("a");
+  // Keeps nothing for a subscriber that comes later.
+  const memory = { "p.yaml": pubsubComponent("pubsub.in-memory") };
+  for (let round = 1; round <= 5; round++) {
+    await using sidecar = await startSidecar({
+      appId: "a",
+      appPort: app.port,
+      nats,
+      resources: memory,
+      flags: checks,
+    });
+    expect((await sidecar.post("/v1.0/publish/pubsub/t", {})).status).toBe(204);
+    await app.received("/events", round);
+  }
 });
 
 test("an ill app is withdrawn, its replica gets everything, calls in flight finish; then it is back", async () => {
