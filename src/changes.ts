@@ -38,11 +38,8 @@ export class Changes {
   constructor(init: ChangesInit) {
     this.#init = init;
     this.#files = init.files;
-    const { components, blocks } = init;
+    const { components } = init;
     components.follow({
-      async check(category, component) {
-        for (const block of blocks) await block.checkComponent?.(category, component);
-      },
       changed: (change) => this.#tell((block) => block.componentChanged?.(change, changeGraceMs)),
     });
   }

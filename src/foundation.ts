@@ -7,6 +7,7 @@ import { joinMesh, type Clock, type JoinedMesh, type Mesh } from "../mesh/index.
 import type { Health } from "./api/health.ts";
 import type { AppChannel } from "./app/channel.ts";
 import { openApp } from "./app/open.ts";
+import { checkComponent } from "./blocks/index.ts";
 import { type ComponentEntry, componentEntries } from "./components/index.gen.ts";
 import { openComponents, type RunningComponents, type WantedComponents } from "./components/open.ts";
 import { HttpEndpoints } from "./config/http-endpoints.ts";
@@ -61,7 +62,7 @@ export async function openFoundation(
   const wanted = wantedComponents(configuration, resources);
   const reloadable = enabledFeatures(configuration).includes("HotReload");
   const entries = await withPlugins(env, clock, log);
-  const own = { options, wanted, reloadable, entries };
+  const own = { options, wanted, reloadable, entries, check: checkComponent };
   const components = await openComponents({ ...own, mesh, clock, log, metrics, env });
   opened.defer(() => components.close());
   pipelines.warnSkipped();

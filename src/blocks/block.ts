@@ -8,7 +8,7 @@ import type { GrpcMethod } from "../api/grpc.ts";
 import type { AppPipelines } from "../app/app-pipeline.ts";
 import type { AppChannel } from "../app/channel.ts";
 import type { AppConfig } from "../app/config.ts";
-import type { ComponentChange, OpenComponent, OpenComponents } from "../components/open.ts";
+import type { ComponentChange, OpenComponents } from "../components/open.ts";
 import type { HttpEndpoint } from "../config/http-endpoints.ts";
 import type { ConfigurationResource } from "../config/kinds/configuration.ts";
 import type { SidecarOptions } from "../config/options.ts";
@@ -61,8 +61,6 @@ export type Block = {
    * May be called while `appReady` runs, and more than once.
    */
   appUnready?(graceMs: number, why: "ill" | "ending"): Promise<void>;
-  /** Hot reload: throws a readable Error when the block cannot serve this component; it is not taken then. */
-  checkComponent?(category: string, component: OpenComponent): void | Promise<void>;
   /**
    * Hot reload: calls find `now` in place of `before` from here on. Move to it what hangs on `before` within `graceMs`;
    * `before` is closed when this resolves and its calls have ended.

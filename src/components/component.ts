@@ -6,7 +6,7 @@ import type { Clock, Mesh } from "../../mesh/index.ts";
 import type { Log } from "../telemetry/log.ts";
 
 /** Thrown by `open` for a field whose value turns out to be of no use: the message then gets the field's line. */
-export { MetadataError } from "../config/kinds/component.ts";
+export { CreationError, MetadataError } from "../config/kinds/component.ts";
 
 /** One metadata field. Names match case-insensitively. */
 export type MetadataField = {

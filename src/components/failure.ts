@@ -2,7 +2,12 @@
  * A component that could not be loaded, in the words that Dapr's operators search for. Place and remedy stand in
  * brackets behind the cause.
  */
-import { componentLabel, MetadataError, type ComponentResource } from "../config/kinds/component.ts";
+import {
+  componentLabel,
+  CreationError,
+  MetadataError,
+  type ComponentResource,
+} from "../config/kinds/component.ts";
 import { formatPlace } from "../config/problem.ts";
 import { textOf } from "../lib/thrown.ts";
 
@@ -53,10 +58,13 @@ export class ComponentFailure extends Error {
     if (thrown instanceof ComponentFailure) return thrown;
     const field = thrown instanceof MetadataError ? thrown.field : undefined;
     const said = textOf(thrown);
-    // Blocks that refuse a component name the place themselves.
-    const text = said.includes(`${resource.origin.file}:`) ? said : `${said} (${placeOf(resource, field)})`;
+    const text = `${said} (${placeOf(resource, field)})`;
     const written = thrown instanceof MetadataError || /^metadata fields? /.test(said);
-    return ComponentFailure.#nested(resource, "INIT_COMPONENT_FAILURE", text, ["init"], !written, thrown);
+    const [kind, reasons]: [string, FailureReason[]] =
+      thrown instanceof CreationError
+        ? ["CREATE_COMPONENT_FAILURE", ["creation", "init"]]
+        : ["INIT_COMPONENT_FAILURE", ["init"]];
+    return ComponentFailure.#nested(resource, kind, text, reasons, !written, thrown);
   }
 
   /** `open` took longer than the init timeout. */

@@ -15,6 +15,7 @@ const read = (properties: Record<string, string>): object => readMetadata(schema
 describe("metadata of components", () => {
   it("takes any spelling of true, unless the field is strict", () => {
     expect(read({ plain: "yes", strict: "T" })).toEqual({ plain: true, strict: true });
+    expect(read({ plain: " On\n", strict: "1" })).toEqual({ plain: true, strict: true });
     expect(read({ PLAIN: "off", Strict: "0" })).toEqual({ plain: false, strict: false });
     expect(() => read({ strict: "yes" })).toThrow('metadata field "strict": "yes" is neither true nor false');
   });

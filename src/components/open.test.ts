@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import { manualClock } from "../../test/contract/manual-clock.ts";
 import { silentLog } from "../../test/contract/silent-log.ts";
 import type { ComponentResource } from "../config/kinds/component.ts";
-import type { ComponentFile } from "./component.ts";
+import { type ComponentFile, CreationError, MetadataError } from "./component.ts";
 import type { ComponentEntry } from "./index.gen.ts";
 import { noMetrics } from "../telemetry/metrics.ts";
 import { openComponents, type ComponentsInit } from "./open.ts";
@@ -69,6 +69,7 @@ function component(change: Partial<ComponentResource> = {}): ComponentResource {
 function open(
   resources: readonly ComponentResource[],
   deny: readonly string[] = [],
+  check: NonNullable<ComponentsInit["check"]> = () => {},
 ): ReturnType<typeof openComponents> {
   const log: typeof silentLog = {
     ...silentLog,
@@ -79,7 +80,7 @@ function open(
   const options = { appId: "app", namespace: "default" } as ComponentsInit["options"];
   const mesh = undefined as unknown as ComponentsInit["mesh"];
   const wanted = { resources, deny, strictWasm: false };
-  return openComponents({ options, wanted, mesh, clock, log, metrics: noMetrics, env: {}, entries });
+  return openComponents({ options, wanted, mesh, clock, log, metrics: noMetrics, env: {}, entries, check });
 }
 
 const names = (opened: Awaited<ReturnType<typeof openComponents>>): string[] =>
@@ -237,6 +238,30 @@ describe("words of a failure", () => {
         /^Ignoring error processing component: process component store error: \[INIT_COMP/,
       ),
     ]);
+  });
+});
+
+describe("a component that a block cannot serve", () => {
+  const refuse = (thrown: Error) => (category: string, opened: { readonly resource: ComponentResource }) => {
+    if (category === "state" && opened.resource.name === "store") throw thrown;
+  };
+
+  it.each([
+    ["CREATE", new CreationError("key", "no key")],
+    ["INIT", new MetadataError("prefix", "no prefix")],
+  ])("ends the start with %s_COMPONENT_FAILURE and is closed", async (kind, thrown) => {
+    let closed = 0;
+    openState = () => Promise.resolve({ close: () => Promise.resolve(void closed++) });
+    await expect(open([component()], [], refuse(thrown))).rejects.toThrow(
+      `[${kind}_COMPONENT_FAILURE]: initialization error occurred for store (state.fake/v1): ${thrown.message} (`,
+    );
+    expect(closed).toBe(1);
+  });
+
+  it("is left out when failures are ignored", async () => {
+    const resources = [component({ ignoreErrors: true }), component({ name: "b" })];
+    expect(names(await open(resources, [], refuse(new MetadataError("prefix", "no prefix"))))).toEqual(["b"]);
+    expect(failed.at(-1)).toMatch(/^Ignoring error processing component: .*no prefix/);
   });
 });
 

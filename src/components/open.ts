@@ -48,6 +48,8 @@ export type WantedComponents = {
 export type ComponentsInit = Omit<LoadInit, "secretStore" | "strictWasm"> & {
   readonly wanted: WantedComponents;
   readonly metrics: Metrics;
+  /** Throws a readable Error when a component that did open cannot be served. */
+  readonly check?: (category: string, component: OpenComponent) => void;
   /** `apply` will be used; else calls need not be counted. */
   readonly reloadable?: boolean;
 };
@@ -61,10 +63,8 @@ export type ComponentChange = {
   readonly now: OpenComponent | undefined;
 };
 
-/** Those who use components, asked and told at each change of `apply`. */
+/** Those who use components, told at each change of `apply`. */
 export type ComponentUsers = {
-  /** Rejects with a readable Error when a component that did open cannot be served. */
-  check(category: string, component: OpenComponent): Promise<void>;
   /** Resolves when `before` is used for no delivery any more. Never rejects. */
   changed(change: ComponentChange): Promise<void>;
 };
@@ -277,7 +277,6 @@ class Components implements RunningComponents {
     try {
       now = await this.#open(resource);
       if (now === undefined) return;
-      await this.#checked(now, users);
     } catch (thrown) {
       const state = before === undefined ? "it is not there" : "the one that was there goes on";
       const failure = ComponentFailure.init(resource, thrown);
@@ -301,10 +300,10 @@ class Components implements RunningComponents {
   }
 
   /** Closes it again and rejects when a block cannot serve it, or when the set was closed meanwhile. */
-  async #checked({ component }: Held, users: ComponentUsers): Promise<void> {
+  async #check(component: OpenComponent): Promise<void> {
     try {
       if (this.#closed) throw new Error("the sidecar stops");
-      await users.check(categoryOf(component.resource.type), component);
+      this.#init.check?.(categoryOf(component.resource.type), component);
     } catch (error) {
       await closePort(component).catch(() => {});
       throw error;
@@ -424,6 +423,7 @@ class Components implements RunningComponents {
       );
       return undefined;
     }
+    await this.#check(component);
     this.#counts.init(resource.type);
     if (!reloadable) return { component, definition, secrets: "", ...uncounted };
     const secrets = await secretsOf(resource, options.namespace, this.secrets);

@@ -106,6 +106,43 @@ scopes:
     ]);
   });
 
+  it("is as if they were not there where a Go program wrote its empty members", () => {
+    const empty = `secretKeyRef: {key: "", name: ""}`;
+    const text = `apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: store, namespace: "", creationTimestamp: null}
+auth: {secretStore: ""}
+scopes: null
+spec:
+  ignoreErrors: false
+  initTimeout: ""
+  metadata: [{name: a, value: x, ${empty}}, {name: b, ${empty}, envRef: ""}, {name: c, secretKeyRef: {}}]
+  type: state.x
+  version: ""
+---
+apiVersion: dapr.io/v1alpha1
+kind: HTTPEndpoint
+metadata: {name: out, creationTimestamp: null}
+auth: {secretStore: ""}
+spec:
+  baseUrl: http://x
+  clientTLS: {rootCA: {value: null, ${empty}}, certificate: null}
+  headers: [{name: A, value: x, ${empty}}]
+`;
+    expect(parseResources(text, "f")).toMatchObject({
+      resources: [
+        {
+          namespace: undefined,
+          secretStore: undefined,
+          scopes: [],
+          metadata: [{ secretKeyRef: undefined }, { secretKeyRef: undefined }, { secretKeyRef: undefined }],
+        },
+        { headers: [{ value: "x", secretKeyRef: undefined }] },
+      ],
+      problems: [],
+    });
+  });
+
   it("takes plain words as text where text is wanted, and keys in any letter case", () => {
     const text =
       "APIVERSION: dapr.io/v1alpha1\nKind: Component\nmetadata: {name: on}\nspec: {type: state.x, Version: 1.0}\n";

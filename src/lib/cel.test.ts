@@ -115,6 +115,8 @@ describe("text, bytes and conversions", () => {
       "abc".endsWith("c") => true
       "abc".matches("^a.c$") => true
       matches("abc", "b") => true
+      "a-b".matches("^a\\-b$") => true
+      matches("a-b", "^a\\-b$") => true
       "abc".matches("(") => error
       r"\n".size() => 2n
       "\u00e9\x41\n".size() => 3n
@@ -223,6 +225,8 @@ describe("an event", () => {
 describe("gaps: CEL says otherwise, or more", () => {
   it.each([
     ["a double beyond int64 is no error", "int(9.3e18)", "9300000000000000000n"],
+    ["flags in a pattern are not read", '"A".matches("(?i)a")', "error"],
+    ["a variable nobody knows fails all, also behind a true", "true || other", "error"],
     ["names in backticks are not read", "event.`type`", "error"],
     ["messages are not made", "google.protobuf.Duration{seconds: 1}", "error"],
     ["has() of a literal is refused", 'has({"a": 1}.a)', "error"],

@@ -31,8 +31,9 @@ const limits = { maxAstNodes: 4_000, maxDepth: 100, maxListElements: 1_000, maxM
 function addMissing(environment: Environment): void {
   const bytes = (a: Uint8Array, b: Uint8Array): number => Buffer.compare(a, b);
   environment
+    // Without flags, as the library's own `text.matches(pattern)`.
     .registerFunction("matches(string, string): bool", (text: string, pattern: string) =>
-      new RegExp(pattern, "u").test(text),
+      new RegExp(pattern).test(text),
     )
     .registerFunction("int(uint): int", (value: { valueOf(): bigint }) => value.valueOf())
     .registerFunction("int(google.protobuf.Timestamp): int", (time: Date) =>

@@ -85,6 +85,21 @@ describe("pubsub.jetstream", () => {
     expect((await manager.streams.info("SHOP")).state.messages).toBe(5);
   });
 
+  it("stores a dead letter beside the event of that id", async () => {
+    const { manager, open } = await broker();
+    const port = await open({});
+    await publish(port, "shop.orders", '{"id":"a"}');
+    const of: BrokerMessage = {
+      topic: "shop.orders",
+      data: Buffer.from('{"id":"a"}'),
+      metadata: {},
+      contentType: undefined,
+    };
+    const copy = { ...of, topic: "shop.dead", id: undefined, deadLetter: { of, reason: "no" } };
+    await port.publish(copy, new AbortController().signal);
+    expect((await manager.streams.info("SHOP")).state.messages).toBe(2);
+  });
+
   it("creates no stream: publishing fails in Dapr's words, subscribing names the subject", async () => {
     const { open } = await broker();
     const port = await open({});

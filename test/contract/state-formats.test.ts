@@ -165,6 +165,16 @@ describe("hashes of state.redis", () => {
   });
 
   it.each([
+    { readTimeout: "-1", dialTimeout: "-1", redisMaxRetries: "-1" },
+    { readTimeout: "0", dialTimeout: "0s", redisMinRetryInterval: "-1", redisMaxRetryInterval: "-1" },
+  ])("takes %j, where Redis' clients mean no limit or the usual one", async (times) => {
+    const patient = await openStore(redis, { properties: { redisHost: server.address, ...times } });
+    await patient.set(saving("patient", "1"), signal);
+    expect(await text(patient, "patient")).toBe("1");
+    await patient.close();
+  });
+
+  it.each([
     [{ redisHost: "127.0.0.1:1" }, "error connecting to redis at 127.0.0.1:1"],
     [{ redisHost: "127.0.0.1:1", redisPort: "2" }, "name different ports"],
     [{ redisHost: "a,b" }, "names several servers"],
@@ -195,7 +205,7 @@ describe("tables of state.postgresql", () => {
   };
 
   it("v1: reads rows as Dapr leaves them, and writes the same", async () => {
-    const store = await open("v1");
+    const store = await open("v1", { maxConns: "-1", connectionMaxIdleTime: "-1" });
     expect(await columns("state")).toEqual([
       "key text NO",
       "value jsonb NO",

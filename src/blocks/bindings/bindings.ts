@@ -1,9 +1,8 @@
 /**
  * Output: what the app asks a binding to do. Knows neither HTTP nor gRPC; http.ts and grpc.ts decode into `invoke`.
  */
-import { propertyOf } from "../../components/component.ts";
+import { MetadataError, propertyOf } from "../../components/component.ts";
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
-import { formatPlace } from "../../config/problem.ts";
 import { callUnder } from "../../resiliency/policy.ts";
 import type { BlockHost } from "../block.ts";
 import { invokeFailed, noOperation, notFound, unsupported } from "./errors.ts";
@@ -70,7 +69,7 @@ function prepare(
   return (request, signal) => port.invoke!(request, signal);
 }
 
-/** Throws Error, with place and fix, for a direction that is neither `input` nor `output`. */
+/** Throws MetadataError for a direction that is neither `input` nor `output`. */
 export function directionOf(component: OpenComponent): Direction {
   const words = (propertyOf(component.properties, "direction") ?? "")
     .split(",")
@@ -78,11 +77,8 @@ export function directionOf(component: OpenComponent): Direction {
   const given = words.filter((word) => word !== "");
   const wrong = given.find((word) => word !== "input" && word !== "output");
   if (wrong !== undefined) {
-    const { name, origin, metadata } = component.resource;
-    const item = metadata.find((it) => it.name.toLowerCase() === "direction");
     const fix = 'write "input", "output" or "input, output"';
-    const text = `binding ${name}: metadata field "direction": "${wrong}" is no direction; ${fix}`;
-    throw new Error(`${text} (${formatPlace(item?.origin ?? origin)})`);
+    throw new MetadataError("direction", `metadata field "direction": "${wrong}" is no direction; ${fix}`);
   }
   const explicit = given.length > 0;
   return {

@@ -1,12 +1,10 @@
 /** The bindings block: events of the outside world for the app, and the app's calls to it. */
 import type { Block, BlockHost } from "../block.ts";
-import { directionOf, openOutputs } from "./bindings.ts";
+import { openOutputs } from "./bindings.ts";
 import { bindingRoutes } from "./http.ts";
 import { createInputs } from "./input.ts";
 
-/** Throws a plain Error naming the component when its metadata cannot be served. */
 export function bindingsBlock(host: BlockHost): Block {
-  for (const component of host.components.all("bindings")) directionOf(component);
   const outputs = openOutputs(host);
   const inputs = createInputs(host, outputs);
   return {
@@ -15,9 +13,6 @@ export function bindingsBlock(host: BlockHost): Block {
     grpc: async () => (await import("./grpc.ts")).bindingMethods(outputs),
     appReady: () => inputs.start(),
     appUnready: (graceMs) => inputs.end(graceMs),
-    checkComponent(category, component) {
-      if (category === "bindings") directionOf(component);
-    },
     componentChanged: (change, graceMs) => inputs.changed(change, graceMs),
     stop: (graceMs) => inputs.end(graceMs),
   };

@@ -3,15 +3,11 @@ import type { Block, BlockHost } from "../block.ts";
 import { lockHttpRoutes } from "./http.ts";
 import { Locks } from "./lock.ts";
 
-/** Throws a plain Error when the metadata of a lock component cannot be used. */
 export function lockBlock({ components, policies, options }: BlockHost): Block {
   const locks = new Locks({ components, policies, appId: options.appId });
   return {
     name: "lock",
     http: lockHttpRoutes(locks),
     grpc: async () => (await import("./grpc.ts")).lockGrpcMethods(locks),
-    checkComponent(category, component) {
-      if (category === "lock") locks.check(component);
-    },
   };
 }

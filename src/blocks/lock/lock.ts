@@ -2,7 +2,7 @@
  * The lock API without its protocols: checks the request, finds the store, makes the key and asks the store. http.ts
  * and grpc.ts decode and encode.
  */
-import { propertyOf } from "../../components/component.ts";
+import { MetadataError, propertyOf } from "../../components/component.ts";
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
 import type { Policies } from "../../resiliency/policies.ts";
 import { callUnder } from "../../resiliency/policy.ts";
@@ -26,19 +26,10 @@ export class Locks {
   readonly #policies: Policies;
   readonly #appId: string;
 
-  /** Throws a plain Error naming the component when its `keyPrefix` cannot be used. */
   constructor({ components, policies, appId }: LocksInit) {
     this.#components = components;
     this.#policies = policies;
     this.#appId = appId;
-    for (const component of components.all("lock")) this.check(component);
-  }
-
-  /** Throws a plain Error when the component's `keyPrefix` cannot be used. */
-  check(component: OpenComponent): void {
-    const word = prefixWord(component);
-    if (word.includes(separator))
-      throw new Error(`lock store ${component.resource.name}: ${errors.illegalKeyText(word)}`);
   }
 
   /** Undefined when somebody holds the resource. */
@@ -89,6 +80,12 @@ export class Locks {
     const prefix = Object.hasOwn(names, word) ? names[word]! : word;
     return ["lock", prefix, resourceId].join(separator);
   }
+}
+
+/** Throws MetadataError when the component's `keyPrefix` cannot be used. */
+export function checkLockStore(component: OpenComponent): void {
+  const word = prefixWord(component);
+  if (word.includes(separator)) throw new MetadataError("keyPrefix", errors.illegalKeyText(word));
 }
 
 /** Metadata `keyPrefix`: a strategy, or a prefix shared by all who write it. */

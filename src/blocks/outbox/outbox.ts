@@ -147,6 +147,7 @@ function roundOf(parts: StoreParts, { waitPubsub, waitTopic }: OutboxSettings, p
           metadata: {},
           contentType: cloudEventsType,
           id: event.marker,
+          waiting: true as const,
         }));
         for (const message of messages) await publisher.send(broker, message, signal, "grpc");
       } catch (error) {

@@ -13,6 +13,8 @@ export type PublishMessage = {
   readonly id: string | undefined;
   /** Set when it goes to a dead-letter topic; components may keep it beside the message. */
   readonly deadLetter?: DeadLetter;
+  /** The event goes to another topic later, and there under its id. */
+  readonly waiting?: true;
 };
 
 /** Which message was given up, and why. */

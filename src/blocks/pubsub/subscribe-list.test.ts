@@ -17,6 +17,7 @@ const names = { pubsubname: "p", topic: "t" };
 describe("the list of GET /dapr/subscribe", () => {
   it.each([
     ["", []],
+    [" \r\n", []],
     ["null", []],
     ["[]", []],
     [[{ ...names, route: "/a" }], [{ ...base, rules: [{ match: "", path: "/a" }] }]],

@@ -102,7 +102,7 @@ async function askGrpc({ app }: AskParts, signal: AbortSignal): Promise<Subscrip
 
 /** Items of an HTTP app's list; those without any path are left out. Throws when the list cannot be used. */
 export function readSubscribeList(text: string, log: Log): SubscriptionSpec[] {
-  if (text === "") return [];
+  if (text.trim() === "") return [];
   const items = json.array(parse(text), "the list");
   const specs = items.map((item, index) => readItem(item, `item ${index}`));
   return specs.filter((spec) => {

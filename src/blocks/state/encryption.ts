@@ -10,7 +10,7 @@ import {
   createSecretKey,
   randomBytes,
 } from "node:crypto";
-import type { ComponentResource } from "../../config/kinds/component.ts";
+import { type ComponentResource, CreationError } from "../../config/kinds/component.ts";
 import type { StateChange, StateRecord, StateSet, StateStore, StateWrite } from "./port.ts";
 
 /** Algorithms by length of the key, bytes. */
@@ -22,6 +22,7 @@ const algorithms: Readonly<Record<number, CipherGCMTypes>> = {
 const nonceBytes = 12;
 const tagBytes = 16;
 const separator = "||";
+const quote = 0x22;
 const primaryField = "primaryEncryptionKey";
 const secondaryField = "secondaryEncryptionKey";
 
@@ -29,42 +30,41 @@ type NamedKey = { readonly name: string; readonly algorithm: CipherGCMTypes; rea
 export type EncryptionKeys = { readonly primary: NamedKey; readonly secondary: NamedKey | undefined };
 
 /**
- * The keys of a component; undefined when it asks for none. `texts` are its metadata after secrets. Throws an Error
- * naming the fix whenever values could end in clear although the component names a key.
+ * The keys of a component; undefined when it asks for none. `texts` are its metadata after secrets. Throws
+ * CreationError naming the fix whenever values could end in clear although the component names a key.
  */
 export function encryptionKeys(
-  { name, metadata }: Pick<ComponentResource, "name" | "metadata">,
+  { metadata }: Pick<ComponentResource, "metadata">,
   texts: Readonly<Record<string, string>>,
 ): EncryptionKeys | undefined {
   const fields = metadata.map((item) => item.name);
-  const refuse = (text: string): never => {
-    throw new Error(`state store ${name}: ${text}`);
+  const refuse = (field: string, text: string): never => {
+    throw new CreationError(field, `metadata ${field}${text}`);
   };
   for (const wanted of [primaryField, secondaryField]) {
     const other = fields.find((field) => field !== wanted && field.toLowerCase() === wanted.toLowerCase());
-    if (other !== undefined) refuse(`metadata field ${other} must be written ${wanted}`);
+    if (other !== undefined) refuse(other, ` must be written ${wanted}`);
   }
   const key = (field: string): NamedKey | undefined => {
     const item = metadata.find((candidate) => candidate.name === field);
     if (item === undefined) return undefined;
     if (item.secretKeyRef === undefined)
-      return refuse(
-        `metadata ${field} must come by secretKeyRef: records name the secret that their key is in`,
-      );
+      return refuse(field, " must come by secretKeyRef: records name the secret that their key is in");
     const text = texts[field] ?? "";
     if (text === "")
       return refuse(
-        `metadata ${field}: secret ${item.secretKeyRef.name} gave no key; set auth.secretStore to a store that has it`,
+        field,
+        `: secret ${item.secretKeyRef.name} gave no key; set auth.secretStore to a store that has it`,
       );
     const bytes = /^(?:[0-9a-f]{2})+$/i.test(text) ? Buffer.from(text, "hex") : Buffer.alloc(0);
     const algorithm = algorithms[bytes.length];
-    if (algorithm === undefined) return refuse(`metadata ${field} must be 16, 24 or 32 bytes in hex`);
+    if (algorithm === undefined) return refuse(field, " must be 16, 24 or 32 bytes in hex");
     return { name: item.secretKeyRef.name, algorithm, secret: createSecretKey(bytes) };
   };
   const primary = key(primaryField);
   const secondary = key(secondaryField);
   if (primary !== undefined) return { primary, secondary };
-  return secondary === undefined ? undefined : refuse(`metadata ${secondaryField} needs ${primaryField} too`);
+  return secondary === undefined ? undefined : refuse(secondaryField, ` needs ${primaryField} too`);
 }
 
 /** The record of a value. */
@@ -108,11 +108,17 @@ export function decrypt(keys: EncryptionKeys, store: string, record: Uint8Array)
   return value;
 }
 
+/** A string of an HTTP save is encrypted without its quotes, and so it is read, as Dapr does it. */
+function plaintext({ value, json, metadata }: StateSet): Uint8Array {
+  if (!json || value[0] !== quote || metadata["contentType"] === "application/json") return value;
+  return Buffer.from(JSON.parse(Buffer.from(value).toString()) as string);
+}
+
 /** The store with values encrypted on their way in and decrypted on their way out. */
 export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: string): StateStore {
   const sealed = (write: StateSet): StateSet => ({
     ...write,
-    value: encrypt(keys.primary, write.value),
+    value: encrypt(keys.primary, plaintext(write)),
     json: false,
   });
   const opened = (record: StateRecord | undefined): StateRecord | undefined =>
@@ -128,12 +134,11 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
   const openedChange = (change: StateChange): StateChange =>
     change.kind === "put" ? { ...change, record: openedOrError(change.record)! } : change;
   const { getMany, setMany, deleteMany, transact, query, queryAsWritten, list, watch } = port;
-  const { maxTransactionWrites, ttlErrorPrefix, ignoresTtl = false } = port;
+  const { maxTransactionWrites, rules } = port;
   const refuse = () => Promise.reject(new Error("cannot query encrypted store"));
   return {
     ...(maxTransactionWrites === undefined ? {} : { maxTransactionWrites }),
-    ...(ttlErrorPrefix === undefined ? {} : { ttlErrorPrefix }),
-    ignoresTtl,
+    ...(rules === undefined ? {} : { rules }),
     get: async (key, options) => opened(await port.get(key, options)),
     ...(getMany === undefined
       ? {}

@@ -1,9 +1,15 @@
 /** Methods of the state API over gRPC: decode, call state.ts, encode. */
-import type { Etag, StateItem, StateOptions } from "../../../proto/gen/dapr/proto/common/v1/common_pb.ts";
+import { create } from "@bufbuild/protobuf";
+import {
+  type Etag,
+  type StateItem,
+  StateItemSchema,
+  type StateOptions,
+} from "../../../proto/gen/dapr/proto/common/v1/common_pb.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { type GrpcMethod, unary } from "../../api/grpc.ts";
 import { goJson, unmarshalJson } from "../../lib/go-json.ts";
-import { malformedRequest, valueNoJson } from "./errors.ts";
+import { valueNoJson } from "./errors.ts";
 import { readMetadata } from "./read-metadata.ts";
 import type { BulkEntry } from "./state.ts";
 import type { Operation, SaveItem, WriteItem } from "./writes.ts";
@@ -46,10 +52,11 @@ export function stateGrpcMethods(stores: StateStores, watches: Watches): GrpcMet
     unary(Dapr.method.executeStateTransaction, async (request, call) => {
       const store = stores.store(request.storeName);
       store.requireTransactions();
-      const operations = request.operations.map(({ operationType, request: item }, index): Operation => {
-        if (item === undefined) throw malformedRequest(`operation ${index} has no request`);
-        return { operation: operationType, item: bytesItem(item) };
-      });
+      const operations = request.operations.map(
+        ({ operationType, request: item = create(StateItemSchema) }): Operation => {
+          return { operation: operationType, item: bytesItem(item) };
+        },
+      );
       await store.transact(operations, request.metadata, call.signal, call.span);
       return {};
     }),

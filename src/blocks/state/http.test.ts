@@ -148,8 +148,19 @@ describe("save over HTTP", () => {
     expect(reply.text).toContain("incorrect value for metadata 'ttlInSeconds': ");
   });
 
+  it.each([
+    ["deletes", 500],
+    ["writes", 204],
+  ] as const)("takes any option in %s of a store that does", async (takesAnyOption, saves) => {
+    const lenient = { ...bound(await openInMemory(manualClock())), rules: { takesAnyOption } };
+    const tested = await testStateBlock({ stores: { store: lenient } });
+    const body = `[{"key":"k","value":1,"options":{"concurrency":"x"}}]`;
+    expect((await tested.http("POST", store, { body })).status).toBe(saves);
+    expect((await tested.http("DELETE", `${store}/k?consistency=x`)).status).toBe(204);
+  });
+
   it("leaves the time to live alone where the store has none", async () => {
-    const ignoring = { ...bound(await openInMemory(manualClock())), ignoresTtl: true };
+    const ignoring = { ...bound(await openInMemory(manualClock())), rules: { ignoresTtl: true } };
     const tested = await testStateBlock({ stores: { store: ignoring } });
     const body = `[{"key":"k","value":1,"metadata":{"ttlInSeconds":"soon"}}]`;
     expect((await tested.http("POST", store, { body })).status).toBe(204);

@@ -201,16 +201,23 @@ export class CursorInvalid extends Error {
   }
 }
 
+/** How a store differs in what it takes. */
+export type WriteRules = {
+  /** Words before the reason why a time to live is refused. Absent = none. */
+  readonly ttlErrorPrefix?: string;
+  /** Times to live mean nothing here, or a plug-in reads them itself: `ttlSeconds` is never given. */
+  readonly ignoresTtl?: boolean;
+  /** Concurrency and consistency that are none count as not given, in these writes. Absent = they are refused. */
+  readonly takesAnyOption?: "deletes" | "writes";
+};
+
 /** All methods may run at once, may be retried by the caller after an error, and reject with a readable Error. */
 export type StateStore = {
   /** What the metadata API lists, when it depends on version or server; else the component file's list is. */
   readonly capabilities?: readonly string[];
   /** Most writes one `transact` takes. Absent = no limit of its own. */
   readonly maxTransactionWrites?: number;
-  /** Words before the reason why a time to live is refused. Absent = none. */
-  readonly ttlErrorPrefix?: string;
-  /** Times to live mean nothing here, or a plug-in reads them itself: `ttlSeconds` is never given. */
-  readonly ignoresTtl?: boolean;
+  readonly rules?: WriteRules;
   /** Clients read an empty value over HTTP as they read an absent key. */
   readonly hidesEmpty?: boolean;
   /** May wait for the store. Without effect, so it may be repeated. */

@@ -140,7 +140,7 @@ export class NamedStore {
       this.#checkKey(key, false);
     }
     try {
-      const writes = items.map((item) => toSet(this.#prefix, item, this.#port));
+      const writes = items.map((item) => toSet(this.#prefix, item, this.#port.rules));
       const together =
         this.#port.setMany === undefined ? undefined : (now: AbortSignal) => this.#port.setMany!(writes, now);
       if (writes.length > 0) await this.#writeAll("set", writes, signal, together);
@@ -153,7 +153,7 @@ export class NamedStore {
   async delete(item: WriteItem, signal: AbortSignal): Promise<void> {
     this.#checkKey(item.key, false);
     try {
-      const write = toDelete(this.#prefix, item);
+      const write = toDelete(this.#prefix, item, this.#port.rules);
       await this.#call("delete", signal, (now) => this.#port.delete(write, now));
     } catch (cause) {
       throw errors.deleteFailed(item.key, cause);
@@ -164,7 +164,7 @@ export class NamedStore {
   async deleteMany(items: readonly WriteItem[], signal: AbortSignal): Promise<void> {
     for (const { key } of items) this.#checkKey(key, false);
     try {
-      const writes = items.map((item) => toDelete(this.#prefix, item));
+      const writes = items.map((item) => toDelete(this.#prefix, item, this.#port.rules));
       const together =
         this.#port.deleteMany === undefined
           ? undefined
@@ -200,7 +200,9 @@ export class NamedStore {
     if (count > max) throw errors.tooManyOperations(this.name, count, max);
     try {
       const writes = stored.map(({ operation, item }) =>
-        operation === "delete" ? toDelete(this.#prefix, item) : toSet(this.#prefix, item, this.#port),
+        operation === "delete"
+          ? toDelete(this.#prefix, item, this.#port.rules)
+          : toSet(this.#prefix, item, this.#port.rules),
       );
       if (round !== undefined) await this.#transactWithEvents(round, writes, metadata, signal, span);
       else await this.#call("transaction", signal, (now) => this.#port.transact!(writes, metadata, now));

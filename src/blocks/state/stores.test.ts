@@ -25,6 +25,6 @@ it.each<[Record<string, string>, StateBlockOptions, string]>([
 });
 
 it("refuses a prefix that holds the separator", async () => {
-  const message = "state store store: input key/keyPrefix 'a||b' can't contain '||'";
+  const message = "input key/keyPrefix 'a||b' can't contain '||'";
   await expect(testStateBlock({ properties: { keyPrefix: "a||b" } })).rejects.toThrow(message);
 });

@@ -2,9 +2,8 @@
  * The state stores of a sidecar by component name: checks each component's own metadata once, at start, and
  * binds it to the calls of state.ts.
  */
-import { propertyOf } from "../../components/component.ts";
+import { MetadataError, propertyOf } from "../../components/component.ts";
 import type { OpenComponent } from "../../components/open.ts";
-import { formatPlace } from "../../config/problem.ts";
 import type { BlockHost } from "../block.ts";
 import { encryptedStore, encryptionKeys } from "./encryption.ts";
 import * as errors from "./errors.ts";
@@ -17,11 +16,9 @@ import { NamedStore, type Recorder } from "./state.ts";
 export type StateStores = {
   /** Throws ERR_STATE_STORE_NOT_CONFIGURED or ERR_STATE_STORE_NOT_FOUND. */
   store(name: string): NamedStore;
-  /** Throws a plain Error when the component's metadata cannot be served. */
-  check(component: OpenComponent<StateStore>): void;
 };
 
-/** Binds every loaded state component. Throws a plain Error naming the component when its metadata cannot be served. */
+/** Binds every loaded state component. Throws MetadataError when the metadata of one cannot be served. */
 export function openStateStores(host: BlockHost, outboxOf: OutboxOf): StateStores {
   const labels = ["component", "namespace", "operation", "success"];
   const recorder: Recorder = {
@@ -42,7 +39,6 @@ export function openStateStores(host: BlockHost, outboxOf: OutboxOf): StateStore
   };
   for (const component of host.components.all<StateStore>("state")) bind(component);
   return {
-    check: (component) => void bind(component),
     store(name) {
       const component = host.components.get<StateStore>("state", name);
       if (component !== undefined) return bound.get(component) ?? bind(component);
@@ -58,17 +54,24 @@ function portOf({ resource, port, properties }: OpenComponent<StateStore>): Stat
   return keys === undefined ? port : encryptedStore(port, keys, resource.name);
 }
 
-function prefixOf(component: OpenComponent<StateStore>, host: BlockHost): string {
-  const { name } = component.resource;
-  const strategy = propertyOf(component.properties, "keyPrefix");
-  if (strategy !== undefined && holdsSeparator(strategy)) {
-    const item = component.resource.metadata.find((it) => it.name.toLowerCase() === "keyprefix");
-    const place = formatPlace(item?.origin ?? component.resource.origin);
-    throw new Error(`state store ${name}: ${errors.illegalKeyText(strategy)} (${place})`);
-  }
-  return keyPrefix(strategy, {
-    appId: host.options.appId,
-    store: name,
-    namespace: host.options.namespaceEnv,
+/** Throws MetadataError when the component's metadata cannot be served. */
+export function checkStateStore({ resource, properties }: OpenComponent): void {
+  encryptionKeys(resource, properties);
+  strategyOf(properties);
+}
+
+function prefixOf({ resource, properties }: OpenComponent, { options }: BlockHost): string {
+  return keyPrefix(strategyOf(properties), {
+    appId: options.appId,
+    store: resource.name,
+    namespace: options.namespaceEnv,
   });
+}
+
+/** Metadata `keyPrefix`. */
+function strategyOf(properties: OpenComponent["properties"]): string | undefined {
+  const strategy = propertyOf(properties, "keyPrefix");
+  if (strategy !== undefined && holdsSeparator(strategy))
+    throw new MetadataError("keyPrefix", errors.illegalKeyText(strategy));
+  return strategy;
 }

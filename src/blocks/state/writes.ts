@@ -1,5 +1,5 @@
 /** What clients ask to be written, and how a store is told. */
-import type { StateDelete, StateSet, StateStore } from "./port.ts";
+import type { StateDelete, StateSet, WriteRules } from "./port.ts";
 
 export type Metadata = Readonly<Record<string, string>>;
 
@@ -29,14 +29,14 @@ export function isOperation(text: string): boolean {
   return text === "upsert" || text === "delete";
 }
 
-type TtlRules = Pick<StateStore, "ttlErrorPrefix" | "ignoresTtl">;
+const noRules: WriteRules = {};
 
 /** As daprd stores it: some stores take no empty value. */
 const markerValue = Buffer.from('"0"');
 
 /** `prefix` goes before the key. Throws Error for an option or a time to live that is none. */
-export function toSet(prefix: string, item: SaveItem, store: TtlRules): StateSet {
-  checkOptions(item);
+export function toSet(prefix: string, item: SaveItem, rules = noRules): StateSet {
+  if (rules.takesAnyOption !== "writes") checkOptions(item);
   return {
     kind: "set",
     key: prefix + item.key,
@@ -46,14 +46,14 @@ export function toSet(prefix: string, item: SaveItem, store: TtlRules): StateSet
     createOnly: item.etag === "" && item.concurrency === "first-write",
     strong: item.consistency === "strong",
     asked: item,
-    ttlSeconds: ttlSeconds(item.metadata, store),
+    ttlSeconds: ttlSeconds(item.metadata, rules),
     metadata: item.metadata,
   };
 }
 
 /** As `toSet`, without a time to live. */
-export function toDelete(prefix: string, item: WriteItem): StateDelete {
-  checkOptions(item);
+export function toDelete(prefix: string, item: WriteItem, rules = noRules): StateDelete {
+  if (rules.takesAnyOption === undefined) checkOptions(item);
   return {
     kind: "delete",
     key: prefix + item.key,
@@ -80,7 +80,7 @@ function checkOptions({ concurrency, consistency }: WriteItem): void {
   }
 }
 
-function ttlSeconds(metadata: Metadata, { ttlErrorPrefix = "", ignoresTtl }: TtlRules): number | undefined {
+function ttlSeconds(metadata: Metadata, { ttlErrorPrefix = "", ignoresTtl }: WriteRules): number | undefined {
   const text = metadata["ttlInSeconds"];
   if (text === undefined || text === "" || ignoresTtl === true) return undefined;
   const seconds = Number(text);

@@ -35,7 +35,7 @@ export const postgresFields = {
     description: "How long an unused connection stays open; 0 = 30 minutes.",
     default: "0s",
   },
-  maxConns: { kind: "integer", description: "Most connections; 0 = 8.", default: "0", min: 0 },
+  maxConns: { kind: "integer", description: "Most connections; 0 and less = 8.", default: "0" },
   queryExecMode: {
     kind: "string",
     description: "exec, simple_protocol: no prepared statements, for poolers that keep none.",
@@ -109,7 +109,7 @@ function poolConfig(
   return {
     ...target,
     ...(ssl === undefined ? {} : { ssl }),
-    max: maxConns || poolMax || defaultConnections,
+    max: (maxConns > 0 ? maxConns : poolMax) || defaultConnections,
     idleTimeoutMillis: connectionMaxIdleTime > 0 ? connectionMaxIdleTime : defaultIdleMs,
     connectionTimeoutMillis: Math.min(connectTimeoutMs ?? timeout, timeout),
     query_timeout: timeout,

@@ -56,7 +56,7 @@ export const redisFields = {
   readTimeout: {
     kind: "duration",
     bareUnit: "ms",
-    description: "Longest wait for an answer.",
+    description: "Longest wait for an answer; -1 = a minute.",
     default: "3s",
   },
   writeTimeout: { kind: "duration", bareUnit: "ms", description: "Accepted; readTimeout bounds both." },

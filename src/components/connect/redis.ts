@@ -79,9 +79,12 @@ const maxWaiting = 10_000;
 const silenceMs = 10_000;
 const pingMs = 4_000;
 const attemptsAtStart = 3;
+/** What stands for no limit, ms. */
+const noLimitMs = 60_000;
 
 /** Connects. Rejects when it cannot, with the reason of the last attempt. */
-export async function connectRedis(init: RedisInit): Promise<Redis> {
+export async function connectRedis(given: RedisInit): Promise<Redis> {
+  const init = { ...given, metadata: withSaneTimes(given.metadata) };
   const { metadata, clock, signal } = init;
   if (metadata.useEntraID) throw new Error('metadata field "useEntraID" is not supported; use redisPassword');
   const addresses = readAddresses(metadata);
@@ -116,6 +119,16 @@ export async function connectRedis(init: RedisInit): Promise<Redis> {
       reach.close();
       destroy(client);
     },
+  };
+}
+
+/** As Go's client reads them: 0 is the usual time and -1 none, for which we take a long one. */
+function withSaneTimes(metadata: RedisMetadata): RedisMetadata {
+  const sane = (ms: number, usualMs: number): number => (ms > 0 ? ms : ms === 0 ? usualMs : noLimitMs);
+  return {
+    ...metadata,
+    dialTimeout: sane(metadata.dialTimeout, 5_000),
+    readTimeout: sane(metadata.readTimeout, 3_000),
   };
 }
 

@@ -49,7 +49,7 @@ export async function openStateStore({ plugin, services, context }: OpenPlugin):
   const many = new ManyAtOnce();
   return {
     capabilities: features,
-    ignoresTtl: true,
+    rules: { ignoresTtl: true, takesAnyOption: "writes" },
     ...(transactional && max > 0 && { maxTransactionWrites: max }),
     get: (key, options) => read(plugin, key, options),
     getMany: (keys, options) => readMany(plugin, many, keys, options),

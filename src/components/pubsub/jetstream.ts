@@ -222,7 +222,9 @@ function backOffOf(text: string | undefined): number[] | undefined {
 const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** The JSON member `id` of what is published, by which the server drops a repeated event. */
-function idOf({ id, data, contentType }: PublishMessage): string | undefined {
+function idOf({ id, data, contentType, deadLetter, waiting }: PublishMessage): string | undefined {
+  // One event in two topics, often of one stream: the second must not be taken for a repetition of the first.
+  if (deadLetter !== undefined || waiting === true) return undefined;
   // The id of an envelope that the sidecar made; no need to read it again.
   if (contentType !== undefined && id !== undefined && uuid.test(id)) return id;
   try {

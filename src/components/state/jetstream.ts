@@ -54,7 +54,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
 type ApiError = { readonly code: number; readonly err_code?: number; readonly description?: string };
 
 class JetStreamStore implements StateStore {
-  readonly ignoresTtl = true;
+  readonly rules = { ignoresTtl: true, takesAnyOption: "writes" } as const;
   readonly #link: NatsLink;
   readonly #bucket: string;
   /** Header of a message that deletes. */

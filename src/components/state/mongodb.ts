@@ -167,7 +167,7 @@ class DocumentValues {
 }
 
 class MongoStore implements StateStore {
-  readonly ttlErrorPrefix = ttlErrorPrefix;
+  readonly rules = { ttlErrorPrefix, takesAnyOption: "writes" } as const;
   readonly #client: MongoClient;
   readonly #collection: Collection<StoredDocument>;
   readonly #values: DocumentValues;

@@ -128,7 +128,7 @@ function unlessMeanwhile(error: unknown): void {
 }
 
 class MySqlStore implements StateStore {
-  readonly ttlErrorPrefix = ttlErrorPrefix;
+  readonly rules = { ttlErrorPrefix, takesAnyOption: "deletes" } as const;
   readonly #mysql: MySql;
   readonly #tables: Tables;
   readonly #statements: ReturnType<typeof statementsOf>;

@@ -88,7 +88,7 @@ function foreignTable({ table }: PostgresLayout, cause: unknown): Error {
 }
 
 class PostgresStore implements StateStore {
-  readonly ttlErrorPrefix = ttlErrorPrefix;
+  readonly rules = { ttlErrorPrefix, takesAnyOption: "deletes" } as const;
   readonly capabilities: readonly string[];
   readonly query?: NonNullable<StateStore["query"]>;
   readonly #postgres: Postgres;

@@ -169,7 +169,7 @@ function inTransaction<T>(database: DatabaseSync, work: () => T): T {
 }
 
 class SqliteStore implements StateStore {
-  readonly ttlErrorPrefix = ttlErrorPrefix;
+  readonly rules = { ttlErrorPrefix };
   readonly #database: DatabaseSync;
   readonly #tables: Tables;
   readonly #locked: WhileLocked;

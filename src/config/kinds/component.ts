@@ -101,6 +101,9 @@ export class MetadataError extends Error {
   }
 }
 
+/** A MetadataError about what is read before the component is opened: it counts as a failure to create it. */
+export class CreationError extends MetadataError {}
+
 /** What is odd about a metadata field and does not keep the component from being opened. */
 export interface MetadataWarning {
   /** Name of the field, as written. */

@@ -70,12 +70,14 @@ function parseMetadata(spec: Section): readonly MetadataItem[] {
   return [...items.values()];
 }
 
-function parseSecretKeyRef(entry: Section): SecretKeyRef | undefined {
+/** Undefined also for one whose texts are empty: Go programs write it beside every value. */
+export function parseSecretKeyRef(entry: Section): SecretKeyRef | undefined {
   const reference = entry.section("secretKeyRef");
   if (reference === undefined) return undefined;
   reference.warnUnknown(["name", "key"]);
-  const name = reference.requiredText("name", "my-secret");
-  return { name, key: reference.text("key") ?? "" };
+  const key = reference.text("key") ?? "";
+  if (key === "" && (reference.text("name") ?? "") === "") return undefined;
+  return { name: reference.requiredText("name", "my-secret"), key };
 }
 
 function parseInitTimeout(spec: Section): number {

@@ -5,6 +5,7 @@ import { isToken } from "../../lib/http-field.ts";
 import { didYouMean } from "../../lib/nearest.ts";
 import type { Section } from "../section.ts";
 import type { ResourceHeader } from "./header.ts";
+import { parseSecretKeyRef } from "./parse-component.ts";
 import type {
   EndpointHeader,
   EndpointText,
@@ -106,15 +107,10 @@ function parsePem(tls: Section | undefined, key: string): EndpointText | undefin
 }
 
 function parseText(section: Section): EndpointText {
-  const reference = section.section("secretKeyRef");
-  reference?.warnUnknown(["name", "key"]);
   return {
     path: section.path,
     value: section.anyText("value") || undefined,
-    secretKeyRef:
-      reference === undefined
-        ? undefined
-        : { name: reference.requiredText("name", "my-secret"), key: reference.text("key") ?? "" },
+    secretKeyRef: parseSecretKeyRef(section),
     envRef: section.text("envRef") || undefined,
     origin: section.problems.origin(section.at),
   };

@@ -185,5 +185,6 @@ test("without any store, and with a key prefix that cannot be", async () => {
     wait: "none",
   });
   expect(await ended.exited).toBe(1);
-  expect(ended.logs()).toContain(`lock store bad: ${illegal}`);
+  const failed = "Failed to init component bad (lock.nats/v1): [INIT_COMPONENT_FAILURE]: ";
+  expect(ended.logs()).toContain(`${failed}initialization error occurred for bad (lock.nats/v1): ${illegal}`);
 }, 60_000);

@@ -1,6 +1,7 @@
 // What the metadata of components say about an outbox: scopes, an unknown broker, groups, memory, and hot reload.
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { jetstreamManager } from "@nats-io/jetstream";
 import { expect, test } from "vitest";
 import { eventually, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import { pubsubComponent } from "../pubsub/resources.ts";
@@ -100,6 +101,22 @@ test("state and events in memory: many in one transaction, side by side, and a f
   });
 });
 
+test("both topics may be in one stream of pubsub.jetstream, which takes an id once", async () => {
+  await using nats = await startNats();
+  const manager = await jetstreamManager(await nats.connect());
+  await manager.streams.add({ name: "SHOP", subjects: ["orders", "defaultshopordersoutbox"] });
+  await using app = await startTaker();
+  const resources = {
+    "p.yaml": pubsubComponent("pubsub.jetstream", { natsURL: nats.url }),
+    "s.yaml": outboxStore("state.in-memory"),
+  };
+  await using shop = await startSidecar({ appId: "shop", nats, resources, appPort: app.port });
+  expect((await transact(shop, [{ key: "a", value: 1 }])).status).toBe(204);
+  await eventually(() => expect(eventsOf(app)).toMatchObject([{ data: "1", topic: "orders" }]), {
+    timeoutMs: 20_000,
+  });
+});
+
 test("replicas share the events also where each of them gets every event of its own subscriptions", async () => {
   await using nats = await startNats();
   await using app = await startTaker();
@@ -157,4 +174,6 @@ test("hot reload: an outbox begins, moves to another topic and ends with its com
   await eventually(() => expect(shop.logs().match(/Component updated: store/g)).toHaveLength(3));
   await put("after");
   expect([data("/orders"), data("/moved")]).toEqual([["first", "second"], ["third"]]);
+  await write("half.yaml", outboxStore("state.nats", {}, { outboxPublishTopic: "" }, "half"));
+  await shop.logged(/state store half: no outbox event is published: .*needs outboxPublishTopic/);
 });

@@ -7,7 +7,7 @@ import { dirname } from "node:path";
 import { joinMesh } from "../../../mesh/index.ts";
 import { openApp } from "../../../src/app/open.ts";
 import type { BlockHost } from "../../../src/blocks/block.ts";
-import { makeBlocks } from "../../../src/blocks/index.ts";
+import { checkComponent, makeBlocks } from "../../../src/blocks/index.ts";
 import { openComponents } from "../../../src/components/open.ts";
 import { HttpEndpoints } from "../../../src/config/http-endpoints.ts";
 import { parseFlags } from "../../../src/config/flags.ts";
@@ -56,6 +56,7 @@ async function load(flags: readonly string[], lines: string[]): Promise<void> {
     const components = await openComponents({
       ...shared,
       wanted: wantedComponents(configuration, loaded),
+      check: checkComponent,
     });
     try {
       const surroundings = { env, namespace: "default", ...components.secrets };

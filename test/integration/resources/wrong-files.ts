@@ -345,7 +345,7 @@ const components: readonly WrongFile[] = [
   {
     what: "a key prefix with ||",
     resources: items("  - name: keyPrefix\n    value: a||b\n"),
-    line: /state store x: input key\/keyPrefix 'a\|\|b' can't contain '\|\|' \(f\.yaml:9\)$/,
+    line: /x \(state\.in-memory\/v1\): input key\/keyPrefix .a\|\|b. can.t contain .\|\|. \(f\.yaml:9\)$/,
     fatal: true,
   },
   {
@@ -354,7 +354,7 @@ const components: readonly WrongFile[] = [
       '  - name: schedule\n    value: "@every 1h"\n  - name: direction\n    value: inptu\n',
       "bindings.cron",
     ),
-    line: /^binding x: metadata field "direction": "inptu" is no direction; write "input", .* \(f\.yaml:11\)$/,
+    line: /: metadata field "direction": "inptu" is no direction; write "input", .* \(f\.yaml:11\)$/,
     fatal: true,
   },
   {

@@ -94,11 +94,35 @@ test("the sidecar still serves after all of this", async () => {
   expect(sidecar.running()).toBe(true);
 });
 
+test("a key prefix that cannot be one fails the component, which is left out with ignoreErrors", async () => {
+  const wrong = stateComponent("prefixed", "state.in-memory", { keyPrefix: "a||b" });
+  const good = { "good.yaml": stateComponent("good", "state.in-memory") };
+  const what = "[INIT_COMPONENT_FAILURE]: initialization error occurred for prefixed (state.in-memory/v1): ";
+  const reason = `${what}input key/keyPrefix 'a||b' can't contain '||'`;
+  await using refused = await startSidecar({
+    appId: "prefix",
+    nats,
+    resources: { ...good, "wrong.yaml": wrong },
+    wait: "none",
+  });
+  expect(await refused.exited).toBe(1);
+  expect(refused.logs()).toContain(`Failed to init component prefixed (state.in-memory/v1): ${reason}`);
+  expect(refused.logs()).not.toContain("Component loaded: prefixed");
+  await using lenient = await startSidecar({
+    appId: "prefix",
+    nats,
+    resources: { ...good, "wrong.yaml": `${wrong}  ignoreErrors: true\n` },
+  });
+  expect(lenient.logs()).toContain("Ignoring error processing component: process component prefixed error: ");
+  expect((await lenient.post("/v1.0/state/good", [{ key: "k", value: 1 }])).status).toBe(204);
+  expect((await lenient.get("/v1.0/state/prefixed/k")).json()).toMatchObject({
+    errorCode: "ERR_STATE_STORE_NOT_FOUND",
+  });
+});
+
 test("a store whose encryption key is no secret ends the start with a reason, not in clear text", async () => {
   const resources = { "store.yaml": stateComponent("vault", "state.nats", { primaryEncryptionKey: "00" }) };
   await using refused = await startSidecar({ appId: "secret", nats, resources, wait: "none" });
   expect(await refused.exited).toBe(1);
-  expect(refused.logs()).toContain(
-    "state store vault: metadata primaryEncryptionKey must come by secretKeyRef",
-  );
+  expect(refused.logs()).toContain("metadata primaryEncryptionKey must come by secretKeyRef");
 });

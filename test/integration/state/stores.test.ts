@@ -94,6 +94,10 @@ test("Redis minds the ETag of a save unless it is last-write, and remembers ever
   expect(await save(5, first)).toBe(500);
   expect(await save(5, {})).toBe(500);
   expect((await sidecar.get("/v1.0/state/red/marked")).text).toBe("4");
+  const upsert = (more: object) => ({ operation: "upsert", request: { key: "unmarked", value: 1, ...more } });
+  const transact = (more: object) =>
+    sidecar.post("/v1.0/state/red/transaction", { operations: [upsert(more)] });
+  for (const more of [first, { etag: "9", ...last }, {}]) expect((await transact(more)).status).toBe(204);
 });
 
 test("Redis tells that it answers no queries", async () => {
@@ -141,6 +145,16 @@ describe.each(names)("store %s", (store) => {
     expect(done.status).toBe(204);
     const bulk = await sidecar.post(`${path}/bulk`, { keys: ["a", "b"] });
     expect(bulk.json()).toMatchObject([{ key: "a" }, { key: "b", data: 9 }]);
+  });
+
+  test("an option that is none is refused, but for deletes in PostgreSQL", async () => {
+    const item = { key: "odd", value: 1, options: { consistency: "x" } };
+    expect((await sidecar.post(path, [item])).json()).toMatchObject({
+      errorCode: "ERR_STATE_SAVE",
+      message: `failed saving state in state store ${store}: unrecognized consistency model 'x'`,
+    });
+    const deleted = await sidecar.http(`${path}/odd?concurrency=x`, { method: "DELETE" });
+    expect(deleted.status).toBe(store.startsWith("pg") ? 204 : 500);
   });
 
   test("bytes over gRPC come back untouched", async () => {
