@@ -7,6 +7,7 @@ const schema = {
   strict: { kind: "boolean", description: "", strict: true },
   seconds: { kind: "duration", description: "" },
   ms: { kind: "duration", description: "", bareUnit: "ms" },
+  choice: { kind: "string", description: "", oneOf: ["SHA-256", "none"] },
 } as const satisfies MetadataSchema;
 
 const read = (properties: Record<string, string>): object => readMetadata(schema, "state", properties).values;
@@ -24,5 +25,11 @@ describe("metadata of components", () => {
     expect(read({ seconds: "5ms", ms: "-1" })).toEqual({ seconds: 5, ms: -1 });
     expect(read({ ms: "1m" })).toEqual({ ms: 60_000 });
     expect(() => read({ ms: "soon" })).toThrow("no duration; write e.g. 30s, 1h30m, or milliseconds");
+  });
+
+  it("takes one of several words in any letter case", () => {
+    expect(read({ choice: "None" })).toEqual({ choice: "none" });
+    expect(read({ choice: "sha-256" })).toEqual({ choice: "SHA-256" });
+    expect(() => read({ choice: "md5" })).toThrow('"md5" is not one of SHA-256, none');
   });
 });

@@ -66,7 +66,9 @@ function unknownNames(
 }
 
 function readValue(name: string, field: MetadataField, text: string): string | number | boolean {
-  if (field.oneOf !== undefined && !field.oneOf.includes(text)) {
+  if (field.oneOf !== undefined) {
+    const found = field.oneOf.find((value) => value.toLowerCase() === text.toLowerCase());
+    if (found !== undefined) return found;
     throw metadataProblem(name, `: ${shown(field, text)} is not one of ${field.oneOf.join(", ")}`);
   }
   switch (field.kind) {

@@ -135,7 +135,7 @@ describe("pubsub.kafka in batches", () => {
     await eventually(() => expect(later.got.flat()).toEqual(numbers(3, 5)), { timeoutMs: 30_000 });
   });
 
-  it("takes a schema registry as long as nobody asks for Avro; metadata are headers, beside what Kafka says", async () => {
+  it("refuses Avro, not a schema registry; metadata are headers, beside what Kafka says", async () => {
     const [port, topic] = [await open({ schemaRegistryURL: "http://127.0.0.1:1" }), `t-${randomUUID()}`];
     const asked = (metadata: Record<string, string>): PublishMessage => ({
       ...message(topic, "1"),

@@ -71,6 +71,7 @@ export async function open(context: ComponentContext<typeof metadataSchema>): Pr
   return {
     operations: ["create"],
     async invoke({ data, metadata: request }, signal) {
+      // The properties would leave out a time that is none.
       demandTtlMs(request);
       const properties = {
         headers: { ...request },

@@ -1,11 +1,14 @@
 // Output bindings over HTTP and gRPC through a real sidecar: a real HTTP server, files, a real SMTP server.
 import { mkdtemp, readFile, symlink } from "node:fs/promises";
+import { createServer } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { TLSSocket } from "node:tls";
 import { SMTPServer } from "smtp-server";
 import { expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { type GrpcError, freePort, grpcClient, startApp, startNats, startSidecar } from "../../kit/index.ts";
+import { certificateAuthority } from "../../kit/certificates.ts";
 import { binding } from "./resources.ts";
 
 const post = (body: unknown): { method: string; body: string } => ({
@@ -102,6 +105,38 @@ test("bindings.http has an operation for each verb", async () => {
   expect([followed.status, followed.headers["metadata.verb"], followed.text]).toEqual([200, "GET", ""]);
   const deleted = await sidecar.http("/v1.0/bindings/web", post({ operation: "delete" }));
   expect([deleted.status, deleted.headers["metadata.verb"]]).toEqual([200, "DELETE"]);
+});
+
+test("bindings.http shows a certificate and takes those that MTLSRootCA signed, as text or file", async () => {
+  await using nats = await startNats();
+  await using authority = await certificateAuthority();
+  const own = await authority.issue("localhost", ["127.0.0.1"]);
+  const client = await authority.issue("caller", ["caller"]);
+  const options = { cert: own.certificate, key: own.privateKey, ca: authority.root, requestCert: true };
+  const server = createServer({ ...options, rejectUnauthorized: true }, (request, response) => {
+    response.end((request.socket as TLSSocket).getPeerCertificate().subject.CN);
+  });
+  const port = await freePort();
+  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", () => resolve()));
+  await using _server = { [Symbol.asyncDispose]: async () => void server.close() };
+  const url = `https://127.0.0.1:${port}`;
+  const shown = { MTLSClientCert: client.certificate, MTLSClientKey: client.privateKey };
+  await using sidecar = await startSidecar({
+    appId: "caller",
+    nats,
+    resources: {
+      "1.yaml": binding("text", "bindings.http", { url, MTLSRootCA: authority.root, ...shown }),
+      "2.yaml": binding("file", "bindings.http", { url, mtlsrootca: authority.rootFile, ...shown }),
+      "3.yaml": binding("silent", "bindings.http", { url, MTLSRootCA: authority.root }),
+      "4.yaml": binding("distrustful", "bindings.http", { url, ...shown }),
+    },
+  });
+  for (const name of ["text", "file"]) {
+    const answer = await sidecar.http(`/v1.0/bindings/${name}`, post({ operation: "get" }));
+    expect([answer.status, answer.text]).toEqual([200, "caller"]);
+  }
+  for (const name of ["silent", "distrustful"])
+    expect((await sidecar.http(`/v1.0/bindings/${name}`, post({ operation: "get" }))).status).toBe(500);
 });
 
 test("what cannot be done is told in the words clients know, over HTTP and gRPC", async () => {

@@ -46,7 +46,7 @@ async function publish(
       value,
     ]),
   );
-  const answer = await sidecar.post(`/v1.0/publish/pubsub/${topic}?${query}`, '{"n":1}');
+  const answer = await sidecar.post(`/v1.0/publish/pubsub/${topic}?${query.toString()}`, '{"n":1}');
   expect([answer.status, answer.text]).toEqual([204, ""]);
 }
 
@@ -141,6 +141,6 @@ test("queues: their names, routing keys, dead letters and limits, and properties
   for (const routingKey of ["a", "other", "b"])
     await publish(sidecar, "keyed", { routingKey, messageID: routingKey });
   const keyed = await app.received("/keyed", 2);
-  expect(keyed.map(({ headers }) => headers["metadata.messageid"]).sort()).toEqual(["a", "b"]);
+  expect(new Set(keyed.map(({ headers }) => headers["metadata.messageid"]))).toEqual(new Set(["a", "b"]));
   expect(await channel.checkQueue("own")).toMatchObject({ consumerCount: 1 });
 });

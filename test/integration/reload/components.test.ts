@@ -160,6 +160,39 @@ test("scopes that no longer name the app remove a component", async () => {
   await hasComponents(sidecar, []);
 });
 
+test("an input binding is added, gets another route and ends; an output binding is there at once", async () => {
+  await using app = await startApp({ fallback: () => ({}) });
+  await using sidecar = await startSidecar({ appId: "shop", nats, appPort: app.port, resources: {} });
+  const tick = (route: string): string =>
+    component("tick", "bindings.cron", { schedule: "@every 1s", route });
+  const posts = (path: string): number =>
+    app.requestsTo(path).filter(({ method }) => method === "POST").length;
+  put(sidecar, "tick.yaml", tick("one"));
+  await eventually(() => expect(posts("/one")).toBeGreaterThan(0), { timeoutMs: 20_000 });
+  put(sidecar, "tick.yaml", tick("two"));
+  await eventually(() => expect(posts("/two")).toBeGreaterThan(0), { timeoutMs: 20_000 });
+  const before = posts("/one");
+  put(sidecar, "web.yaml", component("web", "bindings.http", { url: app.url }));
+  await hasComponents(sidecar, ["tick", "web"]);
+  const call = { operation: "get", metadata: { path: "out" } };
+  expect((await sidecar.post("/v1.0/bindings/web", call)).status).toBe(200);
+  remove(sidecar, "tick.yaml");
+  await hasComponents(sidecar, ["web"]);
+  const after = posts("/two");
+  // The ticks of two more seconds, had it gone on.
+  const calls = app.requestsTo("/out").length;
+  await eventually(
+    async () => {
+      await sidecar.post("/v1.0/bindings/web", call);
+      expect(app.requestsTo("/out").at(-1)!.atMs - app.requestsTo("/out")[calls]!.atMs).toBeGreaterThan(
+        2_000,
+      );
+    },
+    { timeoutMs: 20_000, everyMs: 200 },
+  );
+  expect([posts("/one"), posts("/two")]).toEqual([before, after]);
+});
+
 test("a call under way on a component that is replaced ends on the old one", async () => {
   const resources = { "a.yaml": component("files", "bindings.http", { url: "http://127.0.0.1:9" }) };
   await using sidecar = await startSidecar({ appId: "shop", nats, resources });
