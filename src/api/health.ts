@@ -76,8 +76,7 @@ function healthz(health: Health, appId: string, call: HttpCall): HttpReply {
   if (unready.length > 0)
     throw unhealthy("ERR_HEALTH_NOT_READY", `dapr is not ready: [${unready.join(" ")}]`);
   const wanted = call.queryValue("appid");
-  // An empty one is none.
-  if (wanted !== undefined && wanted !== "" && wanted !== appId)
+  if (wanted !== undefined && wanted !== appId)
     throw unhealthy("ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match");
   return noContent;
 }

@@ -192,6 +192,19 @@ describe("resolveOptions", () => {
     expect(withApp(["--components-path=old", "--resources-path=new"]).resources.directories).toEqual(["new"]);
   });
 
+  it("takes IPv6 addresses with brackets and without", () => {
+    const options = withApp([
+      "--dapr-listen-addresses=[::1],127.0.0.1, ::",
+      "--dapr-public-listen-address=[::1]",
+      "--metrics-listen-address=[::]",
+      "--app-channel-address=[::1]",
+    ]);
+    expect(options.api).toMatchObject({ addresses: ["::1", "127.0.0.1", "::"], publicAddress: "::1" });
+    expect(options.metrics.address).toBe("::");
+    expect(options.app.address).toBe("::1");
+    expect(withApp(["--app-channel-address="]).app.address).toBe("127.0.0.1");
+  });
+
   it.each([
     [[], "parameter app-id cannot be empty"],
     [["--app-id=a.b"], "parameter app-id cannot contain dots"],

@@ -177,7 +177,7 @@ export function resolveOptions(flags: Flags, env: Environment): SidecarOptions {
     metrics: {
       enabled: values["enable-metrics"],
       port: readPort(flags, "metrics-port"),
-      address: values["metrics-listen-address"],
+      address: withoutBrackets(values["metrics-listen-address"]),
     },
     profiling: { enabled: values["enable-profiling"], port: readPort(flags, "profile-port"), address: "" },
     shutdown: {
@@ -224,10 +224,10 @@ function resolveApi(flags: Flags, env: Environment, warnings: string[]): ApiOpti
   return {
     httpPort: readPort(flags, "dapr-http-port"),
     grpcPort: readPort(flags, "dapr-grpc-port"),
-    addresses: values["dapr-listen-addresses"].split(",").map((address) => address.trim()),
+    addresses: values["dapr-listen-addresses"].split(",").map(withoutBrackets),
     socketDirectory: values["unix-domain-socket"] || undefined,
     publicPort: readOptionalPort(flags, "dapr-public-port"),
-    publicAddress: values["dapr-public-listen-address"],
+    publicAddress: withoutBrackets(values["dapr-public-listen-address"]),
     internalGrpcPort: readOptionalPort(flags, "dapr-internal-grpc-port"),
     maxBodyBytes: resolveMaxBody(flags, warnings),
     readBufferBytes: resolveReadBuffer(flags, warnings),
@@ -250,7 +250,7 @@ function resolveApp(flags: Flags, env: Environment, warnings: string[]): AppOpti
   return {
     port: values["app-port"] === "" ? 0 : readPort(flags, "app-port"),
     protocol: resolveProtocol(flags, warnings),
-    address: values["app-channel-address"],
+    address: withoutBrackets(values["app-channel-address"]) || "127.0.0.1",
     maxConcurrency: concurrency > 0 ? concurrency : Number.POSITIVE_INFINITY,
     health: resolveHealth(flags),
     apiToken: env["APP_API_TOKEN"] || undefined,
@@ -258,6 +258,11 @@ function resolveApp(flags: Flags, env: Environment, warnings: string[]): AppOpti
     skipSubscribe: skipped.includes("subscribe"),
     bindingOptionsTimeoutMs: values["app-binding-options-timeout"],
   };
+}
+
+/** Dapr puts host and port together as texts, so its users write `[::1]`. */
+function withoutBrackets(address: string): string {
+  return address.trim().replace(/^\[(.*)\]$/, "$1");
 }
 
 function resolveProtocol(flags: Flags, warnings: string[]): AppProtocol {

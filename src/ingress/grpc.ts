@@ -3,7 +3,6 @@
  * the one place that turns a thrown value into a status.
  * Steps of a call: transport checks -> token -> guard -> method table -> deadline -> block -> status -> metrics, log.
  */
-import { timingSafeEqual } from "node:crypto";
 import {
   createServer,
   type Http2Server,
@@ -22,6 +21,7 @@ import { UnsentBytes } from "../lib/http2-unsent.ts";
 import { stackOf } from "../lib/thrown.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import { isApiToken } from "./api-token.ts";
 import { type CallHost, type GrpcStatus, ServerCall, statusError } from "./grpc-call.ts";
 import { ProxyIngress } from "./grpc-proxy.ts";
 import {
@@ -326,10 +326,8 @@ class GrpcIngress {
     if (this.#token === undefined) return;
     const given = call.headers["dapr-api-token"];
     if (typeof given !== "string") throw grpcErrorOfHttp(401, "missing api token in request metadata");
-    const bytes = Buffer.from(given, "latin1");
-    if (bytes.length !== this.#token.length || !timingSafeEqual(bytes, this.#token)) {
+    if (!isApiToken(given, this.#token))
       throw grpcErrorOfHttp(401, "authentication error: api token mismatch");
-    }
   }
 
   #logCall(call: ServerCall, code: number, latencyMs: number): void {

@@ -2,7 +2,6 @@
  * The way of one HTTP request, whatever its connection: the shared steps in their one order, then the route, then
  * metrics and API log. The chain is made when the steps are set; a request allocates nothing for it.
  */
-import { timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../mesh/index.ts";
 import { httpErrorBody, toApiError } from "../api/errors.ts";
 import type { HttpCall, HttpReply, HttpRoute } from "../api/http.ts";
@@ -10,6 +9,7 @@ import type { ApiLoggingSettings } from "../config/kinds/configuration.ts";
 import { stackOf } from "../lib/thrown.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import { isApiToken } from "./api-token.ts";
 import { createCors, isPreflight } from "./cors.ts";
 import type { IncomingCall } from "./http-call.ts";
 import { createApiLog } from "./http-log.ts";
@@ -133,16 +133,10 @@ function corsStep(allowed: readonly string[]): HttpStep {
 function tokenStep(token: string): HttpStep {
   const wanted = Buffer.from(token);
   return (next) => (call) => {
-    const known =
-      isToken(call.headers["dapr-api-token"], wanted) || (call.verb === "GET" && openPaths.has(call.path));
-    return known ? next(call) : unauthorized;
+    const given = call.headers["dapr-api-token"];
+    const known = typeof given === "string" && isApiToken(given, wanted);
+    return known || (call.verb === "GET" && openPaths.has(call.path)) ? next(call) : unauthorized;
   };
-}
-
-function isToken(given: unknown, wanted: Buffer): boolean {
-  if (typeof given !== "string") return false;
-  const bytes = Buffer.from(given, "latin1");
-  return bytes.length === wanted.length && timingSafeEqual(bytes, wanted);
 }
 
 /** What comes as far as this is in the API log, whatever becomes of it. */

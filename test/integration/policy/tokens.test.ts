@@ -59,6 +59,15 @@ test.each([
   });
 });
 
+test("of several tokens the first counts", async () => {
+  const status = async (...tokens: string[]): Promise<number> =>
+    (await guarded.http("/v1.0/metadata", { headers: { "dapr-api-token": tokens } })).status;
+  expect(await status(token, token)).toBe(200);
+  expect(await status(token, "wrong")).toBe(200);
+  expect(await status("wrong", token)).toBe(401);
+  expect(await status(`${token}x`, token)).toBe(401);
+});
+
 test("over gRPC, the sidecar's own methods and calls that it would pass on", async () => {
   const refusal = async (call: Promise<unknown>): Promise<unknown[]> => {
     const error = await call.catch((thrown: unknown) => thrown);

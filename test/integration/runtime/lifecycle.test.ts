@@ -39,10 +39,15 @@ test("outbound health comes before the app, health after it", async () => {
   expect((await sidecar.get("/v1.0/healthz")).status).toBe(500);
   await using app = await startApp({ port: appPort });
   await sidecar.ready();
-  expect((await sidecar.get("/v1.0/healthz?appid=")).status).toBe(204);
-  expect((await sidecar.get("/v1.0/healthz?appid=other")).json()).toMatchObject({
-    errorCode: "ERR_HEALTH_APPID_NOT_MATCH",
-  });
+  expect((await sidecar.get("/v1.0/healthz?appid=early")).status).toBe(204);
+  for (const query of ["appid=other", "appid=", "appid"]) {
+    const answer = await sidecar.get(`/v1.0/healthz?${query}`);
+    expect(answer.status).toBe(500);
+    expect(answer.json()).toEqual({
+      errorCode: "ERR_HEALTH_APPID_NOT_MATCH",
+      message: "dapr app-id does not match",
+    });
+  }
   void app;
 });
 
