@@ -50,13 +50,14 @@ export function breakerRefused(id: string, text: string): ApiError {
   return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.Unknown, ...said });
 }
 
-/** A request that can never be valid, e.g. a method name with a control character. */
-export function invalidRequest(reason: string): ApiError {
-  return new ApiError({ code, httpStatus: 500, grpcCode: GrpcCode.InvalidArgument, message: reason });
+/** A method name that no app can have, e.g. one with a control character. */
+export function invalidMethod(id: string, reason: string): ApiError {
+  return invokeFailed(id, invalidArgument(`invalid method: ${reason}`));
 }
 
-export function emptyAppId(): ApiError {
-  return new ApiError({ code, httpStatus: 404, grpcCode: GrpcCode.Internal, message: "app id is empty" });
+/** The reason of a request that can never be valid. */
+export function invalidArgument(reason: string): string {
+  return `rpc error: code = InvalidArgument desc = ${reason}`;
 }
 
 /** A gRPC app's status, passed on unchanged. `details` is the binary google.rpc.Status. */

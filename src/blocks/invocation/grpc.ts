@@ -8,7 +8,7 @@ import { grpcCallerHeaders, readDataType, withoutMeshOnly } from "../../api/grpc
 import { headerValue } from "../../app/headers.ts";
 import { decodeValues, receivedTooLarge } from "../../lib/grpc-wire.ts";
 import { setTrace } from "../../telemetry/tracing/headers.ts";
-import { emptyAppId, grpcAppStatus, invokeFailed } from "./errors.ts";
+import { grpcAppStatus, invokeFailed } from "./errors.ts";
 import type { Invocation } from "./invocation.ts";
 import { methodPath, normalizeMethod } from "./target.ts";
 import { nameSpan } from "./trace.ts";
@@ -17,9 +17,9 @@ import { nameSpan } from "./trace.ts";
 export function invocationMethods(invocation: Invocation, maxBytes: number): GrpcMethod[] {
   return [
     unary(Dapr.method.invokeService, async (request, call) => {
-      if (request.id === "") throw emptyAppId();
+      if (request.id === "") throw invokeFailed("", "app id is empty");
       const message = request.message;
-      const method = normalizeMethod(message?.method ?? "");
+      const method = normalizeMethod(request.id, message?.method ?? "");
       const headers = invocation.withoutOwnToken(
         grpcCallerHeaders(ownMetadata(call), {
           // SDK servers find their handlers by the exact text, so a leading slash is there when the caller wrote it.
@@ -34,7 +34,7 @@ export function invocationMethods(invocation: Invocation, maxBytes: number): Grp
       }
       const meshRequest: MeshRequest = {
         verb: verbName(message?.httpExtension?.verb),
-        path: methodPath(method),
+        path: methodPath(request.id, method),
         query: message?.httpExtension?.querystring ?? "",
         headers,
         body: message?.data?.value ?? new Uint8Array(0),

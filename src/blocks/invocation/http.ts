@@ -6,7 +6,7 @@ import { upgradeName } from "../../api/upgrade.ts";
 import { forwardRequestHeaders, forwardResponseHeaders, headerValue } from "../../app/headers.ts";
 import { sniffContentType } from "../../lib/content-type.ts";
 import { setTrace } from "../../telemetry/tracing/headers.ts";
-import { invalidRequest } from "./errors.ts";
+import { invalidArgument, invokeFailed } from "./errors.ts";
 import type { Invocation } from "./invocation.ts";
 import { methodPath, readTarget } from "./target.ts";
 import { nameSpan } from "./trace.ts";
@@ -17,7 +17,7 @@ const knownVerbs = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Promise<HttpReply> {
   const { id, method } = readTarget(call);
   call.endpoint = `InvokeService/${id}`;
-  if (call.verb === "CONNECT") throw invalidRequest("invalid HTTP verb");
+  if (call.verb === "CONNECT") throw invokeFailed(id, invalidArgument("invalid HTTP verb"));
   const headers = invocation.withoutOwnToken(forwardRequestHeaders(call.rawHeaders, noHeaders));
   if (call.upgrade !== undefined) headers.push(upgradeName, call.upgrade);
   const body = await call.content();
@@ -27,7 +27,7 @@ export async function invokeOverHttp(invocation: Invocation, call: HttpCall): Pr
   }
   const request: MeshRequest = {
     verb: knownVerbs.has(call.verb) ? call.verb : "POST",
-    path: methodPath(method),
+    path: methodPath(id, method),
     query: call.query,
     headers,
     body,

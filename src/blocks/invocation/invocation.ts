@@ -14,7 +14,7 @@ import { httpHeaders } from "./app-headers.ts";
 import { ApiError } from "../../api/errors.ts";
 import type { ExternalTarget } from "../../app/external.ts";
 import { Waits } from "../../resiliency/retry.ts";
-import { denied, invokeFailed } from "./errors.ts";
+import { denied, invalidArgument, invokeFailed } from "./errors.ts";
 import { External } from "./external.ts";
 import { type InvokeCall, invokeUnder } from "./policy.ts";
 import { asSentOn, eventStream, refusal } from "./streamed.ts";
@@ -80,11 +80,11 @@ export class Invocation {
     this.#peers.traffic.received(caller.app);
     const { app, options, tracing } = this.#host;
     if (app.protocol === "none") throw new Error("app channel is not initialized");
-    if (app.protocol === "http") checkVerb(request.verb);
-    else refuseUpgrade(request);
     this.#admit(request, caller);
     const span = tracing.tracer && serverSpan(tracing.tracer, options.appId, request);
     try {
+      if (app.protocol === "http") checkVerb(request.verb);
+      else refuseUpgrade(request);
       const headers = this.#peers.nameCaller(this.#forApp(request), caller);
       if (span !== undefined) traced(headers, span, app.protocol);
       const response = await app.invoke({ ...request, headers }, signal);
@@ -104,7 +104,11 @@ export class Invocation {
   #admit(request: MeshRequest, caller: Caller): void {
     const grpc = this.#host.app.protocol === "grpc";
     const own = grpc ? readGrpcCaller(request.headers)?.method : undefined;
-    this.#access.check(caller, own ?? request.path.replace(/^\//, ""), grpc ? undefined : request.verb);
+    this.#access.check(
+      caller,
+      own ?? request.path.replace(/^\//, ""),
+      grpc ? undefined : request.verb || "NONE",
+    );
   }
 
   /** Named servers outside from here on. */
@@ -248,8 +252,8 @@ export class Invocation {
 
 /** A gRPC caller may leave the verb out (empty) or say NONE; only a gRPC app can do with that. */
 function checkVerb(verb: string): void {
-  if (verb === "") throw new Error("missing HTTP extension field");
-  if (verb === "NONE" || verb === "CONNECT") throw new Error("invalid HTTP verb");
+  if (verb === "") throw new Error(invalidArgument("missing HTTP extension field"));
+  if (verb === "NONE" || verb === "CONNECT") throw new Error(invalidArgument("invalid HTTP verb"));
 }
 
 function refuseUpgrade({ headers }: MeshRequest): void {

@@ -3,7 +3,8 @@
  * which a method name becomes the path that the app sees.
  */
 import type { HttpCall } from "../../api/http.ts";
-import { invalidRequest, invokeFailed, noTarget } from "./errors.ts";
+import { goQuote } from "../../lib/go-quote.ts";
+import { invalidMethod, invokeFailed, noTarget } from "./errors.ts";
 
 /** `id` is the app id as the client wrote it, for messages and policies. */
 export type AppTarget = { readonly id: string; readonly app: string; readonly namespace: string };
@@ -14,12 +15,13 @@ const invokePrefix = "/v1.0/invoke/";
 export function readTarget(call: HttpCall): { id: string; method: string } {
   const named =
     firstOf(call.headers["dapr-app-id"]) ?? basicAppId(call.headers["authorization"] as string | undefined);
-  if (named !== undefined && named !== "") return { id: named, method: decodeMethod(call.rawPath) };
-  const path = decode(call.rawPath).replace(/^\/+v1\.0\/+invoke\/+/, invokePrefix);
+  if (named !== undefined && named !== "")
+    return { id: named, method: normalizeMethod(named, decode(named, call.rawPath)) };
+  const path = decode(undefined, call.rawPath).replace(/^\/+v1\.0\/+invoke\/+/, invokePrefix);
   const split = path.indexOf("/method/");
   if (!path.startsWith(invokePrefix) || split <= invokePrefix.length) throw noTarget();
   const id = decodeId(path.slice(invokePrefix.length, split));
-  return { id, method: normalizeMethod(path.slice(split + "/method/".length)) };
+  return { id, method: normalizeMethod(id, path.slice(split + "/method/".length)) };
 }
 
 /** The first value of a header that was sent several times and joined. */
@@ -30,7 +32,7 @@ function firstOf(value: string | string[] | undefined): string | undefined {
 
 /** `app` or `app.namespace`. */
 export function parseAppId(id: string, ownNamespace: string): AppTarget {
-  if (id === "") throw invalidRequest("app id is empty");
+  if (id === "") throw invokeFailed(id, "app id is empty");
   const [app = "", namespace = ownNamespace, ...more] = id.split(".");
   if (app === "" || namespace === "" || more.length > 0) throw invokeFailed(id, `invalid app id ${id}`);
   return { id, app, namespace };
@@ -58,37 +60,35 @@ function basicAppId(authorization: string | undefined): string | undefined {
   return parts.length === 2 && parts[0]!.toLowerCase() === "dapr-app-id" ? parts[1] : undefined;
 }
 
-/** An id is escaped once more than the path, and by the rules of queries. */
+/** An id may be escaped once more than the path, and by the rules of queries. */
 function decodeId(text: string): string {
   if (!/[%+]/.test(text)) return text;
   try {
     return decodeURIComponent(text.replaceAll("+", " "));
   } catch {
-    throw invalidRequest(`invalid app id ${text}`);
+    return text;
   }
 }
 
-function decodeMethod(escaped: string): string {
-  return normalizeMethod(decode(escaped));
-}
-
 /** A path without its escapes; a broken escape has been refused before, so only bytes that are not UTF-8 are left. */
-function decode(escaped: string): string {
+function decode(id: string | undefined, escaped: string): string {
   if (!escaped.includes("%")) return escaped;
   try {
     return decodeURIComponent(escaped);
   } catch {
-    throw invalidRequest(
-      `invalid method: ${JSON.stringify(escaped)} is not a valid percent-encoded UTF-8 path`,
-    );
+    const named = id ?? /\/invoke\/+([^/]*)/.exec(escaped)?.[1] ?? "";
+    throw invalidMethod(named, `${goQuote(escaped)} is not a valid percent-encoded UTF-8 path`);
   }
 }
 
 const needsNormalizing = /\/\/|(^|\/)\.|\/$|^\//;
 
-/** Collapses `//`, resolves `.` and `..`, drops slashes at both ends, refuses characters that cannot be in a path. */
-export function normalizeMethod(method: string): string {
-  checkCharacters(method);
+/**
+ * Collapses `//`, resolves `.` and `..`, drops slashes at both ends. Throws ApiError for characters that cannot be in a
+ * path; `id` is for its text.
+ */
+export function normalizeMethod(id: string, method: string): string {
+  checkCharacters(id, method);
   if (!needsNormalizing.test(method)) return method;
   const kept: string[] = [];
   for (const part of method.split("/")) {
@@ -99,29 +99,27 @@ export function normalizeMethod(method: string): string {
 }
 
 // oxlint-disable-next-line no-control-regex
-const forbidden = /[#?\u0000-\u001f\u007f]/;
+const unfit = /[#?\u0000-\u001f\u007f]/;
+// oxlint-disable-next-line no-control-regex
+const forbidden = /[#?\u0000]/;
 
-function checkCharacters(method: string): void {
-  const found = forbidden.exec(method);
+function checkCharacters(id: string, method: string): void {
+  const found = unfit.exec(method);
   if (found === null) return;
-  const char = found[0];
-  if (char === "#" || char === "?" || char === "\u0000") {
-    throw invalidRequest(`invalid method: method contains forbidden character: ${JSON.stringify(char)}`);
-  }
+  if (forbidden.test(method))
+    throw invalidMethod(id, `method contains forbidden character: ${goQuote(method)}`);
   const position = Buffer.byteLength(method.slice(0, found.index));
-  throw invalidRequest(`invalid method: method contains control character at position ${position}`);
+  throw invalidMethod(id, `method contains control character at position ${position}: ${goQuote(method)}`);
 }
 
 const plainPath = /^[A-Za-z0-9\-._~!$&'()*+,;=:@/[\]]*$/;
 
-/** Path for the app's HTTP server: leading slash, escaped; percent escapes that are already there stay. */
-export function methodPath(method: string): string {
+/** Path for the app's HTTP server: leading slash, escaped; percent escapes that are already there stay. Throws as above. */
+export function methodPath(id: string, method: string): string {
   if (plainPath.test(method)) return `/${method}`;
   const broken = /%(?![0-9A-Fa-f]{2})/.exec(method);
   if (broken !== null) {
-    throw invalidRequest(
-      `invalid method: invalid URL escape ${JSON.stringify(method.slice(broken.index, broken.index + 3))}`,
-    );
+    throw invalidMethod(id, `invalid URL escape ${goQuote(method.slice(broken.index, broken.index + 3))}`);
   }
   const escaped = method.replace(/[^A-Za-z0-9\-._~!$&'()*+,;=:@/[\]%]+/g, (run) =>
     encodeURIComponent(run.toWellFormed()),

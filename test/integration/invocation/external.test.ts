@@ -409,7 +409,8 @@ describe("InvokeService", () => {
     const bare = { method: "x", data: { value: Buffer.from("") } };
     await expect(client.unary(method, { id: "shop", message: bare })).rejects.toMatchObject({
       code: 13,
-      details: "failed to invoke, id: shop, err: missing HTTP extension field",
+      details:
+        "failed to invoke, id: shop, err: rpc error: code = InvalidArgument desc = missing HTTP extension field",
     });
     await expect(client.unary(method, { id: "down", message: message("x") })).rejects.toMatchObject({
       code: 13,

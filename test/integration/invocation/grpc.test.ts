@@ -69,7 +69,9 @@ test("gRPC caller, HTTP app: the verb is needed", async () => {
   const request = { id: "http-app", message: message("echo") };
   await expect(client.unary(invoke, request)).rejects.toMatchObject({
     code: 13,
-    details: /missing HTTP extension field/,
+    details:
+      "failed to invoke, id: http-app, err: rpc error: code = Internal desc = error invoking app channel: " +
+      "rpc error: code = InvalidArgument desc = missing HTTP extension field",
   });
 });
 
@@ -109,7 +111,7 @@ test("unknown app and empty id are Internal, with the words of the contract", as
   });
   await expect(client.unary(invoke, { message: message("x") })).rejects.toMatchObject({
     code: 13,
-    details: "app id is empty",
+    details: "failed to invoke, id: , err: app id is empty",
   });
 });
 

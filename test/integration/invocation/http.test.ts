@@ -33,6 +33,8 @@ beforeAll(async () => {
 afterAll(() => stack.disposeAsync());
 
 const base = "/v1.0/invoke/callee/method";
+const refused =
+  "failed to invoke, id: callee, err: rpc error: code = InvalidArgument desc = invalid method: ";
 
 /** The last request that the app got. */
 function last(): AppRequest {
@@ -176,13 +178,13 @@ test.each([
     "question mark in the method",
     `${base}/a%3Fb`,
     500,
-    'invalid method: method contains forbidden character: "?"',
+    `${refused}method contains forbidden character: "a?b"`,
   ],
   [
     "control character",
     `${base}/a%01b`,
     500,
-    "invalid method: method contains control character at position 1",
+    `${refused}method contains control character at position 1: "a\\x01b"`,
   ],
   [
     "callee without app",

@@ -139,7 +139,7 @@ test("over HTTP", async () => {
         else
           expect(answer.json()).toMatchObject({
             errorCode: "ERR_DIRECT_INVOKE",
-            message: expect.stringMatching(/^invalid method: ./),
+            message: expect.stringMatching(/^failed to invoke, id: callee, err: .* = invalid method: ./),
           });
         expect(app.requests).toHaveLength(before);
         return;
@@ -187,8 +187,8 @@ test("over gRPC", async () => {
       const call = client.call(Dapr.method.invokeService, { id: "callee", message }, { metadata: sent });
       const answer = await call.catch((error: unknown) => error as GrpcError);
       if (answer instanceof GrpcError) {
-        expect(answer.code).toBe(3);
-        expect(answer.details).toMatch(/^invalid method: ./);
+        expect(answer.code).toBe(13);
+        expect(answer.details).toMatch(/^failed to invoke, id: callee, err: .* = invalid method: ./);
         expect(app.requests).toHaveLength(before);
         return;
       }
