@@ -12,11 +12,16 @@ export function shutdownRoutes(onRequest: ShutdownRequest): HttpRoute[] {
       name: "Shutdown",
       group: "shutdown",
       handle: (call) => {
-        onRequest(call.headers["dapr-force-shutdown"] === "true");
+        onRequest(isForce(call.headers["dapr-force-shutdown"]));
         return noContent;
       },
     },
   ];
+}
+
+/** What the header or metadata says, in any letter case. */
+export function isForce(value: string | string[] | undefined): boolean {
+  return typeof value === "string" && value.toLowerCase() === "true";
 }
 
 /** Loaded with the first gRPC connection. */

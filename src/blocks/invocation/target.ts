@@ -114,7 +114,10 @@ function checkCharacters(id: string, method: string): void {
 
 const plainPath = /^[A-Za-z0-9\-._~!$&'()*+,;=:@/[\]]*$/;
 
-/** Path for the app's HTTP server: leading slash, escaped; percent escapes that are already there stay. Throws as above. */
+/**
+ * Path for the app's HTTP server: leading slash, escaped; percent escapes that are already there stay. Throws ApiError for
+ * broken ones.
+ */
 export function methodPath(id: string, method: string): string {
   if (plainPath.test(method)) return `/${method}`;
   const broken = /%(?![0-9A-Fa-f]{2})/.exec(method);
