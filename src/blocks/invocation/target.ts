@@ -115,8 +115,8 @@ function checkCharacters(id: string, method: string): void {
 const plainPath = /^[A-Za-z0-9\-._~!$&'()*+,;=:@/[\]]*$/;
 
 /**
- * Path for the app's HTTP server: leading slash, escaped; percent escapes that are already there stay. Throws ApiError for
- * broken ones.
+ * Path for the app's HTTP server: leading slash, escaped; percent escapes that are already there stay. Throws
+ * ApiError for broken ones.
  */
 export function methodPath(id: string, method: string): string {
   if (plainPath.test(method)) return `/${method}`;
