@@ -1,12 +1,12 @@
 /** `Shutdown` over gRPC. */
 import { Dapr } from "../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { type GrpcMethod, unary } from "./grpc.ts";
-import { isForce, type ShutdownRequest } from "./shutdown.ts";
+import type { ShutdownRequest } from "./shutdown.ts";
 
 export function shutdownGrpcMethods(onRequest: ShutdownRequest): GrpcMethod[] {
   return [
     unary(Dapr.method.shutdown, async (_request, call) => {
-      onRequest(isForce(call.metadata.get("dapr-force-shutdown")?.[0]));
+      onRequest(call.metadata.get("dapr-force-shutdown")?.[0] === "true");
       return {};
     }),
   ];

@@ -12,16 +12,11 @@ export function shutdownRoutes(onRequest: ShutdownRequest): HttpRoute[] {
       name: "Shutdown",
       group: "shutdown",
       handle: (call) => {
-        onRequest(isForce(call.headers["dapr-force-shutdown"]));
+        onRequest(call.headers["dapr-force-shutdown"] === "true");
         return noContent;
       },
     },
   ];
-}
-
-/** What the header or metadata says, in any letter case. */
-export function isForce(value: string | string[] | undefined): boolean {
-  return typeof value === "string" && value.toLowerCase() === "true";
 }
 
 /** Loaded with the first gRPC connection. */

@@ -172,7 +172,7 @@ test("Shutdown over gRPC: graceful, and by force", async () => {
   await one.unary(Dapr.method.shutdown, {});
   expect(await graceful.exited).toBe(0);
   using two = grpcClient(forced.grpcPort);
-  await two.unary(Dapr.method.shutdown, {}, { metadata: { "dapr-force-shutdown": "True" } });
+  await two.unary(Dapr.method.shutdown, {}, { metadata: { "dapr-force-shutdown": "true" } });
   expect(await forced.exited).toBe(1);
 });
 

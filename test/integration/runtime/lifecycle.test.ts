@@ -140,7 +140,7 @@ test("the shutdown API ends gracefully, by force with exit code 1", async () => 
   await using forced = await startSidecar({ appId: "f", nats });
   expect((await graceful.post("/v1.0/shutdown")).status).toBe(204);
   expect(await graceful.exited).toBe(0);
-  expect((await forced.post("/v1.0/shutdown", undefined, { "dapr-force-shutdown": "TRUE" })).status).toBe(
+  expect((await forced.post("/v1.0/shutdown", undefined, { "dapr-force-shutdown": "true" })).status).toBe(
     204,
   );
   expect(await forced.exited).toBe(1);
