@@ -191,7 +191,7 @@ export class HttpSockets {
     const call = new NodeHttpCall(request, response, request.url ?? "/", this.#options.maxBodyBytes);
     const answered = this.#options.ingress.answer(call, (reply, verb) => {
       if ((this.#closing || call.bodyRefused) && !response.headersSent) response.shouldKeepAlive = false;
-      if (call.bodyOpen) linger(call, response, this.#options.clock);
+      linger(call, response, this.#options.clock);
       return sendHttp1(response, reply, verb);
     });
     answered.catch((error: unknown) => {

@@ -14,8 +14,10 @@ const lingerMs = 2_000;
  * closed for writing only, until the body has ended or the time is up.
  */
 export function linger(call: NodeHttpCall, response: ServerResponse, clock: Clock): void {
+  if (!call.bodyOpen) return;
   const { socket } = response;
-  if (socket === null) return;
+  // The answer to an earlier request of the connection is still on its way.
+  if (socket === null) return void response.once("socket", () => linger(call, response, clock));
   const close = socket.destroySoon;
   let closing = false;
   let limit: Timer | undefined;
