@@ -17,7 +17,7 @@ export type MetadataField = {
   readonly default?: string;
   readonly aliases?: readonly string[];
   readonly secret?: boolean;
-  /** Inclusive bounds for integer and number. */
+  /** Inclusive bounds for integer and number; the lower one for durations too, ms. */
   readonly min?: number;
   readonly max?: number;
   readonly oneOf?: readonly string[];

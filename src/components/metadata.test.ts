@@ -7,6 +7,7 @@ const schema = {
   strict: { kind: "boolean", description: "", strict: true },
   seconds: { kind: "duration", description: "" },
   ms: { kind: "duration", description: "", bareUnit: "ms" },
+  positive: { kind: "duration", description: "", min: 0 },
   choice: { kind: "string", description: "", oneOf: ["SHA-256", "none"] },
 } as const satisfies MetadataSchema;
 
@@ -25,6 +26,11 @@ describe("metadata of components", () => {
     expect(read({ seconds: "5ms", ms: "-1" })).toEqual({ seconds: 5, ms: -1 });
     expect(read({ ms: "1m" })).toEqual({ ms: 60_000 });
     expect(() => read({ ms: "soon" })).toThrow("no duration; write e.g. 30s, 1h30m, or milliseconds");
+  });
+
+  it("refuses durations below what the field takes", () => {
+    expect(read({ positive: "0" })).toEqual({ positive: 0 });
+    expect(() => read({ positive: "-1s" })).toThrow('metadata field "positive": "-1s" is less than 0');
   });
 
   it("takes one of several words in any letter case", () => {

@@ -117,14 +117,17 @@ function readStrictBoolean(name: string, field: MetadataField, text: string): bo
 }
 
 function readDuration(name: string, field: MetadataField, text: string): number {
-  const { bareUnit = "s" } = field;
-  if (bareUnit === "ms" && /^[-+]?\d{1,15}$/.test(text)) return Number(text);
+  const { bareUnit = "s", min = Number.NEGATIVE_INFINITY } = field;
+  const isBareMs = bareUnit === "ms" && /^[-+]?\d{1,15}$/.test(text);
+  let valueMs: number;
   try {
-    return parseDurationOrSeconds(text);
+    valueMs = isBareMs ? Number(text) : parseDurationOrSeconds(text);
   } catch (cause) {
     const fix = `write e.g. 30s, 1h30m, or ${bareUnit === "ms" ? "milliseconds" : "seconds"}`;
     throw metadataProblem(name, `: ${shown(field, text)} is no duration; ${fix}`, cause);
   }
+  if (valueMs < min) throw metadataProblem(name, `: ${shown(field, text)} is less than ${min}`);
+  return valueMs;
 }
 
 function metadataProblem(field: string, rest: string, cause?: unknown): MetadataError {

@@ -19,7 +19,7 @@ import { NodeHttpCall } from "./node-call.ts";
 import { sendHttp1, sendHttp2 } from "./http-reply.ts";
 import type { HttpIngress } from "./http-steps.ts";
 import { Http2Call } from "./http2-call.ts";
-import { linger } from "./linger.ts";
+import { closeBehind, linger } from "./linger.ts";
 import { listenOn, type ListenTarget } from "./listen.ts";
 import { type ClientError, mended } from "./request-line.ts";
 import { ShortConnections } from "./short/connection.ts";
@@ -165,7 +165,7 @@ export class HttpSockets {
     // The parser that was left behind may still complain, e.g. about its time.
     if (this.#takenOver.has(socket)) return;
     const next = mended(socket, error);
-    if (next === undefined) return refuse(error, socket);
+    if (next === undefined) return refuse(error, socket, this.#options.clock);
     this.#takenOver.add(socket);
     parse(next);
   }
@@ -191,7 +191,7 @@ export class HttpSockets {
     const call = new NodeHttpCall(request, response, request.url ?? "/", this.#options.maxBodyBytes);
     const answered = this.#options.ingress.answer(call, (reply, verb) => {
       if ((this.#closing || call.bodyRefused) && !response.headersSent) response.shouldKeepAlive = false;
-      if (call.bodyOpen) linger(call, response, this.#options.clock);
+      linger(call, response, this.#options.clock);
       return sendHttp1(response, reply, verb);
     });
     answered.catch((error: unknown) => {
@@ -206,7 +206,7 @@ export class HttpSockets {
     response.shouldKeepAlive = false;
     socket.on("error", () => {});
     response.assignSocket(socket as Socket);
-    response.once("finish", () => socket.end());
+    response.once("finish", () => closeBehind("", socket, this.#options.clock));
     this.#answerHttp1(request, response);
   }
 
@@ -290,13 +290,12 @@ function firstBytes(socket: Socket, decided: (isHttp2: boolean) => void): void {
 }
 
 /** Answers what is no HTTP, or too much of it, and ends the connection. */
-function refuse(error: ClientError, socket: Duplex): void {
+function refuse(error: ClientError, socket: Duplex, clock: Clock): void {
   if (!socket.writable) return void socket.destroy();
   const unknownVerb = error.code === "HPE_INVALID_METHOD" && /^[\w-]+ /.test(String(error.rawPacket));
   const line = unknownVerb ? "501 Not Implemented" : (refusals[error.code ?? ""] ?? "400 Bad Request");
-  socket.end(
-    `HTTP/1.1 ${line}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n${line}`,
-  );
+  const head = `HTTP/1.1 ${line}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close`;
+  closeBehind(`${head}\r\n\r\n${line}`, socket, clock);
 }
 
 /** By node's error code. */

@@ -15,6 +15,8 @@ export function askedTtl(metadata: Readonly<Record<string, string>>): string {
 
 /** Milliseconds of a Go duration, which may be zero or negative, or of a positive count of seconds; else undefined. */
 export function readTtlMs(text: string): number | undefined {
+  // The usual case; to find out by an error takes long.
+  if (text === "") return undefined;
   try {
     return parseGoDuration(text);
   } catch {
@@ -26,7 +28,7 @@ export function readTtlMs(text: string): number | undefined {
 /** Milliseconds that metadata ask for; undefined when they ask for none. Throws Error for a text that is no time. */
 export function demandTtlMs(metadata: Readonly<Record<string, string>>): number | undefined {
   const text = askedTtl(metadata);
-  const ttlMs = text === "" ? undefined : readTtlMs(text);
+  const ttlMs = readTtlMs(text);
   if (text !== "" && ttlMs === undefined)
     throw new Error(`metadata ttlInSeconds "${text}" is no time to live; write seconds or e.g. 90s, 15m`);
   return ttlMs;

@@ -118,8 +118,7 @@ function eventKey(source: string, id: string): string {
 
 /** RFC 3339 time at which the event dies by `ttl` or `ttlInSeconds` metadata; undefined without a usable one. */
 function expirationOf(metadata: Metadata, nowMs: number): string | undefined {
-  const text = askedTtl(metadata);
-  const ttlMs = text === "" ? undefined : readTtlMs(text);
+  const ttlMs = readTtlMs(askedTtl(metadata));
   return ttlMs === undefined ? undefined : `${new Date(nowMs + ttlMs).toISOString().slice(0, 19)}Z`;
 }
 

@@ -120,10 +120,11 @@ describe("a store with encryption at rest", () => {
     const values = { text: 'say "<é>"\n', empty: "", number: 1234567.5, nothing: null, list: ["a", 1] };
     const items = Object.entries(values).map(([key, value]) => ({ key, value }));
     await tested.http("POST", "/v1.0/state/store", { body: JSON.stringify(items) });
-    const read = async (key: string): Promise<string> =>
-      (await tested.http("GET", `/v1.0/state/store/${key}`)).text;
+    const get = (key: string) => tested.http("GET", `/v1.0/state/store/${key}`);
+    const read = async (key: string): Promise<string> => (await get(key)).text;
     const texts = await Promise.all(Object.keys(values).map(read));
     expect(texts).toEqual([values.text, "", "1234567.5", "null", '["a",1]']);
+    expect((await get("empty")).status).toBe(204);
     const bulk = await tested.http("POST", "/v1.0/state/store/bulk", { body: '{"keys":["text"]}' });
     expect(JSON.parse(bulk.text)).toMatchObject([{ key: "text", data: values.text }]);
     const json = { key: "json", value: Buffer.from('"a"'), metadata: { contentType: "application/json" } };

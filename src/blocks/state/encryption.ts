@@ -139,6 +139,8 @@ export function encryptedStore(port: StateStore, keys: EncryptionKeys, name: str
   return {
     ...(maxTransactionWrites === undefined ? {} : { maxTransactionWrites }),
     ...(rules === undefined ? {} : { rules }),
+    // What Dapr decrypts to nothing is nothing to it.
+    hidesEmpty: true,
     get: async (key, options) => opened(await port.get(key, options)),
     ...(getMany === undefined
       ? {}

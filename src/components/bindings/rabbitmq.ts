@@ -38,6 +38,7 @@ export const metadataSchema = {
   maxPriority: { kind: "integer", min: 1, max: 255, description: "Makes it a priority queue" },
   ttlInSeconds: {
     kind: "duration",
+    min: 0,
     aliases: ["ttl"],
     description: "Time to live of messages in the queue",
   },

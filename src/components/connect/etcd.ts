@@ -77,6 +77,9 @@ class EtcdConnection implements Etcd {
   /** Index of the member in use. */
   #member = 0;
   #session: ClientHttp2Session | undefined;
+  /** Calls under way. */
+  #running = 0;
+  #closed = false;
   /** Why a connection ended, for the calls that were under way. */
   readonly #failures = new WeakMap<ClientHttp2Session, Error>();
 
@@ -96,7 +99,8 @@ class EtcdConnection implements Etcd {
     signal: AbortSignal,
   ): Promise<Uint8Array> {
     const { timeoutMs, clock } = this.#init;
-    const work = this.#attempts(`/etcdserverpb.${method}`, kind, request);
+    this.#running++;
+    const work = this.#attempts(`/etcdserverpb.${method}`, kind, request).finally(() => this.#running--);
     const used = this.#session;
     try {
       const answer = await withDeadline(work, "etcd", timeoutMs, clock, signal);
@@ -150,6 +154,7 @@ class EtcdConnection implements Etcd {
   }
 
   close(): void {
+    this.#closed = true;
     this.#reach.close();
     this.#session?.destroy();
     this.#session = undefined;
@@ -166,7 +171,7 @@ class EtcdConnection implements Etcd {
         const error = why === undefined ? thrown : new BrokenConnection(why, thrown.sent && !isRefusal(why));
         this.#leave(session);
         // Once more than there are members: the connection may only have been old.
-        if (attempt >= this.#urls.length || (error.sent && kind === "write")) throw error;
+        if (this.#closed || attempt >= this.#urls.length || (error.sent && kind === "write")) throw error;
       }
     }
   }
@@ -178,10 +183,10 @@ class EtcdConnection implements Etcd {
     const session = connect(url, { ...this.#init.tls });
     session.on("error", (error) => this.#failures.set(session, error));
     session.on("goaway", () => this.#leave(session));
-    // One that ends unused may be the first sign of an outage.
+    // One that ends unused may be the first sign of an outage; of others their calls tell.
     session.once("connect", () =>
       session.once("close", () => {
-        if (this.#session === session) void this.#probe().catch(() => {});
+        if (this.#session === session && this.#running === 0) void this.#probe().catch(() => {});
       }),
     );
     this.#session = session;

@@ -9,7 +9,6 @@ type Read = (text: string) => unknown;
 
 /** By the type's number in the catalogue: the reader, and the number of the type's array. */
 const readers: readonly (readonly [oid: number, arrayOid: number, read: Read])[] = [
-  [17, 1001, (bytea) => Buffer.from(bytea.slice(2), "hex").toString("base64")],
   [20, 1016, readNumber],
   [1700, 1231, readNumber],
   [1082, 1182, (date) => (/^\d{4}-\d\d-\d\d$/.test(date) ? `${date}T00:00:00Z` : date)],
@@ -17,13 +16,17 @@ const readers: readonly (readonly [oid: number, arrayOid: number, read: Read])[]
   [1184, 1185, readTime],
 ];
 
-/** Number of the type `text[]`. */
+const byteaOid = 17;
+const byteaArrayOid = 1001;
 const textArrayOid = 1009;
 
 export function jsonTypes({ getTypeParser }: typeof types): CustomTypesConfig {
-  const readTexts = (getTypeParser as (oid: number, format: "text") => Read)(textArrayOid, "text");
+  const library = getTypeParser as (oid: number, format: "text") => Read;
+  const readTexts = library(textArrayOid, "text");
+  const readBytes = library(byteaOid, "text");
+  const bytesInBase64: Read = (text) => (readBytes(text) as Buffer).toString("base64");
   const byOid = new Map<number, Read>();
-  for (const [oid, arrayOid, read] of readers) {
+  for (const [oid, arrayOid, read] of [[byteaOid, byteaArrayOid, bytesInBase64] as const, ...readers]) {
     byOid.set(oid, read);
     byOid.set(arrayOid, (text) => eachText(readTexts(text), read));
   }

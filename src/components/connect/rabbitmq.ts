@@ -320,6 +320,9 @@ function attempt(task: () => void): void {
 
 type Metadata = Readonly<Record<string, string>>;
 
+/** Ten years; above it RabbitMQ closes the channel, under the messages of others too. */
+const maxExpirationMs = 10 * 365 * 24 * 60 * 60_000;
+
 /**
  * Properties that request metadata give to a message. A time to live that is none is left out; throws Error for a
  * priority that is none.
@@ -334,12 +337,13 @@ export function messageProperties(metadata: Metadata, defaultTtlMs: number | und
     throw new Error(`metadata priority "${priority}" is no number from 0 to 255`);
   }
   const ttlMs = readTtlMs(askedTtl(metadata)) ?? defaultTtlMs;
+  const expirationMs = Math.min(Math.max(0, Math.floor(ttlMs ?? 0)), maxExpirationMs);
   const given = {
     contentType: value("contenttype"),
     messageId: value("messageid"),
     correlationId: value("correlationid"),
     type: value("type"),
-    expiration: ttlMs === undefined ? undefined : String(Math.max(0, Math.floor(ttlMs))),
+    expiration: ttlMs === undefined ? undefined : String(expirationMs),
     priority: priority === undefined ? undefined : Number(priority),
   };
   return Object.fromEntries(Object.entries(given).filter(([, entry]) => entry !== undefined));

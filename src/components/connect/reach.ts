@@ -30,6 +30,7 @@ export function createReach(
   let timer: Timer | undefined;
   let closed = false;
   const later = (): void => {
+    timer?.cancel();
     if (probe !== undefined && !closed && sinceMs !== undefined) timer = clock.setTimeout(attempt, probeMs);
   };
   const attempt = (): void => {

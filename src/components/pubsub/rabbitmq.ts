@@ -84,7 +84,7 @@ export const metadataSchema = {
     description: "Kind of the exchanges",
   },
   saslExternal: { kind: "boolean", default: "false", description: "The client certificate says who this is" },
-  ttlInSeconds: { kind: "duration", description: "Time to live of messages that have none" },
+  ttlInSeconds: { kind: "duration", min: 0, description: "Time to live of messages that have none" },
   clientName: { kind: "string", description: "Name of the connection at the broker" },
   heartBeat: { kind: "duration", default: "10s", description: "Time between heartbeats" },
   publishMessagePropertiesToMetadata: {

@@ -87,6 +87,8 @@ test("bindings.postgresql runs statements with parameters", async () => {
       '"2020-01-02T03:04:05.123456Z","\\u003ca\\u003e","2020-01-02T02:04:05Z",{"a":[],"b":1}]]',
   );
   expect((await run("query", "SELECT 1 FROM tea WHERE false")).text).toBe("[]");
+  expect((await run("exec", "SET bytea_output = escape")).status).toBe(200);
+  expect((await run("query", "SELECT '\\x00ff41'::bytea")).text).toBe('[["AP9B"]]');
   expect((await run("query", "SELECT * FROM nothing")).text).toContain(
     'relation \\"nothing\\" does not exist',
   );

@@ -364,6 +364,27 @@ describe("an answer", () => {
     },
   );
 
+  test("behind another one on its connection lets a body pass by for a while only", async () => {
+    const first = Promise.withResolvers<ServerResponse>();
+    app.on("/late", (_incoming, response) => first.resolve(response));
+    const socket = connect({ port: caller.httpPort, host: "127.0.0.1" });
+    using _socket = { [Symbol.dispose]: () => void socket.destroy() };
+    socket.on("error", () => {});
+    const head = (path: string): string =>
+      `POST ${path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n`;
+    socket.write(`${head(invoke("/late"))}0\r\n\r\n${head("/v1.0/nothing")}`);
+    let got = "";
+    let closed = false;
+    socket.on("data", (data: Buffer) => (got += data.toString()));
+    socket.on("close", () => (closed = true));
+    (await first.promise).end("late");
+    await eventually(() => expect(got).toMatch(/^HTTP\/1.1 200 [^]*HTTP\/1.1 404 /));
+    await eventually(() => {
+      socket.write("5\r\nhello\r\n");
+      expect(closed).toBe(true);
+    });
+  });
+
   test("without Content-Type is given one from its first bytes, also when it streams", async () => {
     app.on("/untyped", (_incoming, response) => {
       response.write("text first");

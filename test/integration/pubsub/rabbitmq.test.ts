@@ -91,6 +91,9 @@ test("a publish goes to the exchange of its topic with the properties that its m
     type: "t",
     deliveryMode: 2,
   });
+  // RabbitMQ takes ten years at most, and would close the channel.
+  await publish(sidecar, "tea", { routingKey: "green.x", ttl: "2562047h" });
+  expect((await next(queue)).properties).toMatchObject({ expiration: "315360000000" });
   await publish(sidecar, "tea", { routingKey: "green.x", ttlInSeconds: "soon" });
   expect((await next(queue)).properties).toMatchObject({ contentType: "text/plain", expiration: "3600000" });
 });

@@ -4,7 +4,15 @@ import { existsSync } from "node:fs";
 import { connect as connectHttp2, type ClientHttp2Session, type OutgoingHttpHeaders } from "node:http2";
 import { connect, createServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { freePort, httpClient, startApp, startNats, startSidecar, tempDir } from "../../kit/index.ts";
+import {
+  eventually,
+  freePort,
+  httpClient,
+  startApp,
+  startNats,
+  startSidecar,
+  tempDir,
+} from "../../kit/index.ts";
 import type { App, Nats, Sidecar } from "../../kit/index.ts";
 import { exchange } from "./raw.ts";
 import { nativeComponents } from "./resources.ts";
@@ -194,6 +202,19 @@ describe("odd requests over HTTP/1.1", () => {
     ["a bad escape in a parameter", get("GET /v1.0/state/statestore/a%zz HTTP/1.1"), 400],
   ])("%s", async (_name, text, status) => {
     expect(await exchange(sidecar.httpPort, text)).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+  });
+
+  test("a client that never closes its half is cut off", async () => {
+    const socket = connect({ port: sidecar.httpPort, host: "127.0.0.1", allowHalfOpen: true });
+    using _socket = { [Symbol.dispose]: () => void socket.destroy() };
+    let closed = false;
+    socket.on("error", () => {}).on("close", () => (closed = true));
+    socket.resume().write(get("CONNECT host:80 HTTP/1.1"));
+    await once(socket, "end");
+    await eventually(() => {
+      socket.write("x");
+      expect(closed).toBe(true);
+    });
   });
 
   test("HEAD through invocation has the length and no body", async () => {
