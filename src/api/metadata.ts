@@ -1,5 +1,5 @@
 /** The metadata API: what this sidecar is, what it has loaded, and free text that tools attach to it. */
-import { propertyOf } from "../components/component.ts";
+import { directionOf } from "../components/component.ts";
 import type { AwayComponent, OpenComponent } from "../components/open.ts";
 import type { GenericResource } from "../config/kinds/generic.ts";
 import type { AppHealthOptions, AppProtocol, SidecarOptions } from "../config/options.ts";
@@ -130,19 +130,15 @@ function namesOf(resources: readonly GenericResource[], kind: string): { name: s
 
 function describeComponent(component: OpenComponent): Readonly<Record<string, unknown>> {
   const { name, type, version } = component.resource;
-  const { capabilities, properties } = component;
-  const shown = type.startsWith("bindings.")
-    ? inDirection(capabilities, propertyOf(properties, "direction") ?? "")
-    : withActor(type, capabilities);
+  const { capabilities } = component;
+  const shown = type.startsWith("bindings.") ? inDirection(component) : withActor(type, capabilities);
   return withoutEmpty({ name, type, version, capabilities: shown });
 }
 
 /** A binding that can do both is used as its metadata `direction` says. */
-function inDirection(capabilities: readonly string[], direction: string): readonly string[] {
-  const wanted = direction.toUpperCase();
-  return wanted.trim() === ""
-    ? capabilities
-    : capabilities.filter((capability) => wanted.includes(capability.replace("_BINDING", "")));
+function inDirection({ capabilities, properties }: OpenComponent): readonly string[] {
+  const { input, output } = directionOf(properties);
+  return capabilities.filter((capability) => (capability === "INPUT_BINDING" ? input : output));
 }
 
 /** State stores with etags and transactions can hold actors. */

@@ -1,6 +1,6 @@
 /** The building blocks of a sidecar, one line each. */
 import type { OpenComponent } from "../components/open.ts";
-import { directionOf } from "./bindings/bindings.ts";
+import { checkBinding } from "./bindings/bindings.ts";
 import { bindingsBlock } from "./bindings/index.ts";
 import type { Block, BlockHost } from "./block.ts";
 import { cryptoBlock } from "./crypto/index.ts";
@@ -39,5 +39,5 @@ export async function makeBlocks(
 export function checkComponent(category: string, component: OpenComponent): void {
   if (category === "state") checkStateStore(component);
   if (category === "lock") checkLockStore(component);
-  if (category === "bindings") directionOf(component);
+  if (category === "bindings") checkBinding(component);
 }

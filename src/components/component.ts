@@ -3,10 +3,11 @@
  * components/<block>/<product>.ts with five exports: `type`, `versions`, `metadataSchema`, `capabilities`, `open`.
  */
 import type { Clock, Mesh } from "../../mesh/index.ts";
+import { CreationError, MetadataError } from "../config/kinds/component.ts";
 import type { Log } from "../telemetry/log.ts";
 
 /** Thrown by `open` for a field whose value turns out to be of no use: the message then gets the field's line. */
-export { CreationError, MetadataError } from "../config/kinds/component.ts";
+export { CreationError, MetadataError };
 
 /** One metadata field. Names match case-insensitively. */
 export type MetadataField = {
@@ -73,6 +74,32 @@ export function propertyOf(properties: Readonly<Record<string, string>>, name: s
 /** Who shares events with whom: metadata `consumerID`, else the app. */
 export function consumerGroup({ properties, appId }: ComponentContext): string {
   return propertyOf(properties, "consumerID")?.trim() || appId;
+}
+
+/** What metadata `direction` of a binding asks for; both when it says nothing. */
+export type BindingDirection = {
+  readonly input: boolean;
+  readonly output: boolean;
+  readonly explicit: boolean;
+};
+
+/** Throws MetadataError for a direction that is neither `input` nor `output`. */
+export function directionOf(properties: Readonly<Record<string, string>>): BindingDirection {
+  const words = (propertyOf(properties, "direction") ?? "")
+    .split(",")
+    .map((word) => word.trim().toLowerCase());
+  const given = words.filter((word) => word !== "");
+  const wrong = given.find((word) => word !== "input" && word !== "output");
+  if (wrong !== undefined) {
+    const fix = 'write "input", "output" or "input, output"';
+    throw new MetadataError("direction", `metadata field "direction": "${wrong}" is no direction; ${fix}`);
+  }
+  const explicit = given.length > 0;
+  return {
+    explicit,
+    input: !explicit || given.includes("input"),
+    output: !explicit || given.includes("output"),
+  };
 }
 
 /** Shape of a component module; `open` may take its time up to the init timeout and rejects with a readable Error. */

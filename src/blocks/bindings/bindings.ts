@@ -1,7 +1,7 @@
 /**
  * Output: what the app asks a binding to do. Knows neither HTTP nor gRPC; http.ts and grpc.ts decode into `invoke`.
  */
-import { MetadataError, propertyOf } from "../../components/component.ts";
+import { directionOf } from "../../components/component.ts";
 import type { OpenComponent, OpenComponents } from "../../components/open.ts";
 import { callUnder } from "../../resiliency/policy.ts";
 import type { BlockHost } from "../block.ts";
@@ -12,9 +12,6 @@ export type Outputs = {
   /** Rejects with ApiError. Undefined: the binding did it and has nothing to tell. */
   invoke(name: string, request: BindingRequest, signal: AbortSignal): Promise<BindingResponse | undefined>;
 };
-
-/** What `direction` in a component's metadata asks for; both when it says nothing. */
-export type Direction = { readonly input: boolean; readonly output: boolean; readonly explicit: boolean };
 
 export function openOutputs(
   host: Pick<BlockHost, "components" | "clock" | "metrics" | "options" | "policies">,
@@ -62,28 +59,14 @@ function prepare(
   if (operation === "") throw noOperation();
   const component = components.get<Binding>("bindings", name);
   const port = component?.port;
-  if (component === undefined || port?.invoke === undefined || !directionOf(component).output) {
+  if (component === undefined || port?.invoke === undefined || !directionOf(component.properties).output) {
     throw notFound(name);
   }
   if (!port.operations.includes(operation)) throw unsupported(name, operation, port.operations);
   return (request, signal) => port.invoke!(request, signal);
 }
 
-/** Throws MetadataError for a direction that is neither `input` nor `output`. */
-export function directionOf(component: OpenComponent): Direction {
-  const words = (propertyOf(component.properties, "direction") ?? "")
-    .split(",")
-    .map((word) => word.trim().toLowerCase());
-  const given = words.filter((word) => word !== "");
-  const wrong = given.find((word) => word !== "input" && word !== "output");
-  if (wrong !== undefined) {
-    const fix = 'write "input", "output" or "input, output"';
-    throw new MetadataError("direction", `metadata field "direction": "${wrong}" is no direction; ${fix}`);
-  }
-  const explicit = given.length > 0;
-  return {
-    explicit,
-    input: !explicit || given.includes("input"),
-    output: !explicit || given.includes("output"),
-  };
+/** Throws MetadataError when the component's direction cannot be used. */
+export function checkBinding({ properties }: OpenComponent): void {
+  directionOf(properties);
 }

@@ -2,7 +2,7 @@
  * Input: which bindings the app wants, and their life from the app's being ready to its being ill or the sidecar
  * ending. How an event reaches the app stands in http-app.ts and grpc-app.ts.
  */
-import { propertyOf } from "../../components/component.ts";
+import { directionOf, propertyOf } from "../../components/component.ts";
 import type { ComponentChange, OpenComponent } from "../../components/open.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { anyFailure, callUnder, type Failure } from "../../resiliency/policy.ts";
@@ -10,7 +10,7 @@ import type { Log } from "../../telemetry/log.ts";
 import { readBinaryHeader } from "../../telemetry/tracing/headers.ts";
 import type { Span } from "../../telemetry/tracing/span.ts";
 import type { BlockHost } from "../block.ts";
-import { directionOf, type Outputs } from "./bindings.ts";
+import type { Outputs } from "./bindings.ts";
 import { openHttpApp, Refused } from "./http-app.ts";
 import type { Binding, BindingEvent, BindingReading } from "./port.ts";
 import { textOf } from "../../lib/thrown.ts";
@@ -118,7 +118,8 @@ async function begin(
     // Another may have taken its place while the app was asked about those before it.
     if (host.components.get("bindings", name) !== component) continue;
     try {
-      const wanted = directionOf(component).explicit || (await asked(app, name, route, host, run.signal));
+      const wanted =
+        directionOf(component.properties).explicit || (await asked(app, name, route, host, run.signal));
       if (!wanted) {
         log.info(`app has not subscribed to binding ${name}.`);
         continue;
@@ -252,7 +253,7 @@ async function deliverTraced(
 }
 
 function isInput(component: OpenComponent<Binding>): boolean {
-  return component.port.read !== undefined && directionOf(component).input;
+  return component.port.read !== undefined && directionOf(component.properties).input;
 }
 
 /** Path of the app, metadata `route`; the component's name unless given. */
