@@ -152,6 +152,8 @@ export type DeafProxy = AsyncDisposable & {
   deafen(): void;
   /** What the client says is lost, while all that the server says still arrives. */
   mute(): void;
+  /** What the client says from the first text like this on waits; `begun` when that text came. */
+  hold(text: string): { readonly begun: Promise<void>; release(): void };
   /** Nothing more is lost; connections stay. */
   hear(): void;
   /** Nothing more is lost; all connections end. */
@@ -164,6 +166,7 @@ export async function deafProxy(targetPort: number): Promise<DeafProxy> {
   const sockets = new Set<Socket>();
   let deaf = false;
   let mute = false;
+  let held: { readonly text: string; readonly begin: () => void; readonly late: (() => void)[] } | undefined;
   const server = createServer({ noDelay: true }, (client) => {
     const target = connectSocket({ port: targetPort, host: "127.0.0.1", noDelay: true });
     for (const socket of [client, target]) {
@@ -175,7 +178,13 @@ export async function deafProxy(targetPort: number): Promise<DeafProxy> {
         target.destroy();
       });
     }
-    client.on("data", (chunk) => mute || target.write(chunk));
+    client.on("data", (chunk) => {
+      if (mute) return;
+      const isLate = held !== undefined && (held.late.length > 0 || chunk.includes(held.text));
+      if (!isLate) return void target.write(chunk);
+      held!.late.push(() => target.write(chunk));
+      held!.begin();
+    });
     target.on("data", (chunk) => deaf || client.write(chunk));
   });
   await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
@@ -194,6 +203,17 @@ export async function deafProxy(targetPort: number): Promise<DeafProxy> {
     },
     mute() {
       mute = true;
+    },
+    hold(text) {
+      const { promise: begun, resolve: begin } = Promise.withResolvers<void>();
+      held = { text, begin, late: [] };
+      return {
+        begun,
+        release() {
+          for (const write of held?.late ?? []) write();
+          held = undefined;
+        },
+      };
     },
     hear,
     heal,

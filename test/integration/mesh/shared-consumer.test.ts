@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { JoinedMesh, TopicStream, TopicSubscribeOptions } from "../../../mesh/index.ts";
 import { eventually } from "../../kit/index.ts";
-import { type Lab, bytes, startLab, textOf } from "./lab.ts";
+import { type Lab, bytes, deafProxy, startLab, textOf } from "./lab.ts";
 
 const times = { lookMs: 400, askMs: 200, answerMs: 300, unwantedMs: 600 };
 
@@ -50,8 +50,13 @@ function scene() {
   return {
     stream,
     ask,
-    async member(own: Partial<typeof times> = {}, lines: string[] = []): Promise<Member> {
-      const mesh = await lab.join("m", { log: (level, text) => void lines.push(`${level} ${text}`) });
+    async member(
+      own: Partial<typeof times> = {},
+      lines: string[] = [],
+      natsUrls: readonly string[] = [lab.nats.url],
+    ): Promise<Member> {
+      const log = (level: string, text: string): void => void lines.push(`${level} ${text}`);
+      const mesh = await lab.join("m", { log, natsUrls });
       const sharedTimes = { ...times, ...own };
       const topics = await mesh.topics({ name, maxAgeMs: 3_600_000, maxBytes: -1, sharedTimes });
       const got: string[] = [];
@@ -214,26 +219,21 @@ describe("a topic that joins later", () => {
   });
 
   it("loses no event that comes between the look at the stream and the change of the consumer", async () => {
-    const { member, publish, stream } = scene();
-    const one = await member();
+    const { member, publish, consumers, stream } = scene();
+    await using proxy = await deafProxy(lab.nats.port);
+    const one = await member({}, [], [proxy.url]);
     await one.join(["a"]);
     await publish("a 1");
     await eventually(() => expect(one.got).toEqual(["a 1"]));
-    await using client = await connected();
-    const base = `weft.default.topic.${stream.split("__").at(-1)}`;
-    let seen = 0;
-    client.nc.subscribe(`$JS.API.STREAM.MSG.GET.${stream}`, {
-      callback: () => {
-        if (seen++ > 0) return;
-        client.nc.publish(`${base}.x`, "1");
-        client.nc.publish(`${base}.a`, "2");
-      },
-    });
-    await client.nc.flush();
-    await one.join(["x"]);
+    const change = proxy.hold(`CONSUMER.CREATE.${stream}.g___shared`);
+    const joined = one.join(["x"]);
+    await change.begun;
+    await publish("x 1", "a 2");
+    change.release();
+    await joined;
     await publish("x 2");
     await eventually(() => expect(new Set(one.got.slice(1))).toEqual(new Set(["a 2", "x 1", "x 2"])));
-    expect(seen).toBeGreaterThan(1);
+    expect(await consumers()).toEqual(["g___shared", "g__x"]);
   });
 
   it("loses nothing that is published while topics join, by two members with different ones", async () => {
