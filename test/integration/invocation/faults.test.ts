@@ -3,16 +3,9 @@
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { eventually, freePort, startNats, startSidecar } from "../../kit/index.ts";
-import type { Nats, Sidecar, SidecarOptions } from "../../kit/index.ts";
-
-type Counts = {
-  readonly mesh: { pendingRequests: number; servedCalls: number; streams: number };
-  readonly handles: Readonly<Record<string, number>>;
-  readonly memory: { heapUsed: number; external: number; arrayBuffers: number };
-};
-/** A sidecar that tells what it holds. */
-type Counted = { readonly sidecar: Sidecar; counts(): Promise<Counts> };
+import { type Counted, type Counts, startCounted } from "../../kit/counted.ts";
+import { eventually, startNats, startSidecar } from "../../kit/index.ts";
+import type { Nats } from "../../kit/index.ts";
 
 const MB = 1024 * 1024;
 /** Longest time until who waits is told, ms: a few seconds, and a slow machine; before the limit of 16 s for silence. */
@@ -43,15 +36,6 @@ const handlers: Readonly<Record<string, (request: IncomingMessage, response: Ser
     }),
 };
 
-async function counted(options: SidecarOptions): Promise<Counted> {
-  const port = await freePort();
-  const flags = ["--max-body-size=200Mi", "--enable-profiling=true", `--profile-port=${port}`];
-  const sidecar = await startSidecar({ ...options, flags });
-  const counts = async (): Promise<Counts> =>
-    (await (await fetch(`http://127.0.0.1:${port}/debug/pprof/counts`)).json()) as Counts;
-  return { sidecar, counts };
-}
-
 beforeAll(async () => {
   stack = new AsyncDisposableStack();
   nats = stack.use(await startNats());
@@ -70,9 +54,10 @@ beforeAll(async () => {
     app.close();
   });
   appPort = (app.address() as AddressInfo).port;
-  callee = await counted({ appId: "callee", appPort, nats });
+  const flags = ["--max-body-size=200Mi"];
+  callee = await startCounted({ appId: "callee", appPort, nats, flags });
   stack.use(callee.sidecar);
-  caller = await counted({ appId: "caller", nats });
+  caller = await startCounted({ appId: "caller", nats, flags });
   stack.use(caller.sidecar);
   for (let i = 0; i < 20; i++) await call("callee", "/echo", "warm");
   before = [await caller.counts(), await callee.counts()];

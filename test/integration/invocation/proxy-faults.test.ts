@@ -3,9 +3,9 @@
 import { readdirSync } from "node:fs";
 import type { ServerHttp2Stream } from "node:http2";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type Counted, heldBytes, startCounted } from "../../kit/counted.ts";
 import { eventually, startNats, startSidecar } from "../../kit/index.ts";
 import type { Nats, Sidecar } from "../../kit/index.ts";
-import { residentMb } from "../../load/process-usage.ts";
 import { encodeFrame } from "../../../src/lib/grpc-wire.ts";
 import {
   answer,
@@ -23,12 +23,16 @@ let nats: Nats;
 let app: RawApp;
 let caller: Sidecar;
 let callee: Sidecar;
+let counted: readonly Counted[];
 
 beforeAll(async () => {
   nats = stack.use(await startNats());
   app = stack.use(await startRawApp());
-  callee = stack.use(await startSidecar({ appId: "callee", appPort: app.port, appProtocol: "grpc", nats }));
-  caller = stack.use(await startSidecar({ appId: "caller", nats }));
+  const one = await startCounted({ appId: "callee", appPort: app.port, appProtocol: "grpc", nats });
+  callee = stack.use(one.sidecar);
+  const other = await startCounted({ appId: "caller", nats });
+  caller = stack.use(other.sidecar);
+  counted = [one, other];
 });
 afterAll(() => stack.disposeAsync());
 
@@ -247,12 +251,15 @@ test(
       await eventually(() => expect(app.open()).toBe(0));
     };
     await storm();
-    const [before, memory] = [handles(), [caller, callee].map(({ pid }) => residentMb(pid))];
+    const held = (): Promise<number[]> =>
+      Promise.all(counted.map(async ({ counts }) => heldBytes(await counts())));
+    const [before, memory] = [handles(), await held()];
     await storm();
     await storm();
     await eventually(() => expect(handles()).toBeLessThanOrEqual(before + 2));
-    for (const [i, { pid }] of [caller, callee].entries())
-      expect(residentMb(pid) - memory[i]!).toBeLessThan(64);
+    await eventually(async () => {
+      for (const [i, bytes] of (await held()).entries()) expect(bytes - memory[i]!).toBeLessThan(16 * MiB);
+    });
   },
 );
 
