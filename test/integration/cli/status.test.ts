@@ -69,7 +69,7 @@ test("shows the shared server and who is on it; down stops it, also after sideca
       expect(sidecars).toHaveLength(1);
       return nats.pid;
     },
-    { timeoutMs: 20_000 },
+    { timeoutMs: 40_000 },
   );
   expect(again).not.toBe(first);
 
@@ -109,7 +109,7 @@ test("shows which apps are not up and which are ill", async () => {
     expect(logs).toMatch(/ ill .* app ill$/m);
     expect(logs).toMatch(/ ready .* ready$/m);
   };
-  await eventually(lines, { timeoutMs: 20_000 });
+  await eventually(lines, { timeoutMs: 40_000 });
   expect([absent, ill, ready].every((sidecar) => sidecar.running())).toBe(true);
 });
 

@@ -57,7 +57,7 @@ beforeAll(async () => {
   for (const store of ["settings", "brittle-settings", "plain-settings"])
     await eventually(() => given(setting(store)));
   refusedBefore = await refusedReads();
-}, 90_000);
+});
 afterAll(() => stack.disposeAsync());
 afterEach(() => nats.resume());
 
