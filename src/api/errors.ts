@@ -33,6 +33,11 @@ export function grpcCodeName(code: number): string {
   return `Code(${code})`;
 }
 
+/** A status as grpc-go prints it: apps look for this text in Dapr's messages. */
+export function grpcStatusText(code: number, reason: string): string {
+  return `rpc error: code = ${grpcCodeName(code)} desc = ${reason}`;
+}
+
 /** One google.rpc detail. `type` is the message name without package, `fields` its proto-JSON members. */
 export type ErrorDetail = {
   readonly type: "ErrorInfo" | "ResourceInfo" | "BadRequest" | "Help" | "RetryInfo";

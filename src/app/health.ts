@@ -4,6 +4,7 @@
  * forgets none).
  */
 import type { Clock } from "../../mesh/index.ts";
+import { GrpcCode, grpcStatusText } from "../api/errors.ts";
 import type { AppHealthOptions } from "../config/options.ts";
 import type { Log } from "../telemetry/log.ts";
 
@@ -104,5 +105,5 @@ export class AppHealth {
 
 /** Why calls to an ill app fail, in Dapr's words. */
 export function unhealthyApp(): Error {
-  return new Error("rpc error: code = Internal desc = app is not in a healthy state");
+  return new Error(grpcStatusText(GrpcCode.Internal, "app is not in a healthy state"));
 }

@@ -26,6 +26,10 @@ createServer((request, response) => {
       response.writeHead(200, { "content-type": "application/json" }).end(body);
       return;
     }
+    if (!request.url.startsWith("/after/")) {
+      response.writeHead(404).end();
+      return;
+    }
     const wanted = Number(request.url.split("/")[2]);
     const answer = () => response.end();
     if (count >= wanted) answer();

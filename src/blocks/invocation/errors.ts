@@ -2,7 +2,7 @@
  * Catalogue of service invocation errors: one code over HTTP, Internal over gRPC, reasons in the words of the
  * contract.
  */
-import { ApiError, GrpcCode } from "../../api/errors.ts";
+import { ApiError, GrpcCode, grpcStatusText } from "../../api/errors.ts";
 
 const code = "ERR_DIRECT_INVOKE";
 
@@ -33,7 +33,7 @@ export function denied(id: string, reason: string, cause?: unknown): ApiError {
     code,
     httpStatus: 403,
     grpcCode: GrpcCode.Internal,
-    message: `failed to invoke, id: ${id}, err: rpc error: code = PermissionDenied desc = ${reason}`,
+    message: `failed to invoke, id: ${id}, err: ${grpcStatusText(GrpcCode.PermissionDenied, reason)}`,
     cause,
   });
 }
@@ -57,7 +57,7 @@ export function invalidMethod(id: string, reason: string): ApiError {
 
 /** The reason of a request that can never be valid. */
 export function invalidArgument(reason: string): string {
-  return `rpc error: code = InvalidArgument desc = ${reason}`;
+  return grpcStatusText(GrpcCode.InvalidArgument, reason);
 }
 
 /** A gRPC app's status, passed on unchanged. `details` is the binary google.rpc.Status. */

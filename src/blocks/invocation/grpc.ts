@@ -2,6 +2,7 @@
 import { collectBody, isMeshError, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { HTTPExtension_Verb } from "../../../proto/gen/dapr/proto/common/v1/common_pb.ts";
+import { GrpcCode, grpcStatusText } from "../../api/errors.ts";
 import { type GrpcCall, type GrpcMethod, unary } from "../../api/grpc.ts";
 import { grpcErrorOfHttp, metadataName } from "../../api/status.ts";
 import { grpcCallerHeaders, readDataType, withoutMeshOnly } from "../../api/grpc-caller.ts";
@@ -63,7 +64,7 @@ async function wholeAnswer(response: MeshResponse, id: string, maxBytes: number)
       throw grpcAppStatus(code, message, undefined);
     }
     const text = error instanceof Error ? error.message : String(error);
-    throw invokeFailed(id, `rpc error: code = Internal desc = ${text}`, error);
+    throw invokeFailed(id, grpcStatusText(GrpcCode.Internal, text), error);
   }
 }
 

@@ -11,7 +11,7 @@ import { upgradeName } from "../../api/upgrade.ts";
 import { headerValue } from "../../app/headers.ts";
 import type { AccessControl } from "./access-control.ts";
 import { httpHeaders } from "./app-headers.ts";
-import { ApiError } from "../../api/errors.ts";
+import { ApiError, GrpcCode, grpcStatusText } from "../../api/errors.ts";
 import type { ExternalTarget } from "../../app/external.ts";
 import { Waits } from "../../resiliency/retry.ts";
 import { denied, invalidArgument, invokeFailed } from "./errors.ts";
@@ -232,7 +232,7 @@ export class Invocation {
     const text = textOf(error);
     if (isMeshError(error, "no-responders")) {
       if (retries === 0) return invokeFailed(target.id, `couldn't find service: ${target.app}`, error);
-      const reason = `rpc error: code = Unavailable desc = ${text}`;
+      const reason = grpcStatusText(GrpcCode.Unavailable, text);
       return invokeFailed(
         target.id,
         `failed to invoke target ${target.app} after ${retries} retries. Error: ${reason}`,
@@ -240,13 +240,13 @@ export class Invocation {
       );
     }
     if (isMeshError(error, "timeout", "interrupted", "disconnected", "closed")) {
-      return invokeFailed(target.id, `rpc error: code = Unavailable desc = ${text}`, error);
+      return invokeFailed(target.id, grpcStatusText(GrpcCode.Unavailable, text), error);
     }
     if (isMeshError(error, "too-large")) {
-      return invokeFailed(target.id, `rpc error: code = ResourceExhausted desc = ${text}`, error);
+      return invokeFailed(target.id, grpcStatusText(GrpcCode.ResourceExhausted, text), error);
     }
     if (isMeshError(error, "denied")) return denied(target.id, text, error);
-    return invokeFailed(target.id, `rpc error: code = Internal desc = ${text}`, error);
+    return invokeFailed(target.id, grpcStatusText(GrpcCode.Internal, text), error);
   }
 }
 

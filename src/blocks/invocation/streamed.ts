@@ -1,5 +1,6 @@
 /** What service invocation has to know of bodies that are streams: limits, server-sent events. */
 import { BodyQueue, failedBody, type MeshRequest, type MeshResponse } from "../../../mesh/index.ts";
+import { GrpcCode, grpcStatusText } from "../../api/errors.ts";
 import { BodyTooLarge } from "../../api/http.ts";
 import { headerValue } from "../../app/headers.ts";
 import { invokeFailed } from "./errors.ts";
@@ -33,7 +34,7 @@ export function eventStream(target: AppTarget, request: MeshRequest, response: M
   if (response.status < 200 || response.status > 299) {
     if (!(response.body instanceof Uint8Array)) response.body.cancel(new Error("this answer is not used"));
     const reason = "error invoking app channel: no response received from stream";
-    throw invokeFailed(target.id, `rpc error: code = Internal desc = ${reason}`);
+    throw invokeFailed(target.id, grpcStatusText(GrpcCode.Internal, reason));
   }
   const headers = [...eventStreamHeaders];
   for (let i = 0; i + 1 < response.headers.length; i += 2) {

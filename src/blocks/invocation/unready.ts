@@ -2,7 +2,7 @@
  * What a caller is told when nobody takes its call, although presence shows the app: its apps are ill, or not up yet.
  */
 import type { MeshRequest, MeshResponse, PresenceEntry } from "../../../mesh/index.ts";
-import { GrpcCode } from "../../api/errors.ts";
+import { GrpcCode, grpcStatusText } from "../../api/errors.ts";
 import { unhealthyApp } from "../../app/health.ts";
 import { requestErrorText } from "../../app/net-error.ts";
 
@@ -18,7 +18,7 @@ export function whereabouts(entries: readonly PresenceEntry[]): Whereabouts {
   return known.find(({ state }) => state === "starting") ?? known[0]!;
 }
 
-const channel = "rpc error: code = Internal desc = error invoking app channel:";
+const channel = grpcStatusText(GrpcCode.Internal, "error invoking app channel:");
 
 /** Reason of the failure when all instances have ill apps. */
 export function illReason(): string {

@@ -14,7 +14,7 @@ import {
 } from "@bufbuild/protobuf";
 import type { Clock } from "../../../mesh/index.ts";
 import type { DescMethod } from "@bufbuild/protobuf";
-import { grpcCodeName } from "../../api/errors.ts";
+import { grpcStatusText } from "../../api/errors.ts";
 import { GrpcStatusError } from "../../api/grpc-status-error.ts";
 import { createGrpcAppClient, type GrpcAppClient } from "../../app/grpc.ts";
 import { unlessAborted } from "../../lib/unless-aborted.ts";
@@ -136,10 +136,9 @@ export async function within<T>(
   }
 }
 
-/** A status as a client of grpc-go prints it: apps find that text in Dapr's messages. */
 function inGoWords(error: unknown): unknown {
   if (!(error instanceof GrpcStatusError)) return error;
-  const text = `rpc error: code = ${grpcCodeName(error.code)} desc = ${error.message}`;
+  const text = grpcStatusText(error.code, error.message);
   return new GrpcStatusError(error.code, text, error.details, error.trailers);
 }
 
