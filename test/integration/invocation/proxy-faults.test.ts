@@ -57,7 +57,7 @@ describe.each(ways)("%s", (way) => {
     using client = rawClient(portOf(way));
     const calls = await Promise.all(Array.from({ length: 20 }, () => conversation(client)));
     app.break();
-    expect(await timed(Promise.all(calls.map((call) => call.ended)))).toBeLessThan(5_000);
+    expect(await timed(Promise.all(calls.map((call) => call.ended)))).toBeLessThan(12_000);
     for (const call of calls) expect(await call.ended).toMatchObject({ code: 14 });
     (await conversation(client)).stream.end();
   });
@@ -287,18 +287,19 @@ test("a callee's sidecar that is killed: streams end Unavailable within seconds"
   });
   const listening = client.call("/t.T/Drip", { "dapr-app-id": "mortal" }, { end: true });
   app.on("/t.T/Work", (stream) => void stream.resume());
+  const before = app.calls.length;
   const working = client.call("/t.T/Work", { "dapr-app-id": "mortal" });
   working.stream.end(encodeFrame(Buffer.from("m")));
-  await eventually(() => expect(app.calls.at(-1)!.path).toBe("/t.T/Work"));
+  await eventually(() => expect(app.calls.slice(before).map(({ path }) => path)).toContain("/t.T/Work"));
   await eventually(() => expect(listening.messages.length).toBeGreaterThan(3));
   await second.kill();
   const all = [...calls, listening, working];
-  expect(await timed(Promise.all(all.map((call) => call.ended)))).toBeLessThan(9_000);
+  expect(await timed(Promise.all(all.map((call) => call.ended)))).toBeLessThan(14_000);
   for (const call of all) expect(await call.ended).toMatchObject({ code: 14 });
 });
 
 test("a callee's sidecar that stops in order finishes calls, then ends streams Unavailable", async () => {
-  const flags = ["--dapr-graceful-shutdown-seconds=2"];
+  const flags = ["--dapr-graceful-shutdown-seconds=5"];
   const leaving = await startSidecar({
     appId: "leaving",
     appPort: app.port,
@@ -321,7 +322,7 @@ test("a callee's sidecar that stops in order finishes calls, then ends streams U
   brief.stream.end(encodeFrame(Buffer.from("m")));
   const endless = await conversation(client, headers);
   await eventually(() => expect(release).toBeDefined());
-  const stopped = leaving.stop(15_000);
+  const stopped = leaving.stop(30_000);
   await leaving.logged(/shut|stop/i).catch(() => {});
   release!();
   expect(await brief.ended).toMatchObject({ code: 0 });
@@ -365,6 +366,6 @@ test("NATS restarts: streams end Unavailable, and calls work again", async () =>
       again.stream.end(encodeFrame(Buffer.from("m")));
       expect((await again.ended).code).toBe(0);
     },
-    { timeoutMs: 20_000 },
+    { timeoutMs: 30_000 },
   );
 });
