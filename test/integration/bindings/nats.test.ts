@@ -120,6 +120,8 @@ test("with JetStream a message counts when it is stored, and comes until the app
 
   // What was sent while the sidecar was away waits in the stream.
   await sidecar.kill("SIGKILL");
+  // What the server hands to a connection whose end it has not seen comes again after ackWait only.
+  await eventually(async () => (await manager.consumers.info("SHOP", "looper-loop")).num_waiting === 0);
   await (await nats.connect()).request("shop.sold", '"later"', { timeout: 5_000 });
   await sidecar.restart();
   await eventually(() => expect(handled).toContain('"later" 3'), { timeoutMs: 20_000 });

@@ -73,7 +73,7 @@ test("kills an app that does not end, with its children, and exits with 1", asyn
   const running = await here.run(["-a", "stubborn"], ["/bin/sh", "-c", stubborn]);
   const [, child = ""] = await says(running, /child (\d+)/);
   expect(isRunning(Number(child))).toBe(true);
-  expect(await running.stop()).toBe(1);
+  expect(await running.stop(30_000)).toBe(1);
   expect(running.logs()).toContain("the app did not end within 5 s and was killed");
   expect(isRunning(Number(child))).toBe(false);
   await here.empty();
@@ -93,7 +93,7 @@ test("ends at once at a second signal", async () => {
     if (running.running()) running.signal("SIGTERM");
     return running.logs().includes("second signal");
   };
-  await eventually(insist, { everyMs: 100, timeoutMs: 4_000 });
+  await eventually(insist, { everyMs: 100 });
   expect(await running.exited).toBe(1);
   expect(running.logs()).toContain("the app was killed");
   await here.empty();
@@ -162,7 +162,7 @@ test("leaves nothing behind when it is killed itself", async () => {
   const running = await here.run(["-a", "echo", "-p", String(await freePort())], echo);
   const { app, sidecar } = await pidsOf(running);
   await running.kill("SIGKILL");
-  await eventually(() => !isRunning(app) && !isRunning(sidecar), { timeoutMs: 10_000 });
+  await eventually(() => !isRunning(app) && !isRunning(sidecar), { timeoutMs: 30_000 });
   await here.empty();
 });
 

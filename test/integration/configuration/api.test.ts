@@ -1,6 +1,4 @@
 // The configuration API over HTTP and gRPC through a real sidecar: items, changes to both kinds of apps, every error.
-import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { createClient } from "redis";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -22,6 +20,7 @@ import { type Postgres, startPostgres } from "../../kit/servers/postgres.ts";
 import { startRedis } from "../../kit/servers/redis.ts";
 import type { Server } from "../../kit/servers/server.ts";
 import { binding as component } from "../bindings/resources.ts";
+import { put } from "../reload/place.ts";
 
 const { method } = Dapr;
 const connect = (address: string) => createClient({ url: `redis://${address}` }).connect();
@@ -185,7 +184,7 @@ test("a stream that its client leaves is no subscription any more", async () => 
 test("a replaced component takes its subscriptions along", async () => {
   const { id } = (await sidecar.get(`${base[0]}/redis/subscribe?key=moved`)).json<{ id: string }>();
   const other = component("redis", "configuration.redis", { redisHost: server.address, redisDB: "1" });
-  await writeFile(join(sidecar.resourcesPath, "redis.yaml"), other);
+  put(sidecar, "redis.yaml", other);
   const path = "/configuration/redis/moved";
   await eventually(
     async () => {

@@ -21,10 +21,9 @@ async function publish(
   n: string,
   metadata: Readonly<Record<string, string>>,
   topic = "later",
-): Promise<number> {
+): Promise<void> {
   const answer = await sidecar.post(`/v1.0/publish/pubsub/${topic}?${query(metadata)}`, { n });
   expect(answer).toMatchObject({ status: 204 });
-  return Date.now();
 }
 
 function listeningApp(metadata: Readonly<Record<string, string>> = {}, topic = "later"): Promise<App> {
@@ -49,7 +48,7 @@ describe("with one server", () => {
   beforeAll(async () => {
     nats = stack.use(await startNats());
     app = stack.use(await listeningApp({ ordered: "true" }));
-    const resources = { "p.yaml": pubsubComponent("pubsub.nats", { maxAge: "3s" }) };
+    const resources = { "p.yaml": pubsubComponent("pubsub.nats", { maxAge: "10s" }) };
     everything = stack.use(await listeningApp({}, ">"));
     const all = stack.use(await startSidecar({ appId: "all", nats, resources, appPort: everything.port }));
     await all.subscribed(">");
@@ -58,14 +57,14 @@ describe("with one server", () => {
   }, 60_000);
   afterAll(() => stack.disposeAsync());
 
-  const arrival = (n: string): Promise<Got> =>
+  const arrival = (n: string, timeoutMs = 20_000): Promise<Got> =>
     eventually(
       () => {
         const found = got(app).find((it) => it.n === n);
         if (found === undefined) throw new Error(`${n} has not come`);
         return found;
       },
-      { timeoutMs: 20_000 },
+      { timeoutMs },
     );
 
   test("comes after its delay or at its time, however it was published", async () => {
@@ -107,11 +106,6 @@ describe("with one server", () => {
       bulk: 1_000,
       grpc: 1_000,
     };
-    for (const [n, delayMs] of Object.entries(delays)) {
-      const { atMs } = await arrival(n);
-      const lateMs = atMs - startMs - delayMs;
-      expect({ n, inTime: lateMs >= 0 && lateMs < 4_000 }).toEqual({ n, inTime: true });
-    }
     const client2 = await nats.connect();
     const raw = await eventually(async () => {
       const subject = "$JS.API.DIRECT.GET.weft__topics__default__pubsub.weft.default.topic.pubsub.raw";
@@ -120,24 +114,33 @@ describe("with one server", () => {
       return answer;
     });
     expect(raw.string()).toBe('{"n":"raw"}');
+    for (const [n, delayMs] of Object.entries(delays)) {
+      const { atMs } = await arrival(n);
+      const lateMs = atMs - startMs - delayMs;
+      expect({ n, inTime: lateMs >= 0 && lateMs < 15_000 }).toEqual({ n, inTime: true });
+    }
     expect(got(app).filter(({ n }) => n === "delay")).toHaveLength(1);
     // What waits is no event of any topic.
-    const topics = everything.requestsTo("/on").map((request) => request.json<{ topic?: string }>().topic);
-    expect(topics.filter((topic) => topic === "later")).toHaveLength(got(app).length);
-    expect(new Set(topics)).toEqual(new Set(["later", undefined]));
-  }, 60_000);
+    await eventually(() => {
+      const topics = everything.requestsTo("/on").map((it) => it.json<{ topic?: string }>().topic);
+      expect(topics.filter((topic) => topic === "later")).toHaveLength(got(app).length);
+      expect(new Set(topics)).toEqual(new Set(["later", undefined]));
+    });
+  }, 90_000);
 
   test("a delay beyond the age limit of the stream does not make it vanish", async () => {
-    const startMs = await publish(sidecar, "beyond", { delay: "6s" });
-    expect((await arrival("beyond")).atMs - startMs).toBeGreaterThan(5_500);
-  }, 30_000);
+    const startMs = Date.now();
+    await publish(sidecar, "beyond", { delay: "12s" });
+    expect((await arrival("beyond", 40_000)).atMs - startMs).toBeGreaterThan(11_500);
+  }, 60_000);
 
   test("is replaced and cancelled by scheduleId or by its own id; a retry is stored once", async () => {
-    await publish(sidecar, "first", { delay: "1s", scheduleId: "s/1 é" });
-    await publish(sidecar, "second", { delay: "2s", scheduleId: "s/1 é" });
-    await publish(sidecar, "never", { delay: "1s", scheduleId: "s2" });
+    // Long enough to be taken back in time, on a slow machine too.
+    await publish(sidecar, "first", { delay: "6s", scheduleId: "s/1 é" });
+    await publish(sidecar, "second", { delay: "1s", scheduleId: "s/1 é" });
+    await publish(sidecar, "never", { delay: "6s", scheduleId: "s2" });
     await publish(sidecar, "", { cancelSchedule: "true", scheduleId: "s2" });
-    await publish(sidecar, "nor this", { delay: "1s", "cloudevent.id": "e1" });
+    await publish(sidecar, "nor this", { delay: "6s", "cloudevent.id": "e1" });
     await publish(sidecar, "", { cancelSchedule: "true", "cloudevent.id": "e1" });
     await publish(sidecar, "", { cancelSchedule: "true", scheduleId: "nothing waits" });
     for (let i = 0; i < 3; i++) await publish(sidecar, "once", { delay: "1s", "cloudevent.id": "e2" });
@@ -145,7 +148,7 @@ describe("with one server", () => {
     await publish(sidecar, "moved", { delay: "1s", "cloudevent.id": "e3" });
     await arrival("second");
     await arrival("moved");
-    await publish(sidecar, "last", { delay: "1s" });
+    await publish(sidecar, "last", { delay: "6s" });
     await arrival("last");
     const names = got(app).map(({ n }) => n);
     for (const n of ["first", "never", "nor this", "early"]) expect(names).not.toContain(n);
@@ -237,7 +240,7 @@ test("kill -9 of nats-server and of both sidecars while events wait: all come, n
   await sidecar.kill();
   await nats.restart();
   await sidecar.restart();
-  await eventually(() => expect(new Set(got(app).map(({ n }) => n)).size).toBe(200), { timeoutMs: 40_000 });
+  await eventually(() => expect(new Set(got(app).map(({ n }) => n)).size).toBe(200), { timeoutMs: 60_000 });
   const early = got(app).filter(({ n, atMs }) => atMs < due.get(n)!);
   expect(early).toEqual([]);
 }, 120_000);

@@ -126,15 +126,18 @@ test("RETRY comes again, DROP and 404 do not, and dead letters arrive", async ()
     dead.map((request) => [request.json<Event>().data, request.json<Event>()["topic"]].join()),
   );
   expect(found).toEqual(new Set(["bad,bad", "drop,drop"]));
+  await app.received("/gone", 1);
   const counts = ["/again", "/drop", "/gone", "/bad", "/dead"].map((path) => app.requestsTo(path).length);
   expect(counts).toEqual([3, 1, 1, 1, 2]);
-  const metrics = await (await fetch(`http://127.0.0.1:${sidecar.metricsPort}/`)).text();
-  expect(metrics).toMatch(
-    /dapr_component_pubsub_ingress_count\{[^}]*process_status="retry"[^}]*topic="again"[^}]*\} 2/,
-  );
-  expect(metrics).toMatch(
-    /dapr_component_pubsub_egress_count\{[^}]*success="true"[^}]*topic="dead"[^}]*\} 2/,
-  );
+  await eventually(async () => {
+    const metrics = await (await fetch(`http://127.0.0.1:${sidecar.metricsPort}/`)).text();
+    expect(metrics).toMatch(
+      /dapr_component_pubsub_ingress_count\{[^}]*process_status="retry"[^}]*topic="again"[^}]*\} 2/,
+    );
+    expect(metrics).toMatch(
+      /dapr_component_pubsub_egress_count\{[^}]*success="true"[^}]*topic="dead"[^}]*\} 2/,
+    );
+  });
 });
 
 test("bad input gets an answer that names the fault, and the sidecar lives on", async () => {

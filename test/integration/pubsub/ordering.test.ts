@@ -10,7 +10,9 @@ import { pubsubComponent, subscription } from "./resources.ts";
 type Note = { readonly key: string; readonly n: number };
 const noteOf = (request: AppRequest): Note => request.json<{ data: Note }>().data;
 
-const resources = { "p.yaml": pubsubComponent("pubsub.nats", { backOff: "50ms", ackWait: "2s" }) };
+const resources = { "p.yaml": pubsubComponent("pubsub.nats", { backOff: "50ms" }) };
+/** Where sidecars are killed. Elsewhere one that stands still for a moment must not get its events twice. */
+const hasty = { "p.yaml": pubsubComponent("pubsub.nats", { backOff: "50ms", ackWait: "2s" }) };
 const ordered = { ordered: "true" };
 
 /** An app that is subscribed to a topic of its own; `handle` sees each event. */
@@ -64,7 +66,8 @@ describe("with one server", () => {
       running.set(key, (running.get(key) ?? 0) + 1);
       expect({ key, atOnce: running.get(key) }).toEqual({ key, atOnce: 1 });
       most = Math.max(most, [...running.values()].filter((count) => count > 0).length);
-      await sleep(n === 0 ? 200 : 5);
+      if (n === 0) await eventually(() => most > 4, { timeoutMs: 30_000 });
+      else await sleep(5);
       seen.set(key, [...(seen.get(key) ?? []), n]);
       running.set(key, 0);
     };
@@ -72,14 +75,14 @@ describe("with one server", () => {
     await using two = await subscribedApp("side", ordered, handle);
     await using first = await startSidecar({ appId: "side", nats, resources, appPort: one.port });
     await using second = await startSidecar({ appId: "side", nats, resources, appPort: two.port });
-    await Promise.all([first.subscribed("side"), second.subscribed("side")]);
+    const begun = /app is subscribed to topic side/;
+    await Promise.all([first.logged(begun), second.logged(begun)]);
     await publishAll(shop, "side", keys(20), 15);
-    await eventually(() => expect([...seen.values()].flat()).toHaveLength(300), { timeoutMs: 30_000 });
+    await eventually(() => expect([...seen.values()].flat()).toHaveLength(300), { timeoutMs: 60_000 });
     for (const list of seen.values()) expect(list).toEqual(Array.from({ length: 15 }, (_, n) => n));
-    expect(most).toBeGreaterThan(4);
     expect(one.requestsTo("/on").length).toBeGreaterThan(30);
     expect(two.requestsTo("/on").length).toBeGreaterThan(30);
-  }, 90_000);
+  }, 120_000);
 
   test("concurrency 1 holds for all keys together", async () => {
     let running = 0;
@@ -150,7 +153,7 @@ describe("with one server", () => {
       return undefined;
     };
     await using app = await startApp({ routes: { "/on": (request) => handle(noteOf(request)) } });
-    const file = (more: string) => ({ ...resources, "s.yaml": subscription("turn", "/on", more) });
+    const file = (more: string) => ({ ...hasty, "s.yaml": subscription("turn", "/on", more) });
     const start = (more: string): Promise<Sidecar> =>
       startSidecar({ appId: "turn", nats, resources: file(more), appPort: app.port });
     {
@@ -163,14 +166,14 @@ describe("with one server", () => {
       await using sidecar = await start('  metadata: { ordered: "true" }\n');
       await sidecar.subscribed("turn");
       refusing = false;
-      await eventually(() => expect(new Set(seen).size).toBe(10));
+      await eventually(() => expect(new Set(seen).size).toBe(10), { timeoutMs: 30_000 });
       await sidecar.stop();
       for (let n = 10; n < 20; n++) await publish(shop, "turn", { key: "a", n });
     }
     await using sidecar = await start("");
     await sidecar.logged(/stays ordered/);
-    // Those that were under way at the change may come once more.
-    const later = (): number[] => seen.filter((n) => n >= 10);
+    // What is under way when a process dies or stands still may come once more.
+    const later = (): number[] => [...new Set(seen.filter((n) => n >= 10))];
     await eventually(() => expect(later()).toEqual(Array.from({ length: 10 }, (_, n) => 10 + n)));
   }, 90_000);
 
@@ -219,15 +222,15 @@ test("kill -9 of a sidecar and of nats-server: every event is handled, none befo
   };
   await using one = await subscribedApp("stress", ordered, handle);
   await using two = await subscribedApp("stress", ordered, handle);
-  await using shop = await startSidecar({ appId: "shop", nats, resources });
-  await using first = await startSidecar({ appId: "stress", nats, resources, appPort: one.port });
-  await using second = await startSidecar({ appId: "stress", nats, resources, appPort: two.port });
+  await using shop = await startSidecar({ appId: "shop", nats, resources: hasty });
+  await using first = await startSidecar({ appId: "stress", nats, resources: hasty, appPort: one.port });
+  await using second = await startSidecar({ appId: "stress", nats, resources: hasty, appPort: two.port });
   await Promise.all([first.subscribed("stress"), second.subscribed("stress")]);
   const names = keys(30);
   const publishing = publishAll(shop, "stress", names, 60);
-  await eventually(() => count > 300, { timeoutMs: 30_000 });
+  await eventually(() => count > 300, { timeoutMs: 60_000 });
   await first.kill();
-  await eventually(() => count > 600, { timeoutMs: 30_000 });
+  await eventually(() => count > 600, { timeoutMs: 60_000 });
   await nats.kill();
   await nats.restart();
   await first.restart();
@@ -236,7 +239,7 @@ test("kill -9 of a sidecar and of nats-server: every event is handled, none befo
     timeoutMs: 60_000,
   });
   expect(skipped).toEqual([]);
-}, 180_000);
+}, 240_000);
 
 test("a stream and a group of the version before are taken over where they stand", async () => {
   await using nats = await startNats();
@@ -263,7 +266,7 @@ test("a stream and a group of the version before are taken over where they stand
   const next = `$JS.API.CONSUMER.MSG.NEXT.${name}.old__orders`;
   const done = await client.request(next, JSON.stringify({ batch: 1, expires: 1e9 }), {
     noMux: true,
-    timeout: 2_000,
+    timeout: 10_000,
   });
   done.respond("+ACK");
   await client.flush();

@@ -122,7 +122,7 @@ test("queues: their names, routing keys, dead letters and limits, and properties
     publishMessagePropertiesToMetadata: "true",
   });
   for (const topic of ["plain", "keyed"])
-    await sidecar.logged(new RegExp(`app is subscribed to topic ${topic}`));
+    await sidecar.logged(new RegExp(`app is subscribed to topic ${topic}`), 30_000);
   // A declaration with other arguments than those of the sidecar would fail.
   await channel.assertQueue("group-plain", {
     durable: true,
