@@ -8,7 +8,7 @@ import { eventually, startNats, startSidecar } from "../../kit/index.ts";
 import type { Nats } from "../../kit/index.ts";
 
 const MB = 1024 * 1024;
-/** Longest time until who waits is told, ms: a few seconds, and a slow machine; before the limit of 16 s for silence. */
+/** Longest time until who waits is told, ms: for a slow machine, and less than the limit of 16 s for silence. */
 const soonMs = 15_000;
 
 let stack: AsyncDisposableStack;
