@@ -19,7 +19,7 @@ export default defineConfig({
           include: [...unitTests, "test/*.test.ts"],
           // No module holds state (tidy sees to it), so files may share a process: three times as fast.
           isolate: false,
-          testTimeout: 30_000,
+          testTimeout: 60_000,
           sequence: { groupOrder: 0 },
         },
       },
@@ -30,8 +30,9 @@ export default defineConfig({
           setupFiles: ["test/kit/setup.ts"],
           pool: "forks",
           maxWorkers: 2,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          // Each wait in a test has a limit that says what was waited for; this one only ends what hangs.
+          testTimeout: 240_000,
+          hookTimeout: 240_000,
           teardownTimeout: 30_000,
           sequence: { groupOrder: 1 },
         },

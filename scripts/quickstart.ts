@@ -191,7 +191,7 @@ class CleanUp {
   }
 
   async #stopServer(nats: FoundNats): Promise<void> {
-    const others = await Promise.race([sidecarsOn(nats).catch(() => []), sleep(5_000, [])]);
+    const others = await Promise.race([sidecarsOn(nats).catch(() => []), sleep(15_000, [])]);
     if (others.length > 0) {
       const named = others.map(({ app, pid }) => `${app} (process ${pid})`).join(", ");
       say(`The NATS server stays, since others use it by now: ${named}. "weft down" stops it.`);

@@ -10,6 +10,8 @@ import { ensureShared, findShared, type SharedResult } from "./shared.ts";
 import type { SharedServer } from "./state.ts";
 
 const natsPort = 4222;
+/** A server on the usual port may be busy for this long, ms: a second one beside it would split its users. */
+const patienceMs = 4_000;
 const maxUrls = 64;
 
 export type FindOptions = {
@@ -72,7 +74,7 @@ export async function findNats(options: FindOptions): Promise<FoundNats> {
   const running = await findShared(home, clock, signal);
   if (running !== undefined) return shared({ server: running, startedHere: false }, "", port, options);
 
-  const answer = await probe(port, clock, signal);
+  const answer = await probe(port, clock, signal, patienceMs);
   const where = `127.0.0.1:${port}`;
   let passed = "";
   if (answer.kind === "nats" && answer.info.serverName !== home.serverName) {

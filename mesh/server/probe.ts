@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import type { Clock } from "../clock.ts";
 import { isAtLeast, minimumVersion } from "./version.ts";
 
-const timeoutMs = 500;
+const defaultTimeoutMs = 500;
 const maxInfoBytes = 64 * 1024;
 
 /** The parts of a server's INFO line that matter here. `serverId` is new at every start of the server. */
@@ -29,9 +29,15 @@ export type ProbeResult =
   | { readonly kind: "foreign"; readonly detail: string };
 
 /**
- * Connects to 127.0.0.1:`port` and reads the INFO line; at most 500 ms and 64 KiB. Rejects only when aborted.
+ * Connects to 127.0.0.1:`port` and reads the INFO line; at most `timeoutMs` (500) and 64 KiB. Rejects only when
+ * aborted.
  */
-export function probe(port: number, clock: Clock, signal?: AbortSignal): Promise<ProbeResult> {
+export function probe(
+  port: number,
+  clock: Clock,
+  signal?: AbortSignal,
+  timeoutMs = defaultTimeoutMs,
+): Promise<ProbeResult> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
     const socket = connect({ host: "127.0.0.1", port });
@@ -49,7 +55,7 @@ export function probe(port: number, clock: Clock, signal?: AbortSignal): Promise
       stop();
       reject(signal?.reason);
     };
-    const timer = clock.setTimeout(() => finish(foreign("nothing was said in 500 ms")), timeoutMs);
+    const timer = clock.setTimeout(() => finish(foreign(`nothing was said in ${timeoutMs} ms`)), timeoutMs);
     signal?.addEventListener("abort", onAbort, { once: true });
     socket.on("data", (chunk) => {
       received = Buffer.concat([received, chunk]);

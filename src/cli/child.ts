@@ -32,7 +32,7 @@ export type StopOutcome = "clean" | "late" | "forced";
 const outputGraceMs = 500;
 const pollMs = 25;
 /** KILL cannot be refused; a process that still shows hangs in the kernel, ms. */
-const killWaitMs = 1_000;
+const killWaitMs = 5_000;
 
 export class Child {
   readonly pid: number;

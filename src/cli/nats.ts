@@ -30,7 +30,7 @@ export type NatsSighting = {
   readonly detail: string;
 };
 
-const connectMs = 2_000;
+const connectMs = 5_000;
 
 /** Looks in the order in which a sidecar looks. */
 export async function lookForNats(

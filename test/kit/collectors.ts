@@ -41,9 +41,12 @@ export type OtlpReceiver = AsyncDisposable & {
 export async function startOtlpReceiver(): Promise<OtlpReceiver> {
   const [httpPort, grpcPort] = [await freePort(), await freePort()];
   const running = await startPython("test/kit/otlp_receiver.py", [String(httpPort), String(grpcPort)]);
-  await eventually(() => {
-    if (!running.logs().includes("ready\n")) throw new Error(`the receiver is not up: ${running.logs()}`);
-  });
+  await eventually(
+    () => {
+      if (!running.logs().includes("ready\n")) throw new Error(`the receiver is not up: ${running.logs()}`);
+    },
+    { timeoutMs: 30_000 },
+  );
   const spans = (): ReceivedSpan[] =>
     running
       .logs()

@@ -39,6 +39,7 @@ function holderLives(path: string): boolean {
     if (pid !== 0) process.kill(pid, 0);
     return true;
   } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EPERM";
+    // Given back between two looks: somebody else may have it by now.
+    return error instanceof Error && "code" in error && ["EPERM", "ENOENT"].includes(String(error.code));
   }
 }

@@ -45,7 +45,7 @@ export type Nats = AsyncDisposable & {
   connect(options?: ConnectionOptions): Promise<NatsConnection>;
 };
 
-const READY_TIMEOUT_MS = 15_000;
+const READY_TIMEOUT_MS = 30_000;
 
 /** Starts nats-server. Resolves when it takes clients and JetStream is up. */
 export async function startNats(options: NatsOptions = {}): Promise<Nats> {

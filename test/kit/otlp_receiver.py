@@ -41,7 +41,9 @@ def show(request, headers):
                     "attributes": attributes(span.attributes),
                     "error": span.status.message if span.status.code == 2 else None,
                 }
-                print(json.dumps(line), flush=True)
+                # In one piece: requests are taken by several threads.
+                sys.stdout.write(json.dumps(line) + "\n")
+                sys.stdout.flush()
 
 
 class Http(BaseHTTPRequestHandler):

@@ -45,7 +45,9 @@ export async function startOutside(tls?: TlsOptions): Promise<Outside> {
     answer: (({ method, url }) => ({ body: `${method} ${url}` })) as Outside["answer"],
   };
   const serve = async (incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> => {
-    const request = await read(incoming);
+    const request = await read(incoming).catch(() => undefined);
+    // The client has gone in the middle of its request.
+    if (request === undefined) return void outgoing.destroy();
     requests.push(request);
     const { status = 200, headers = {}, body = "" } = await outside.answer(request);
     outgoing.writeHead(status, headers).end(body);

@@ -126,8 +126,8 @@ function describe(
   };
 }
 
-/** A signal takes a moment to reach threads that run on other cores. */
-function standsStill(pid: number): boolean {
+/** Whether SIGSTOP has taken effect: it takes a moment to reach threads that run on other cores. */
+export function standsStill(pid: number): boolean {
   const tasks = `/proc/${pid}/task`;
   if (!existsSync(tasks)) {
     return spawnSync("ps", ["-o", "stat=", "-p", String(pid)], { encoding: "utf8" }).stdout.startsWith("T");
@@ -143,7 +143,8 @@ function exitCode(child: ChildProcess): Promise<number> {
     child.once("error", () => resolve(127));
     child.once("exit", (code, signal) => {
       const result = code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
-      const timer = setTimeout(() => resolve(result), OUTPUT_GRACE_MS);
+      // One look at the pipes more: a timer that is late comes before what has been waiting in them.
+      const timer = setTimeout(() => setImmediate(() => resolve(result)), OUTPUT_GRACE_MS);
       child.once("close", () => {
         clearTimeout(timer);
         resolve(result);

@@ -41,11 +41,11 @@ export type SidecarOptions = {
   readonly home?: string;
   /** Until when `startSidecar` waits: healthz (`ready`, default), healthz/outbound, or not at all. */
   readonly wait?: "ready" | "outbound" | "none";
-  /** Longest wait for readiness, ms; 20,000 when not given. */
+  /** Longest wait for readiness, ms; 30,000 when not given. */
   readonly readyTimeoutMs?: number;
 };
 
-const READY_TIMEOUT_MS = 20_000;
+const READY_TIMEOUT_MS = 30_000;
 const HEALTH_PATH = { ready: "/v1.0/healthz", outbound: "/v1.0/healthz/outbound" } as const;
 
 type Ports = { readonly http: number; readonly grpc: number; readonly metrics: number };

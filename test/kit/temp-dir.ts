@@ -16,7 +16,7 @@ export function tempDir(name = "dir"): TempDir {
   return {
     path,
     join: (...parts) => join(path, ...parts),
-    // Retries: a killed process may still be closing a file in there.
-    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 }),
+    // Retries: what a killed process has started may still write in there.
+    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 }),
   };
 }

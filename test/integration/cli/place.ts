@@ -81,7 +81,7 @@ export async function makePlace(options: { natsUrl?: string } = {}): Promise<Pla
       return running;
     },
     left,
-    empty: () => eventually(() => expectNone(left()), { timeoutMs: 15_000 }),
+    empty: () => eventually(() => expectNone(left()), { timeoutMs: 30_000 }),
     async [Symbol.asyncDispose]() {
       for (const line of left()) killIfThere(Number.parseInt(line, 10));
       await stopShared({ home, env: {}, clock: systemClock });

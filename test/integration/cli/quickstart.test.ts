@@ -37,7 +37,7 @@ test("leaves a NATS server that was there before, and stays up until Ctrl-C", as
     running,
     /ok {2}NATS {7}joined the shared nats-server .*\(process (\d+)/,
   );
-  await says(running, /Press Ctrl-C/, 60_000);
+  await says(running, /Press Ctrl-C/, 90_000);
 
   const [, url = ""] = await says(running, /curl -X POST (\S+)/);
   const headers = { "content-type": "application/json" };
@@ -58,7 +58,7 @@ test("leaves the NATS server it started to those who have come to use it", async
   await using here = await makePlace();
   const running = await here.start(script, []);
   const [, server = ""] = await says(running, /started the shared nats-server .*\(process (\d+)/);
-  await says(running, /Press Ctrl-C/, 60_000);
+  await says(running, /Press Ctrl-C/, 90_000);
   const late = await here.run(["-a", "late"], waiting);
   running.signal("SIGTERM");
   expect(await running.exited).toBe(0);

@@ -40,7 +40,7 @@ beforeAll(async () => {
       flags: ["--max-body-size=256Ki"],
     }),
   );
-  await sidecar.logged(/subscribed to topic in/);
+  await sidecar.logged(/subscribed to topic in/, 30_000);
   grpc = stack.use(grpcClient(sidecar.grpcPort));
 });
 afterAll(() => stack.disposeAsync());
@@ -102,11 +102,14 @@ async function rowsOf(
 }
 
 async function arrived(topic: string): Promise<AppRequest> {
-  return eventually(() => {
-    const found = app.requestsTo("/in").find(({ body }) => body.includes(`"topic":"${topic}"`));
-    if (found === undefined) throw new Error(`nothing came for ${topic}`);
-    return found;
-  });
+  return eventually(
+    () => {
+      const found = app.requestsTo("/in").find(({ body }) => body.includes(`"topic":"${topic}"`));
+      if (found === undefined) throw new Error(`nothing came for ${topic}`);
+      return found;
+    },
+    { timeoutMs: 30_000 },
+  );
 }
 
 async function stillAlive(): Promise<void> {

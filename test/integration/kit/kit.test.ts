@@ -66,7 +66,9 @@ describe("fault proxy", () => {
     expect(proxy.connections()).toBe(1);
     proxy.cut();
     await eventually(() => proxy.connections() === 0);
-    await expect(client.get("/hello")).rejects.toThrow();
+    // Its first request needs a connection of its own.
+    await using late = httpClient(proxy.url("http"));
+    await expect(late.get("/hello")).rejects.toThrow();
     proxy.heal();
     expect((await client.get("/hello")).text).toBe("hi");
     expect(proxy.accepted()).toBeGreaterThanOrEqual(3);
@@ -214,7 +216,8 @@ describe("sidecar", () => {
   test("one that ends or never gets ready is an error with its log", async () => {
     const broken = startSidecar({ appId: "broken", nats, command });
     await expect(broken).rejects.toThrow(/ended with code 3 at its start[^]*this sidecar cannot start/);
-    const sick = startSidecar({ appId: "sick", nats, command, readyTimeoutMs: 700 });
+    // Long enough for the process to start on a busy machine.
+    const sick = startSidecar({ appId: "sick", nats, command, readyTimeoutMs: 5_000 });
     await expect(sick).rejects.toThrow(/healthz says 500/);
   });
 });

@@ -3,7 +3,18 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { MeshError, type MeshResponse, type ServeHandler } from "../../../mesh/index.ts";
 import { encodeRequest } from "../../../mesh/frame.ts";
 import { eventually } from "../../kit/index.ts";
-import { type Lab, codeOf, jumpingClock, request, startLab, textOf, to, whole, wholeRequest } from "./lab.ts";
+import {
+  type Lab,
+  codeOf,
+  jumpingClock,
+  quickestMs,
+  request,
+  startLab,
+  textOf,
+  to,
+  whole,
+  wholeRequest,
+} from "./lab.ts";
 
 let lab: Lab;
 beforeAll(async () => {
@@ -70,12 +81,12 @@ describe("a call", () => {
       caller.call(request({ path: `/${i}` }), to("slow")),
     );
     await eventually(() => callee.counts().servedCalls === 2_000);
-    expect(caller.counts().pendingRequests).toBe(2_000);
+    // Meanwhile it may also ask which of its calls are alive.
+    await eventually(() => expect(caller.counts().pendingRequests).toBe(2_000));
     release.resolve();
     const answers = await Promise.all(calls);
     expect(answers.map(({ body }) => textOf(body))).toEqual(calls.map((_, i) => `/${i}`));
-    await eventually(() => callee.counts().servedCalls === 0);
-    expect(caller.counts().pendingRequests).toBe(0);
+    await eventually(() => callee.counts().servedCalls === 0 && caller.counts().pendingRequests === 0);
   });
 
   it("is spread over the instances of the app", async () => {
@@ -100,9 +111,10 @@ describe("a call that fails", () => {
 
   it("no instance: says so at once", async () => {
     const caller = await lab.join("c");
-    const startMs = performance.now();
-    expect(await codeOf(caller.call(request(), to("nobody")))).toBe("no-responders");
-    expect(performance.now() - startMs).toBeLessThan(1_000);
+    const tookMs = await quickestMs(async () => {
+      expect(await codeOf(caller.call(request(), to("nobody")))).toBe("no-responders");
+    });
+    expect(tookMs).toBeLessThan(1_000);
   });
 
   it("the app id does not fit in a subject: too-large, and the connection lives on", async () => {
@@ -146,7 +158,7 @@ describe("a call that fails", () => {
     await eventually(() => callee.counts().servedCalls === 0);
     expect(await codeOf(caller.call(request(), { ...to("patient"), signal: stop.signal }))).toBe("cancelled");
     expect(calls).toBe(1);
-    expect(caller.counts().pendingRequests).toBe(0);
+    await eventually(() => expect(caller.counts().pendingRequests).toBe(0));
   });
 
   it("the deadline passes: timeout, and the handler is told", async () => {
@@ -178,7 +190,7 @@ describe("a call that fails", () => {
       await callee.call(request(), to("asking"));
       callerClock.jump(10_000);
     }
-    expect(caller.counts().pendingRequests).toBe(1);
+    await eventually(() => expect(caller.counts().pendingRequests).toBe(1));
     callerClock.jump(16_500);
     expect(await call).toBe("timeout");
     release.resolve();

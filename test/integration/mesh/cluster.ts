@@ -38,7 +38,7 @@ export async function startCluster(size = 3, replicas = size): Promise<Cluster> 
       if (made["error"] !== undefined) throw new Error(JSON.stringify(made["error"]));
       await ask("STREAM.DELETE.warm_up", {});
     },
-    { timeoutMs: 30_000, what: "the cluster to have a leader", everyMs: 100 },
+    { timeoutMs: 60_000, what: "the cluster to have a leader", everyMs: 100 },
   );
   type Peer = { readonly name: string; readonly current: boolean; readonly lag?: number };
   const clusterOf = async (stream: string): Promise<{ leader?: string; replicas?: readonly Peer[] }> => {
@@ -48,11 +48,14 @@ export async function startCluster(size = 3, replicas = size): Promise<Cluster> 
   return {
     servers,
     urls: servers.map((server) => server.url),
-    async leaderOf(stream) {
-      const { leader } = await clusterOf(stream);
-      const found = servers.find((server) => leader === `test-${server.port}`);
-      if (found === undefined) throw new Error(`stream ${stream} has no leader`);
-      return found;
+    leaderOf(stream) {
+      const attempt = async (): Promise<Nats> => {
+        const { leader } = await clusterOf(stream);
+        const found = servers.find((server) => leader === `test-${server.port}`);
+        if (found === undefined) throw new Error(`stream ${stream} has no leader`);
+        return found;
+      };
+      return eventually(attempt, { timeoutMs: 30_000 });
     },
     async settled(stream) {
       const attempt = async (): Promise<boolean> => {

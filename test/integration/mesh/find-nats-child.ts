@@ -3,10 +3,11 @@
  * as one line of JSON. With `stay` it then watches the server like a sidecar does, and asks for it again once
  * it is gone.
  */
-import { findBinary, findNats, openHome, type FoundNats } from "../../../mesh/server/index.ts";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { findBinary, findNats, openHome } from "../../../mesh/server/index.ts";
 import { systemClock } from "../../../mesh/clock.ts";
 import { waitLock } from "../../../mesh/server/lock.ts";
-import { probe } from "../../../mesh/server/probe.ts";
 
 export type ChildOptions = {
   readonly home?: string;
@@ -34,17 +35,22 @@ async function fetchOnly(): Promise<void> {
   }
 }
 
-async function watch(found: FoundNats): Promise<void> {
-  const port = Number(new URL(found.urls[0] ?? "").port);
-  while ((await probe(port, systemClock)).kind === "nats") await systemClock.sleep(5);
-  say({ ensured: await found.ensure() });
+/** A connection, by whose end the end of the server shows. */
+async function connected(url: string): Promise<Socket> {
+  const socket = connect(Number(new URL(url).port), "127.0.0.1");
+  await once(socket, "connect");
+  return socket.resume().on("error", () => {});
 }
 
 async function main(): Promise<void> {
   if (options.fetch === true) return fetchOnly();
   const found = await findNats({ ...options, ...common });
+  if (options.stay !== true) return say({ found });
+  const socket = await connected(found.urls[0] ?? "");
+  const gone = once(socket, "close");
   say({ found });
-  if (options.stay === true) await watch(found);
+  await gone;
+  say({ ensured: await found.ensure() });
 }
 
 main().catch((error: unknown) => {

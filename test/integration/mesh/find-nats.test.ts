@@ -21,7 +21,7 @@ import { eventually } from "../../kit/eventually.ts";
 import { natsServerBinary } from "../../kit/nats-binary.ts";
 import { nodeBinary } from "../../kit/paths.ts";
 import { freePort } from "../../kit/ports.ts";
-import { startProcess, type RunningProcess } from "../../kit/process.ts";
+import { standsStill, startProcess, type RunningProcess } from "../../kit/process.ts";
 import { tempDir, type TempDir } from "../../kit/temp-dir.ts";
 import type { ChildOptions } from "./find-nats-child.ts";
 
@@ -106,19 +106,24 @@ async function said<K extends keyof Said>(child: RunningProcess, key: K): Promis
       if (value == null) throw new Error(`said no "${key}":\n${child.logs()}`);
       return value;
     },
-    { timeoutMs: 45_000 },
+    { timeoutMs: 60_000 },
   );
 }
 
 async function answers(port: number): Promise<boolean> {
-  return (await probe(port, systemClock)).kind === "nats";
+  return (await probe(port, systemClock, undefined, 10_000)).kind === "nats";
+}
+
+/** Resolves when nothing listens on the port any more. */
+async function closed(port: number): Promise<void> {
+  await eventually(async () => (await probe(port, systemClock)).kind === "closed");
 }
 
 /** A nats-server that Weft did not start. */
 async function foreignServer(port: number, ...args: string[]): Promise<RunningProcess> {
   const all = ["-a", "127.0.0.1", "-p", String(port), ...args];
   const server = await startProcess({ name: "foreign nats-server", command: binary, args: all });
-  await eventually(() => answers(port));
+  await eventually(() => answers(port), { timeoutMs: 30_000 });
   return server;
 }
 
@@ -144,7 +149,7 @@ async function stored(url: string): Promise<string | undefined> {
   return message?.string();
 }
 
-test("ten sidecars that start in the same instant share one server", async () => {
+test("ten sidecars that start in the same instant share one server", { timeout: 120_000 }, async () => {
   await using at = await place();
   const { home, port } = at;
   await using children = new AsyncDisposableStack();
@@ -167,28 +172,34 @@ test("ten sidecars that start in the same instant share one server", async () =>
   expect(await answers(port)).toBe(true);
 });
 
-test("after kill -9 of the server one of many sidecars starts it again: same port, same data", async () => {
-  await using at = await place();
-  const { home, port } = at;
-  await using children = new AsyncDisposableStack();
-  const all = await Promise.all(
-    Array.from({ length: 5 }, async () =>
-      children.use(await sidecar({ home: home.path, binary, defaultPort: port, stay: true })),
-    ),
-  );
-  const [first] = await Promise.all(all.map((child) => said(child, "found")));
-  const url = first?.urls[0] ?? "";
-  await store(url, "still here");
-  const before = recordedPid(home);
-  guardProcess(before);
-  process.kill(before, "SIGKILL");
-  const results = await Promise.all(all.map((child) => said(child, "ensured")));
-  guardServer(home);
-  expect(results).toEqual(Array.from({ length: 5 }, () => ({ urls: [url], restarted: true, moved: false })));
-  expect(starts(home)).toBe(2);
-  expect(recordedPid(home)).not.toBe(before);
-  expect(await stored(url)).toBe("still here");
-});
+test(
+  "after kill -9 of the server one of many sidecars starts it again: same port, same data",
+  { timeout: 180_000 },
+  async () => {
+    await using at = await place();
+    const { home, port } = at;
+    await using children = new AsyncDisposableStack();
+    const all = await Promise.all(
+      Array.from({ length: 5 }, async () =>
+        children.use(await sidecar({ home: home.path, binary, defaultPort: port, stay: true })),
+      ),
+    );
+    const [first] = await Promise.all(all.map((child) => said(child, "found")));
+    const url = first?.urls[0] ?? "";
+    await store(url, "still here");
+    const before = recordedPid(home);
+    guardProcess(before);
+    process.kill(before, "SIGKILL");
+    const results = await Promise.all(all.map((child) => said(child, "ensured")));
+    guardServer(home);
+    expect(results).toEqual(
+      Array.from({ length: 5 }, () => ({ urls: [url], restarted: true, moved: false })),
+    );
+    expect(starts(home)).toBe(2);
+    expect(recordedPid(home)).not.toBe(before);
+    expect(await stored(url)).toBe("still here");
+  },
+);
 
 test("works in an empty environment, in a folder with a difficult name, and leaves nothing open", async () => {
   await using at = await place('a "b" ü\\c');
@@ -279,7 +290,7 @@ test("something that is not NATS is stepped around, and the port chosen then is 
   stack.dispose();
   process.kill(recordedPid(at.home), "SIGKILL");
   // The usual port is free again, but running clients look for the server where it was.
-  await eventually(async () => !(await answers(Number(new URL(found.urls[0] ?? "").port))));
+  await closed(Number(new URL(found.urls[0] ?? "").port));
   expect(await found.ensure()).toEqual({ urls: found.urls, restarted: true, moved: false });
   guardServer(at.home);
 });
@@ -289,7 +300,7 @@ test("when the port was taken after a kill, the server moves and says so", async
   const found = await at.find();
   await store(found.urls[0] ?? "", "moved along");
   process.kill(recordedPid(at.home), "SIGKILL");
-  await eventually(async () => !(await answers(at.port)));
+  await closed(at.port);
   await using data = tempDir("foreign");
   await using _server = await foreignServer(at.port, "-js", "-sd", data.path);
   const ensured = await found.ensure();
@@ -343,6 +354,7 @@ test("a frozen server is waited for, not doubled", async () => {
   const found = await at.find();
   const pid = recordedPid(at.home);
   process.kill(pid, "SIGSTOP");
+  await eventually(() => standsStill(pid));
   const waiting = found.ensure();
   // Each look waits half a second for an answer; by the third, `ensure` has given up on one and holds the
   // lock.
@@ -361,12 +373,14 @@ test("down stops the shared server, and only once; status follows", async () => 
   expect(await sharedStatus(where)).toMatchObject({ running: false, answers: false });
   await at.find();
   const pid = recordedPid(at.home);
-  expect(await sharedStatus(where)).toMatchObject({
-    running: true,
-    answers: true,
-    pid,
-    server: { port: at.port },
-  });
+  await eventually(async () =>
+    expect(await sharedStatus(where)).toMatchObject({
+      running: true,
+      answers: true,
+      pid,
+      server: { port: at.port },
+    }),
+  );
   expect(await stopShared(where)).toMatchObject({ stopped: true, pid });
   // This test is the parent here: the id goes once Node has taken note of the end.
   await eventually(() => expect(() => process.kill(pid, 0)).toThrow("ESRCH"));

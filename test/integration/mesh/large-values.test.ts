@@ -177,7 +177,7 @@ it("keeps the parts of a large value when a small write before it is acknowledge
   const [first, second] = [randomBytes(2 * MB), randomBytes(2 * MB)];
   await table.put(["k"], first);
   const small = table.put(["k"], bytes("small"));
-  await expect.poll(async () => (await values.get(["k"]))!.value.length).toBe(5);
+  await expect.poll(async () => (await values.get(["k"]))!.value.length, { timeout: 10_000 }).toBe(5);
   await table.put(["k"], second);
   ack.resolve();
   await small;
@@ -214,10 +214,11 @@ it("leaves nothing of a value for which there is no room", async () => {
   const kept = await left();
   const client = await lab.nats.connect();
   const stream = `KV_weft__big-parts__${name}`;
-  const info = await client.request(`$JS.API.STREAM.INFO.${stream}`);
+  const info = await client.request(`$JS.API.STREAM.INFO.${stream}`, "", { timeout: 10_000 });
   const { config } = info.json<{ config: object }>();
   const changed = JSON.stringify({ ...config, max_bytes: 4 * MB });
-  expect((await client.request(`$JS.API.STREAM.UPDATE.${stream}`, changed)).string()).not.toContain("error");
+  const update = await client.request(`$JS.API.STREAM.UPDATE.${stream}`, changed, { timeout: 10_000 });
+  expect(update.string()).not.toContain("error");
   expect(await codeOf(table.put(["k"], randomBytes(6 * MB)))).toBe("storage");
   expect(await left()).toBe(kept);
   expect((await table.get(["k"]))!.value).toHaveLength(MB + 1);

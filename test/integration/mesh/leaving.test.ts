@@ -124,12 +124,14 @@ describe("an instance that does not say goodbye", () => {
       const startMs = performance.now();
       await child.kill("SIGKILL");
       expect(await call).toBe("interrupted");
-      expect(performance.now() - startMs).toBeLessThan(10_000);
+      // Before the limit of 16 s for silence.
+      expect(performance.now() - startMs).toBeLessThan(15_000);
       release.resolve();
       const outcomes = await Promise.all(others);
       expect(outcomes.filter((code) => code === "success")).toHaveLength(atHealthy);
       expect(outcomes.filter((code) => code === "interrupted")).toHaveLength(8 - atHealthy);
-      expect(caller.counts()).toMatchObject({ pendingRequests: 0, streams: 0 });
+      // The roll calls among the instances end by themselves.
+      await eventually(() => expect(caller.counts()).toMatchObject({ pendingRequests: 0, streams: 0 }));
       await healthy.close();
     },
   );
@@ -142,7 +144,7 @@ describe("an instance that does not say goodbye", () => {
     const startMs = performance.now();
     await child.kill("SIGKILL");
     expect(await call).toBe("interrupted");
-    expect(performance.now() - startMs).toBeLessThan(10_000);
+    expect(performance.now() - startMs).toBeLessThan(15_000);
     expect(await codeOf(caller.call(request(), to("last")))).toBe("no-responders");
     await using next = await startParticipant(lab.nats.url, "serve", "last", "0");
     expect(textOf((await caller.call(request(), to("last"))).body)).toBe(String(next.pid));

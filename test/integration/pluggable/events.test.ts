@@ -121,4 +121,4 @@ test("streams are opened again when the plug-in was killed and started again", a
   await eventually(() => expect(plugin.logs()).toContain("subscribed to orders"), { timeoutMs: 30_000 });
   expect((await publish({ n: 3 })).status).toBe(204);
   await eventually(() => expect(orders()).toContainEqual({ n: 3 }));
-}, 90_000);
+});

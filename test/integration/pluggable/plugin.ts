@@ -7,6 +7,6 @@ import { goProgram } from "../../kit/toolchains.ts";
 export async function startPlugin(socketPath: string): Promise<RunningProcess> {
   const [command, ...first] = await goProgram("go-pluggable");
   const running = await startProcess({ name: "plug-in", command, args: [...first, socketPath] });
-  await eventually(() => expect(running.logs()).toMatch(/^serving /m));
+  await eventually(() => expect(running.logs()).toMatch(/^serving /m), { timeoutMs: 30_000 });
   return running;
 }

@@ -285,4 +285,4 @@ test("a plug-in that was killed and started again is initialised again", async (
   await eventually(async () => expect((await save([{ key: "r", value: 2 }])).status).toBe(204));
   expect((await sidecar.get(`${path}/r`)).text).toBe("2");
   expect((await sidecar.get("/v1.0/secrets/vault/db")).json()).toMatchObject({ user: "ann" });
-}, 60_000);
+});

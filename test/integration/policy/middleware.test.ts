@@ -45,7 +45,9 @@ describe("ratelimit", () => {
     });
     const ask = (client: string) =>
       sidecar.get("/v1.0/invoke/limited/method/x", { "X-Forwarded-For": client });
-    const answers = [await ask("1.1.1.1"), await ask("1.1.1.1"), await ask("1.1.1.1"), await ask("1.1.1.1")];
+    // Far more than what a slow machine lets through while they are on their way.
+    const answers = await Promise.all(Array.from({ length: 40 }, () => ask("1.1.1.1")));
+    expect(answers.filter(({ status }) => status === 200).length).toBeGreaterThanOrEqual(2);
     const refused = answers.find(({ status }) => status === 429)!;
     expect(refused.text).toBe("You have reached maximum request limit.");
     expect(refused.headers).toMatchObject({
@@ -291,6 +293,8 @@ test("an answer streams through a middleware that does not ask for it", async ()
   const parts = { send: (_text: string): void => {}, end: (): void => {} };
   const server = createServer((incoming, outgoing) => {
     incoming.resume();
+    // The sidecar asks for the app's configuration too, at a time of its own.
+    if (incoming.url !== "/x") return void outgoing.end();
     outgoing.writeHead(200, { "Content-Type": "text/plain" });
     outgoing.write("one");
     parts.send = (text) => void outgoing.write(text);

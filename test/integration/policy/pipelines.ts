@@ -44,7 +44,7 @@ export function pipelines(lists: {
 export async function startPiped(options: SidecarOptions): Promise<Sidecar> {
   const sidecar = await startSidecar({ ...options, wait: "none" });
   try {
-    await sidecar.logged(/dapr initialized/, 20_000);
+    await sidecar.logged(/dapr initialized/, 30_000);
     return sidecar;
   } catch (error) {
     await sidecar[Symbol.asyncDispose]();

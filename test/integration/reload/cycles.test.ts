@@ -5,7 +5,7 @@ import { reloadCycles } from "../../soak/reload-cycles.ts";
 
 const cycles = 20;
 
-test("components come, change and go while others are called", { timeout: 240_000 }, async () => {
+test("components come, change and go while others are called", { timeout: 400_000 }, async () => {
   await using nats = await startNats();
   const result = await reloadCycles(nats, cycles);
   expect(result.failures).toEqual([]);

@@ -1,7 +1,6 @@
 // Configuration, HTTPEndpoint and Resiliency files that change while the sidecar runs: ports stay open, the new content
 // holds for calls from then on, and what cannot be used changes nothing.
 import { writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   eventually,
@@ -12,7 +11,7 @@ import {
   startSidecar,
   tempDir,
 } from "../../kit/index.ts";
-import { component, componentsOf, loggedSince, put, remove } from "./place.ts";
+import { component, componentsOf, exchange, hasComponents, loggedSince, put, remove } from "./place.ts";
 
 let nats: Nats;
 beforeAll(async () => {
@@ -37,7 +36,7 @@ const tries = (retries: number): string =>
   );
 
 function putConfig(sidecar: Sidecar, text: string): void {
-  writeFileSync(join(dirname(sidecar.resourcesPath), "config.yaml"), text);
+  exchange(sidecar, "../config.yaml", text);
 }
 
 async function metricsOf({ metricsPort }: Sidecar): Promise<string> {
@@ -152,10 +151,10 @@ describe("each part of a Configuration holds at once, both ways:", () => {
   test.each(parts)("%s", async (what, spec, holds) => {
     expect(await holds(sidecar)).toBe(false);
     putConfig(sidecar, configuration(spec));
-    await eventually(async () => expect(await holds(sidecar)).toBe(true), { timeoutMs: 20_000 });
+    await eventually(async () => expect(await holds(sidecar)).toBe(true), { timeoutMs: 30_000 });
     putConfig(sidecar, plain);
     if (!remains.has(what))
-      await eventually(async () => expect(await holds(sidecar)).toBe(false), { timeoutMs: 20_000 });
+      await eventually(async () => expect(await holds(sidecar)).toBe(false), { timeoutMs: 30_000 });
     expect(lives(sidecar)).toBe(1);
   });
 });
@@ -168,7 +167,7 @@ test("HTTPEndpoints are added, changed and removed; calls under way end where th
   await using sidecar = await startSidecar({ appId: "shop", nats, resources: {} });
   const called = async (): Promise<string> => (await sidecar.get("/v1.0/invoke/out/method/m")).text;
   const reaches = (text: string): Promise<void> =>
-    eventually(async () => expect(await called()).toContain(text), { timeoutMs: 20_000 });
+    eventually(async () => expect(await called()).toContain(text), { timeoutMs: 30_000 });
   await reaches("ERR_DIRECT_INVOKE");
   put(sidecar, "e.yaml", endpoint(`${app.url}/one`));
   await reaches("/one/m");
@@ -198,7 +197,7 @@ test("the header of an endpoint follows the secret that it is taken from", async
   const next = folder.join("t.json");
   writeFileSync(next, '{"key":"two"}');
   put(sidecar, "v.yaml", vault(next));
-  await eventually(async () => expect(await called()).toBe("two"), { timeoutMs: 20_000 });
+  await eventually(async () => expect(await called()).toBe("two"), { timeoutMs: 30_000 });
   // The store is gone: what worked goes on.
   const from = sidecar.logs().length;
   remove(sidecar, "v.yaml");
@@ -357,18 +356,18 @@ describe("what cannot be used changes nothing, and one line says why:", () => {
   ];
   test.each(files)("%s", async (_, name, spoil, pattern) => {
     const from = sidecar.logs().length;
-    put(sidecar, name, spoil(file(name)));
+    exchange(sidecar, name, spoil(file(name)));
     await said(from, pattern);
     await asBefore();
-    put(sidecar, name, file(name));
+    exchange(sidecar, name, file(name));
   });
 
   test("mended, it is taken up, beside a file that is still broken", async () => {
     put(sidecar, "a.yaml", good["a.yaml"].slice(0, 60));
-    await sidecar.logged(/Component a stays as it was before/);
+    await sidecar.logged(/Component a stays as it was before/, 30_000);
     put(sidecar, "e.yaml", endpoint(`${app.url}/two`));
     const called = async (): Promise<string> => (await sidecar.get("/v1.0/invoke/out/method/m")).text;
-    await eventually(async () => expect(await called()).toBe("/two/m"), { timeoutMs: 20_000 });
+    await eventually(async () => expect(await called()).toBe("/two/m"), { timeoutMs: 30_000 });
     expect([await componentsOf(sidecar), lives(sidecar)]).toEqual([["a"], 1]);
   });
 });
@@ -378,9 +377,9 @@ test("a Configuration that turns HotReload off is the last that is followed", as
   const flags = ["--hot-reload-reconcile-interval=50ms"];
   await using sidecar = await startSidecar({ appId: "shop", nats, config: plain, resources, flags });
   putConfig(sidecar, configuration("  features: [{ name: HotReload, enabled: false }]\n"));
-  await sidecar.logged(/turns HotReload off: files are not followed from here on/);
+  await sidecar.logged(/turns HotReload off: files are not followed from here on/, 30_000);
   await using witness = await startSidecar({ appId: "witness", nats, flags, resources: {} });
   for (const each of [sidecar, witness]) put(each, "b.yaml", component("b", "state.in-memory"));
-  await eventually(async () => expect(await componentsOf(witness)).toEqual(["b"]));
+  await hasComponents(witness, ["b"]);
   expect(await componentsOf(sidecar)).toEqual(["a"]);
 });

@@ -1,6 +1,6 @@
 /** Changing the resource files of a running sidecar, and waiting until it has followed. */
-import { rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { expect } from "vitest";
 import { eventually, type Sidecar } from "../../kit/index.ts";
 
@@ -35,6 +35,13 @@ export function put(sidecar: Sidecar, file: string, text: string): void {
   writeFileSync(join(sidecar.resourcesPath, file), text);
 }
 
+/** Exchanges a file, so that it is never seen empty: for tests that count what is said about it. */
+export function exchange(sidecar: Sidecar, file: string, text: string): void {
+  const draft = join(dirname(sidecar.resourcesPath), "draft");
+  writeFileSync(draft, text);
+  renameSync(draft, join(sidecar.resourcesPath, file));
+}
+
 export function remove(sidecar: Sidecar, file: string): void {
   rmSync(join(sidecar.resourcesPath, file));
 }
@@ -49,11 +56,11 @@ export async function componentsOf(sidecar: Sidecar): Promise<string[]> {
 export async function hasComponents(sidecar: Sidecar, names: readonly string[]): Promise<void> {
   await eventually(
     async () => expect((await componentsOf(sidecar)).toSorted()).toEqual([...names].toSorted()),
-    { timeoutMs: 20_000 },
+    { timeoutMs: 30_000 },
   );
 }
 
 /** Waits for a line of the log that comes after `from`, a length of it. */
 export async function loggedSince(sidecar: Sidecar, from: number, pattern: RegExp): Promise<void> {
-  await eventually(() => expect(sidecar.logs().slice(from)).toMatch(pattern), { timeoutMs: 20_000 });
+  await eventually(() => expect(sidecar.logs().slice(from)).toMatch(pattern), { timeoutMs: 30_000 });
 }

@@ -51,7 +51,7 @@ spec:
   api: { denied: [{ name: ${round % 2 === 0 ? "lock" : "state"}, version: v1.0, protocol: http }] }
 `;
 
-test("no call fails, and open streams go on", { timeout: 180_000 }, async () => {
+test("no call fails, and open streams go on", { timeout: 400_000 }, async () => {
   await using app = await startOwnApp();
   const resources = {
     "pubsub.yaml": pubsub,

@@ -47,6 +47,7 @@ spec:
     timeouts: { quick: 400ms }
     retries:
       steady: { policy: constant, duration: 100ms, maxRetries: 2 }
+      patient: { policy: constant, duration: 100ms, maxRetries: 30 }
       byCode:
         policy: constant
         duration: 20ms
@@ -58,9 +59,10 @@ spec:
       fragile: { timeout: 60s, trip: consecutiveFailures >= 3 }
   targets:
     components:
-      retried: { inbound: { retry: steady }, outbound: { timeout: quick } }
+      retried: { inbound: { retry: steady } }
+      hasty: { outbound: { timeout: quick } }
       picky: { inbound: { retry: byCode } }
-      slow: { inbound: { timeout: quick, retry: steady } }
+      slow: { inbound: { timeout: quick, retry: patient } }
       broken: { inbound: { circuitBreaker: fragile } }
       statestore: { outbound: { timeout: quick } }
       hook: { outbound: { retry: steady } }
@@ -81,7 +83,7 @@ beforeAll(async () => {
   grpcApp = stack.use(await startGrpcApp());
   const resources = {
     "resiliency.yaml": resiliency,
-    "buses.yaml": [...buses.map((name) => component(name, "pubsub.nats"))].join("---\n"),
+    "buses.yaml": [...buses, "hasty"].map((name) => component(name, "pubsub.nats")).join("---\n"),
     "subscriptions.yaml": buses.map((name) => subscription(name, name !== "broken")).join("---\n"),
     "others.yaml": [
       component("statestore", "state.nats"),
@@ -121,13 +123,17 @@ async function publish(to: Sidecar, name: string): Promise<void> {
   expect((await to.post(`/v1.0/publish/${name}/${name}`, { of: name })).status).toBe(204);
 }
 
-/** Publishes an event and waits until it was answered with that outcome, as the metrics tell. */
-async function published(to: Sidecar, name: string, outcome: string): Promise<void> {
+/** How many events of a topic were answered with that outcome, as the metrics tell. */
+function outcomes(to: Sidecar, name: string, outcome: string): Promise<number> {
   const labels = { component: name, process_status: outcome, topic: name };
-  const count = (): Promise<number> => valueOf(to, "component_pubsub_ingress_count", labels);
-  const before = await count();
+  return valueOf(to, "component_pubsub_ingress_count", labels);
+}
+
+/** Publishes an event and waits until it was answered with that outcome. */
+async function published(to: Sidecar, name: string, outcome: string): Promise<void> {
+  const before = await outcomes(to, name, outcome);
   await publish(to, name);
-  await eventually(async () => (await count()) > before);
+  await eventually(async () => (await outcomes(to, name, outcome)) > before, { timeoutMs: 20_000 });
 }
 
 const retryAnswer = { body: { status: "RETRY" } };
@@ -162,23 +168,31 @@ describe("delivery to an HTTP app", () => {
 
   test("is given up at its timeout and repeated", async () => {
     const calls = answers("slow", "hang", { status: 200 });
+    const startMs = performance.now();
     await published(sidecar, "slow", "success");
-    const [first, second] = calls();
-    expect(second! - first!).toBeGreaterThanOrEqual(300);
+    // The app may be late to see the first try, so the times of its requests say nothing.
+    expect(performance.now() - startMs).toBeGreaterThanOrEqual(400 + 100 - 10);
+    expect(calls().length).toBeGreaterThanOrEqual(2);
     await sidecar.logged(/component slow, inbound: try 1 failed, .*context deadline exceeded/);
   });
 
   test("stops while the breaker is open; the broker keeps the events", async () => {
     const calls = answers("broken", { status: 500 });
     await publish(sidecar, "broken");
-    await eventually(async () => (await breakerState(sidecar, "Pubsub_broken")) === "open");
-    await sidecar.logged(/goes back to the broker: circuit breaker is open/);
+    await eventually(async () => (await breakerState(sidecar, "Pubsub_broken")) === "open", {
+      timeoutMs: 20_000,
+    });
+    await sidecar.logged(/goes back to the broker: circuit breaker is open/, 20_000);
     expect(calls()).toHaveLength(3);
   });
 });
 
 describe("delivery to a gRPC app", () => {
   test("is repeated for the listed codes and for RETRY, not for others", async () => {
+    // The events of the tests before came here too, and must not be counted below.
+    const earlier =
+      (await outcomes(sidecar, "picky", "success")) + (await outcomes(sidecar, "picky", "retry"));
+    await eventually(async () => expect(await outcomes(grpcSidecar, "picky", "success")).toBe(earlier));
     let calls = 0;
     grpcApp.handlers.onTopicEvent = (event) => {
       if (event.topic !== "picky") return Status.SUCCESS;
@@ -230,7 +244,9 @@ describe("bindings", () => {
 
 describe("while NATS stands still", () => {
   test("a state call ends at its timeout, over HTTP and gRPC", async () => {
-    expect((await sidecar.post("/v1.0/state/statestore", [{ key: "a", value: 1 }])).status).toBe(204);
+    // The first use makes the bucket, which may take longer than the timeout.
+    const save = () => sidecar.post("/v1.0/state/statestore", [{ key: "a", value: 1 }]);
+    await eventually(async () => expect((await save()).status).toBe(204));
     await nats.pause();
     const answer = await sidecar.get("/v1.0/state/statestore/a");
     expect([answer.status, answer.json()]).toEqual([
@@ -252,12 +268,12 @@ describe("while NATS stands still", () => {
 
   test("a publish ends at its timeout", async () => {
     await nats.pause();
-    const answer = await sidecar.post("/v1.0/publish/retried/other", { a: 1 });
+    const answer = await sidecar.post("/v1.0/publish/hasty/other", { a: 1 });
     expect(answer.status).toBe(500);
     expect(answer.json<{ message: string }>().message).toBe(
-      "error when publishing to topic other in pubsub retried: context deadline exceeded",
+      "error when publishing to topic other in pubsub hasty: context deadline exceeded",
     );
-    const labels = { flow_direction: "outbound", policy: "timeout", target: "Pubsub_retried" };
+    const labels = { flow_direction: "outbound", policy: "timeout", target: "Pubsub_hasty" };
     expect(await valueOf(sidecar, "resiliency_activations_total", labels)).toBe(1);
   });
 });

@@ -1,7 +1,7 @@
 // Every bad resource gives one line that lets a person fix it: a table of wrong files through the loader, and a sample
 // of them through real sidecars.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Nats, type Sidecar, startNats, startSidecar } from "../../kit/index.ts";
+import { eventually, type Nats, type Sidecar, startNats, startSidecar } from "../../kit/index.ts";
 import { linesOf } from "./lines.ts";
 import { type WrongFile, wrongFiles } from "./wrong-files.ts";
 
@@ -54,14 +54,16 @@ describe("in a real sidecar", () => {
         resources[`${index}-${name}`] = text.replaceAll(/^ {2}name: x$/gm, `  name: x${index}`);
     }
     await using sidecar = await startSidecar({ appId: "shop", nats, resources, flags });
-    const messages = messagesOf(sidecar);
-    for (const [index, file] of harmless.entries()) {
-      const own = messages.filter((text) => new RegExp(`(^|[^0-9])${index}-f\\.`).test(text));
-      const bare = own.map((text) =>
-        text.replaceAll(`${index}-f.`, "f.").replaceAll(new RegExp(`\\bx${index}\\b`, "g"), "x"),
-      );
-      expect(bare).toContainEqual(expect.stringMatching(file.line));
-    }
+    await eventually(() => {
+      const messages = messagesOf(sidecar);
+      for (const [index, file] of harmless.entries()) {
+        const own = messages.filter((text) => new RegExp(`(^|[^0-9])${index}-f\\.`).test(text));
+        const bare = own.map((text) =>
+          text.replaceAll(`${index}-f.`, "f.").replaceAll(new RegExp(`\\bx${index}\\b`, "g"), "x"),
+        );
+        expect(bare).toContainEqual(expect.stringMatching(file.line));
+      }
+    });
     await sidecar.post("/v1.0/state/good", [{ key: "k", value: 1 }]);
     expect((await sidecar.get("/v1.0/state/good/k")).text).toBe("1");
   });

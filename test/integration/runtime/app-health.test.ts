@@ -10,7 +10,7 @@ import {
   startNats,
   startSidecar,
 } from "../../kit/index.ts";
-import type { App, AppHandler } from "../../kit/index.ts";
+import type { App, AppHandler, Sidecar } from "../../kit/index.ts";
 import { pubsubComponent } from "../pubsub/resources.ts";
 import { nativeComponents } from "./resources.ts";
 
@@ -21,6 +21,11 @@ const checks = [
   "--app-health-threshold=2",
   "--log-level=debug",
 ];
+/** A few failures more: an app that is to stay well may stand still for a while. */
+const patientChecks = checks.map((flag) =>
+  flag.replace("interval=1", "interval=5").replace("threshold=2", "threshold=4"),
+);
+patientChecks.push("--app-health-probe-timeout=4000");
 const resources = { "c.yaml": nativeComponents };
 const channel = "rpc error: code = Internal desc = error invoking app channel:";
 const notHealthy = "rpc error: code = Internal desc = app is not in a healthy state";
@@ -62,7 +67,20 @@ async function startPatient(
   }) as Patient;
 }
 
+const patient = { timeoutMs: 20_000 };
+
+/** Waits for this answer: an app that stood still meanwhile is ill until its next good probe. */
+const answers = (sidecar: Sidecar, path: string, text: string): Promise<void> =>
+  eventually(async () => expect((await sidecar.get(path)).text).toBe(text), patient);
+
 const last = (logs: string): string | undefined => logs.match(/App entered [\w-]+ status/g)?.at(-1);
+
+/** Waits until the app is withdrawn, whatever was before. */
+const withdrawn = (sidecar: Sidecar): Promise<void> =>
+  eventually(() => {
+    const states = sidecar.logs().match(/App entered healthy status|the app is withdrawn/g);
+    expect(states?.at(-1)).toBe("the app is withdrawn");
+  }, patient);
 
 test("an app gets nothing until its first good probe, though the sidecar is ready", async () => {
   await using nats = await startNats();
@@ -88,7 +106,7 @@ test("an app gets nothing until its first good probe, though the sidecar is read
   app.well = true;
   await sidecar.logged(/App entered healthy status/);
   await sidecar.subscribed("t");
-  expect((await other.get("/v1.0/invoke/a/method/who")).text).toBe("a");
+  await answers(other, "/v1.0/invoke/a/method/who", "a");
   expect(app.asked).toBe(1);
 });
 
@@ -103,7 +121,7 @@ test("a sidecar that is ready has begun the subscriptions of an app that is well
       appPort: app.port,
       nats,
       resources: memory,
-      flags: checks,
+      flags: patientChecks,
     });
     expect((await sidecar.post("/v1.0/publish/pubsub/t", {})).status).toBe(204);
     await app.received("/events", round);
@@ -120,7 +138,7 @@ test("an ill app is withdrawn, its replica gets everything, calls in flight fini
   await using first = await start(one.port);
   await first.subscribed("t");
   await using caller = await startSidecar({ appId: "caller", nats, resources });
-  const slow = caller.get("/v1.0/invoke/a/method/slow");
+  const slow = caller.http("/v1.0/invoke/a/method/slow", { timeoutMs: 100_000 });
   await one.received("/slow", 1);
   await using two = await startPatient("two", {
     "/slow": () => release.promise.then(() => ({ body: "two was slow" })),
@@ -129,25 +147,27 @@ test("an ill app is withdrawn, its replica gets everything, calls in flight fini
   await second.subscribed("t");
 
   one.well = false;
-  await first.logged(/App entered un-healthy status/);
-  await first.logged(/the app is withdrawn/);
-  const names = await Promise.all(
-    Array.from({ length: 20 }, () => caller.get("/v1.0/invoke/a/method/who").then(({ text }) => text)),
-  );
-  expect(new Set(names)).toEqual(new Set(["two"]));
+  await withdrawn(first);
+  expect(last(first.logs())).toBe("App entered un-healthy status");
+  await eventually(async () => {
+    const calls = Array.from({ length: 20 }, () => caller.get("/v1.0/invoke/a/method/who"));
+    const names = (await Promise.all(calls)).map(({ text }) => text);
+    expect(new Set(names)).toEqual(new Set(["two"]));
+  }, patient);
+  expect(one.requestsTo("/who")).toEqual([]);
   const before = one.requestsTo("/events").length;
   for (let n = 0; n < 10; n++) await caller.post("/v1.0/publish/pubsub/t", { n });
-  await two.received("/events", 10);
+  await two.received("/events", 10, 20_000);
   expect(one.requestsTo("/events").length).toBe(before);
   release.resolve();
   expect((await slow).text).toBe("one was slow");
 
   two.well = false;
-  await second.logged(/the app is withdrawn/);
+  await withdrawn(second);
   const nowhere = async (): Promise<void> => {
     expect(await caller.get("/v1.0/invoke/a/method/who")).toMatchObject({ status: 500, text: remotely("a") });
   };
-  await eventually(nowhere);
+  await eventually(nowhere, patient);
   using client = grpcClient(caller.grpcPort);
   const call = client.unary(Dapr.method.invokeService, {
     id: "a",
@@ -155,12 +175,12 @@ test("an ill app is withdrawn, its replica gets everything, calls in flight fini
   });
   await expect(call).rejects.toMatchObject({ code: 13, details: expect.stringContaining(notHealthy) });
   one.well = true;
-  await expect.poll(() => last(first.logs()), { timeout: 10_000 }).toBe("App entered healthy status");
+  await expect.poll(() => last(first.logs()), { timeout: 20_000 }).toBe("App entered healthy status");
   await caller.post("/v1.0/publish/pubsub/t", { back: true });
-  await one.received("/events", before + 1);
-  expect((await caller.get("/v1.0/invoke/a/method/who")).text).toBe("one");
+  await one.received("/events", before + 1, 20_000);
+  await answers(caller, "/v1.0/invoke/a/method/who", "one");
   expect(one.asked).toBe(1);
-}, 60_000);
+});
 
 test("events of the time of illness come after it", async () => {
   await using nats = await startNats();
@@ -168,13 +188,13 @@ test("events of the time of illness come after it", async () => {
   await using sidecar = await startSidecar({ appId: "a", appPort: app.port, nats, resources, flags: checks });
   await sidecar.subscribed("t");
   app.well = false;
-  await sidecar.logged(/the app is withdrawn/);
+  await withdrawn(sidecar);
   for (let n = 0; n < 5; n++) {
     expect((await sidecar.post("/v1.0/publish/pubsub/t", { n })).status).toBe(204);
   }
   expect(app.requestsTo("/events")).toEqual([]);
   app.well = true;
-  await app.received("/events", 5);
+  await app.received("/events", 5, 20_000);
   expect(app.asked).toBe(1);
 });
 
@@ -195,17 +215,17 @@ test("a gRPC app is probed by its own method", async () => {
   well = true;
   await sidecar.logged(/App entered healthy status/);
   await sidecar.subscribed("t");
-  expect((await caller.get("/v1.0/invoke/g/method/hi")).text).toBe("hello");
+  await answers(caller, "/v1.0/invoke/g/method/hi", "hello");
   well = false;
-  await sidecar.logged(/the app is withdrawn/);
+  await withdrawn(sidecar);
   await eventually(async () => {
     expect(await caller.get("/v1.0/invoke/g/method/hi")).toMatchObject({ status: 500, text: remotely("g") });
-  });
+  }, patient);
   await caller.post("/v1.0/publish/pubsub/t", "late");
   expect(app.events).toEqual([]);
   well = true;
-  await app.received(1);
-  expect((await caller.get("/v1.0/invoke/g/method/hi")).text).toBe("hello");
+  await app.received(1, 20_000);
+  await answers(caller, "/v1.0/invoke/g/method/hi", "hello");
 });
 
 test("an app that is gone, hangs or answers too slowly falls ill", async () => {
@@ -215,9 +235,9 @@ test("an app that is gone, hangs or answers too slowly falls ill", async () => {
   await sidecar.logged(/App entered healthy status/);
   for (const failure of ["hang", "refuse", "reset"] as const) {
     await app.fail(failure);
-    await expect.poll(() => last(sidecar.logs()), { timeout: 10_000 }).toBe("App entered un-healthy status");
+    await expect.poll(() => last(sidecar.logs()), { timeout: 20_000 }).toBe("App entered un-healthy status");
     await app.heal();
-    await expect.poll(() => last(sidecar.logs()), { timeout: 10_000 }).toBe("App entered healthy status");
+    await expect.poll(() => last(sidecar.logs()), { timeout: 20_000 }).toBe("App entered healthy status");
   }
-  expect((await sidecar.get("/v1.0/invoke/a/method/who")).text).toBe("a");
-}, 60_000);
+  await answers(sidecar, "/v1.0/invoke/a/method/who", "a");
+});

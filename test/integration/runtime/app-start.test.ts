@@ -86,6 +86,8 @@ test("--disable-init-endpoints: the app is not asked; without a broker it is not
   await half.subscribed("t");
   expect(paths(app)).toEqual(["GET /dapr/subscribe"]);
   await using bare = await startSidecar({ appId: "c", appPort: app.port, nats });
-  await expect.poll(() => paths(app)).toEqual(["GET /dapr/subscribe", "GET /dapr/config"]);
+  await expect
+    .poll(() => paths(app), { timeout: 10_000 })
+    .toEqual(["GET /dapr/subscribe", "GET /dapr/config"]);
   expect([silent, bare].map((sidecar) => /panic|fatal/i.test(sidecar.logs()))).toEqual([false, false]);
 });

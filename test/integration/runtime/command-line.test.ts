@@ -41,7 +41,7 @@ test("--wait ends when the sidecar of that port is ready", async () => {
   const flags = [`--dapr-http-port=${port}`, "--dapr-listen-addresses="];
   await using sidecar = await startSidecar({ appId: "awaited", nats, flags, wait: "none" });
   expect(over).toBe(false);
-  await sidecar.logged(/dapr initialized/);
+  await sidecar.logged(/dapr initialized/, 30_000);
   expect((await waiting).code).toBe(0);
 });
 

@@ -330,7 +330,7 @@ test("socket files replace both ports and are gone after the end, also a forced 
   await using folder = tempDir("sockets");
   const flags = [`--unix-domain-socket=${folder.path}`];
   await using local = await startSidecar({ appId: "sock", nats, flags, wait: "none" });
-  await local.logged(/dapr initialized/);
+  await local.logged(/dapr initialized/, 30_000);
   const files = ["http", "grpc"].map((name) => folder.join(`dapr-sock-${name}.socket`));
   expect(files.map(existsSync)).toEqual([true, true]);
   const ask = (): Promise<string> =>
@@ -345,7 +345,7 @@ test("socket files replace both ports and are gone after the end, also a forced 
   expect(await local.stop()).toBe(0);
   expect(files.map(existsSync)).toEqual([false, false]);
   await local.start();
-  await local.logged(/dapr initialized/);
+  await local.logged(/dapr initialized/, 30_000);
   const forced = connect(files[0]!);
   forced.write(
     "POST /v1.0/shutdown HTTP/1.1\r\nHost: x\r\ndapr-force-shutdown: true\r\nContent-Length: 0\r\n\r\n",
@@ -359,12 +359,12 @@ test("a socket file of a living sidecar is not taken over, that of a killed one 
   await using folder = tempDir("sockets");
   const flags = [`--unix-domain-socket=${folder.path}`];
   await using first = await startSidecar({ appId: "sock", nats, flags, wait: "none" });
-  await first.logged(/dapr initialized/);
+  await first.logged(/dapr initialized/, 30_000);
   await using second = await startSidecar({ appId: "sock", nats, flags, wait: "none" });
-  await second.logged(/dapr-sock-grpc\.socket is taken; trying for 10 s/);
+  await second.logged(/dapr-sock-grpc\.socket is taken; trying for 10 s/, 30_000);
   expect(second.logs().match(/EADDRINUSE|taken/g)).toHaveLength(1);
   await first.kill();
-  await second.logged(/dapr initialized/);
+  await second.logged(/dapr initialized/, 30_000);
   expect(["http", "grpc"].map((name) => existsSync(folder.join(`dapr-sock-${name}.socket`)))).toEqual([
     true,
     true,
@@ -398,4 +398,4 @@ test("slow headers and silent connections are cut off; a port that stays taken e
   expect(await slow).toMatch(/^HTTP\/1\.1 408 /);
   expect(await silent).toBe("");
   other.close();
-}, 40_000);
+});

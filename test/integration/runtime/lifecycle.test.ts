@@ -171,7 +171,7 @@ test("a taken API port is waited for", async () => {
   other.listen(sidecar.httpPort, "127.0.0.1");
   await once(other, "listening");
   await sidecar.start();
-  await sidecar.logged(/is taken; trying for 10 s/);
+  await sidecar.logged(/is taken; trying for 10 s/, 30_000);
   other.close();
   await sidecar.ready();
   expect((await sidecar.get("/v1.0/healthz")).status).toBe(204);

@@ -37,6 +37,8 @@ test("the whole document, members in order, empty ones left out", async () => {
     "--app-max-concurrency=4",
   ];
   await using sidecar = await startSidecar({ appId: "meta", appPort: app.port, nats, resources, flags });
+  // Ready is a sidecar also without a good probe of its app.
+  await sidecar.subscribed("orders", 30_000);
   await sidecar.http("/v1.0/metadata/a%20key", { method: "PUT", body: "<text>" });
   const { text, headers, status } = await sidecar.get("/v1.0/metadata");
   expect(status).toBe(200);
@@ -156,7 +158,7 @@ test("NATS away: neither health is good, and both say so", async () => {
   await using sidecar = await startSidecar({ appId: "alone", nats });
   await nats.stop();
   await expect
-    .poll(async () => (await sidecar.get("/v1.0/healthz")).text, { timeout: 10_000 })
+    .poll(async () => (await sidecar.get("/v1.0/healthz")).text, { timeout: 20_000 })
     .toContain("dapr is not ready: [nats]");
   expect(await sidecar.get("/v1.0/healthz/outbound")).toMatchObject({
     status: 500,

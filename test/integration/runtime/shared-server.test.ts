@@ -64,10 +64,10 @@ test("they share one server and survive kill -9 of it without a restart or a los
     return answer.status;
   })();
   await eventually(async () => expect((await first.get("/v1.0/healthz")).status).toBe(204), {
-    timeoutMs: 20_000,
+    timeoutMs: 40_000,
   });
   await eventually(async () => expect((await second.get("/v1.0/healthz")).status).toBe(204), {
-    timeoutMs: 20_000,
+    timeoutMs: 40_000,
   });
   const after = record();
   expect(after.pid).not.toBe(before.pid);
@@ -108,7 +108,7 @@ test("health is 500 with NATS named while it is away, and the API still answers"
     nats: { url: `nats://127.0.0.1:${port}` },
     wait: "none",
   });
-  const health = await eventually(() => sidecar.get("/v1.0/healthz"));
+  const health = await eventually(() => sidecar.get("/v1.0/healthz"), { timeoutMs: 30_000 });
   expect(health.status).toBe(500);
   expect(health.json()).toMatchObject({
     errorCode: "ERR_HEALTH_NOT_READY",

@@ -144,7 +144,7 @@ describe("requests in pieces", () => {
       await new Promise((resolve) => setImmediate(resolve));
       expect(await client.ask(text.slice(at))).toMatch(/ 200 [\s\S]*POST \/x 6$/);
     }
-  }, 60_000);
+  });
 
   test("a body that comes later, byte by byte, and the next request with its last one", async () => {
     using client = await open();
@@ -321,7 +321,7 @@ describe("a client that does not read its answers", () => {
     await drain(socket, sent);
     // The last line of the log may come after the answer.
     await eventually(() => expect(handled()).toBe(sent));
-  }, 60_000);
+  });
 });
 
 test("an answer in pieces, and the next request on its connection", async () => {
@@ -351,4 +351,4 @@ test("an answer in pieces, and the next request on its connection", async () => 
   socket.destroy();
   expect(streaming.logs()).not.toContain("MaxListeners");
   server.close();
-}, 60_000);
+});

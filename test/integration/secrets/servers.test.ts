@@ -20,7 +20,7 @@ beforeAll(async () => {
   await vault.call("POST", "auth/token/create", { id: "the-vault-token", policies: ["app"] });
   const rules = { "secret/data/dapr/": ["read"], "secret/metadata/dapr": ["list"] };
   await vault.call("POST", "sys/policies/acl/app", { rules });
-}, 120_000);
+});
 afterAll(() => stack.disposeAsync());
 
 /** A Redis store whose password is a secret. */
@@ -81,7 +81,7 @@ test("the password of a store comes from Vault, whose token never appears", asyn
     "its token must be valid, with a policy that may read secret/data/dapr/redis",
   );
   expect(sidecar.logs() + refused.text + vault.logs()).not.toContain("the-vault-token");
-}, 120_000);
+});
 
 test("a Vault that is away is told, and what it could not serve comes when it is back", async () => {
   await using redis = await startRedis({ requirepass: "s3cret" });
@@ -112,7 +112,7 @@ test("a Vault that is away is told, and what it could not serve comes when it is
     timeoutMs: 60_000,
   });
   expect((await sidecar.post("/v1.0/state/statestore", [{ key: "k", value: 1 }])).status).toBe(204);
-}, 180_000);
+});
 
 test("Kubernetes mode: references without a store go to the cluster, in the component's namespace", async () => {
   await using redis = await startRedis({ requirepass: "k8s" });
@@ -136,7 +136,7 @@ test("Kubernetes mode: references without a store go to the cluster, in the comp
   expect(await secret("?metadata.namespace=other")).toEqual({ password: "wrong" });
   expect((await sidecar.get("/v1.0/secrets/kubernetes/bulk")).json()).toEqual({ redis: { password: "k8s" } });
   expect(sidecar.logs()).not.toContain("first-token");
-}, 120_000);
+});
 
 test("the store that Kubernetes mode brings along is told when it cannot be opened, and can be left out", async () => {
   const flags = ["--mode", "kubernetes"];
@@ -149,4 +149,4 @@ test("the store that Kubernetes mode brings along is told when it cannot be open
   await using without = await start(["--disable-builtin-k8s-secret-store"], cluster.podEnv);
   await using outside = await start([], {});
   expect(without.logs() + outside.logs()).not.toContain("secretstores.kubernetes");
-}, 120_000);
+});

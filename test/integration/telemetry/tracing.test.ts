@@ -220,7 +220,7 @@ it("traces proxied gRPC calls at both sidecars", async () => {
   void callee;
 });
 
-it("is seen whole by a real Zipkin server", { timeout: 240_000 }, async () => {
+it("is seen whole by a real Zipkin server", { timeout: 400_000 }, async () => {
   await using zipkin = await startZipkin();
   await using nats = await startNats();
   const config = configuration(

@@ -109,7 +109,10 @@ class Handler(BaseHTTPRequestHandler):
                 code, body = answer(self.command, self.path, user, raw)
             except Refused as refused:
                 code, body = refused.code, refused.body
-            STATE.write_text(json.dumps(SECRETS))
+            # In one step: it may be killed at any time.
+            fresh = STATE.with_suffix(".new")
+            fresh.write_text(json.dumps(SECRETS))
+            fresh.replace(STATE)
         text = json.dumps(body, separators=(",", ":")).encode() + b"\n"
         self.send_response(code)
         self.send_header("Content-Type", "application/json")

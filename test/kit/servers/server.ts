@@ -93,6 +93,7 @@ async function givenServer(recipe: ServerRecipe, given: string): Promise<Server>
   };
   await eventually(() => recipe.ready(host, port), {
     what: `${recipe.name} at ${given} (${recipe.variable})`,
+    timeoutMs: 30_000,
   });
   return {
     host,

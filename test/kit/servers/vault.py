@@ -148,7 +148,10 @@ class Handler(BaseHTTPRequestHandler):
                 status, body = answer(self.command, self.path, self.headers, raw)
             except Refused as refused:
                 status, body = refused.status, refused.body
-            STATE.write_text(json.dumps(HELD))
+            # In one step: it may be killed at any time.
+            fresh = STATE.with_suffix(".new")
+            fresh.write_text(json.dumps(HELD))
+            fresh.replace(STATE)
         text = b"" if body is None or status == 307 else json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
         self.send_response(status)
         if status == 307:
