@@ -64,9 +64,15 @@ it("finds the master by sentinels, and follows it to another server", { timeout:
     },
     { timeoutMs: 30_000 },
   );
+  // A strong save waits for the replica, which takes seconds to begin.
+  await eventually(
+    async () =>
+      expect(String(await command(second, "INFO", "replication"))).toContain("master_link_status:up"),
+    { timeoutMs: 30_000 },
+  );
   const properties = { redisHost: sentinel.address, failover: "true", sentinelMasterName: "mymaster" };
   const store = await openStore(redis, { properties });
-  await store.set(saving("k", "1", { strong: true }), signal);
+  await eventually(() => store.set(saving("k", "1", { strong: true }), signal), { timeoutMs: 30_000 });
   expect(await text(store, "k")).toBe("1");
   await eventually(async () => expect(await command(second, "EXISTS", "k")).toBe(1), { timeoutMs: 30_000 });
   await first.kill();

@@ -294,11 +294,11 @@ function lives({ fixture, traits }: Suite): void {
       return (await read(fixture(), key)) ?? false;
     });
     expect(text(record)).toBe("1");
-    if (traits.hidesExpiry === true) expect(record!.expiresAtMs).toBeUndefined();
-    else expect(record!.expiresAtMs).toBeGreaterThan(0);
+    if (traits.hidesExpiry === true) expect(record.expiresAtMs).toBeUndefined();
+    else expect(record.expiresAtMs).toBeGreaterThan(0);
     await expired(fixture(), key);
     if (traits.etagCreates !== true)
-      await expectMismatch(fixture().store.set(saving(key, "2", { etag: record!.etag }), signal));
+      await expectMismatch(fixture().store.set(saving(key, "2", { etag: record.etag }), signal));
     await fixture().store.set(saving(key, "3", { createOnly: true }), signal);
     expect(text(await read(fixture(), key))).toBe("3");
   });
