@@ -18,7 +18,8 @@ beforeAll(async () => {
   const [command, ...args] = program;
   const env = { APP_PORT: String(appPort) };
   stack.use(await startProcess({ name: "the app", command, args: [...args, "serve"], env }));
-  callee = stack.use(await startSidecar({ appId: "interop", appPort, appProtocol: "grpc", nats }));
+  const own = { appId: "interop", appPort, appProtocol: "grpc", readyTimeoutMs: 60_000 };
+  callee = stack.use(await startSidecar({ ...own, nats }));
 }, 400_000);
 afterAll(() => stack.disposeAsync());
 

@@ -62,7 +62,10 @@ describe("a plain NATS program", () => {
 
   async function serve(form: string, appId: string): Promise<RunningProcess> {
     const serving = await startPython(program, ["serve", nats.url, form, appId]);
-    await eventually(() => serving.logs().includes('"serving"'), { what: "the program to serve" });
+    await eventually(() => serving.logs().includes('"serving"'), {
+      what: "the program to serve",
+      timeoutMs: 30_000,
+    });
     return serving;
   }
 
@@ -188,8 +191,8 @@ describe("a plain NATS program", () => {
 
     test("published for later reach a Dapr app when they are due", async () => {
       const before = app.requestsTo("/orders").length;
-      const [told] = await run("later", "bus", "orders.eu", "reminder 7", "2", '{"n":1}', '{"n":2}');
-      const [request] = (await app.received("/orders", before + 1)).slice(before);
+      const [told] = await run("later", "bus", "orders.eu", "reminder 7", "5", '{"n":1}', '{"n":2}');
+      const [request] = (await app.received("/orders", before + 1, 30_000)).slice(before);
       expect(request!.json()).toEqual({ n: 2 });
       expect(request!.atMs).toBeGreaterThanOrEqual(Number(told?.["due"]));
     });
@@ -263,7 +266,10 @@ describe("a plain NATS program", () => {
       const events = await openEvents(`${sidecar.httpUrl}/v1.0-weft1/state/statestore/watch?key=watched`);
       expect(await events.next()).toMatchObject({ event: "ready" });
       const watcher = await startPython(program, ["watch", nats.url, "statestore", "2", "pricing"]);
-      await eventually(() => watcher.logs().includes('"watching"'), { what: "the program to watch" });
+      await eventually(() => watcher.logs().includes('"watching"'), {
+        what: "the program to watch",
+        timeoutMs: 30_000,
+      });
       await save("watched", "by a sidecar");
       const put = await events.next();
       expect(put).toMatchObject({ event: "put", data: { data: "by a sidecar" } });

@@ -14,7 +14,8 @@ beforeAll(async () => {
   const appPort = await freePort();
   const env = { APP_PORT: String(appPort) };
   stack.use(await startPython("test/compat/python/proxied_app.py", [], env));
-  callee = stack.use(await startSidecar({ appId: "calls", appPort, appProtocol: "grpc", nats }));
+  const own = { appId: "calls", appPort, appProtocol: "grpc", readyTimeoutMs: 60_000 };
+  callee = stack.use(await startSidecar({ ...own, nats }));
 }, 400_000);
 afterAll(() => stack.disposeAsync());
 

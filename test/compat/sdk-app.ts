@@ -47,7 +47,8 @@ export async function startSdkApp(options: SdkAppOptions): Promise<SdkApp> {
       },
     }),
   );
-  await sidecar.ready();
+  // Programs in Java and Python take long to start on a slow machine.
+  await sidecar.ready("ready", 120_000);
   const kept = started.move();
   return { sidecar, program, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }

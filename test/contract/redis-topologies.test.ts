@@ -53,7 +53,7 @@ it("serves a cluster, and says that a transaction cannot span its nodes", async 
   await store.close();
 });
 
-it("finds the master by sentinels, and follows it to another server", { timeout: 120_000 }, async () => {
+it("finds the master by sentinels, and follows it to another server", { timeout: 240_000 }, async () => {
   await using first = await startRedis();
   await using second = await startRedis({ replicaof: `127.0.0.1 ${first.port}` });
   await using sentinel = await startSentinel(first);
@@ -64,13 +64,26 @@ it("finds the master by sentinels, and follows it to another server", { timeout:
     },
     { timeoutMs: 30_000 },
   );
+  // A strong save waits for the replica, which takes seconds to begin.
+  await eventually(
+    async () =>
+      expect(String(await command(second, "INFO", "replication"))).toContain("master_link_status:up"),
+    { timeoutMs: 30_000 },
+  );
   const properties = { redisHost: sentinel.address, failover: "true", sentinelMasterName: "mymaster" };
   const store = await openStore(redis, { properties });
-  await store.set(saving("k", "1", { strong: true }), signal);
+  await eventually(() => store.set(saving("k", "1", { strong: true }), signal), { timeoutMs: 30_000 });
   expect(await text(store, "k")).toBe("1");
   await eventually(async () => expect(await command(second, "EXISTS", "k")).toBe(1), { timeoutMs: 30_000 });
   await first.kill();
-  await eventually(() => store.set(saving("k", "2"), signal), { timeoutMs: 60_000, everyMs: 200 });
+  await eventually(
+    async () => {
+      // By itself a sentinel waits for minutes after it, or the replica, stood still for a moment.
+      await command(sentinel, "SENTINEL", "FAILOVER", "mymaster").catch(() => {});
+      await store.set(saving("k", "2"), signal);
+    },
+    { timeoutMs: 120_000, everyMs: 500 },
+  );
   expect(await command(second, "HGET", "k", "data")).toBe("2");
   await store.close();
 });

@@ -107,10 +107,13 @@ const key = "counter";
 
 async function create(sidecar: Sidecar, store: string, clients: number): Promise<void> {
   const value = { sum: 0, by: Array.from({ length: clients }, () => 0) };
-  await eventually(async () => {
-    const answer = await sidecar.post(path(store), [{ key, value }]);
-    if (answer.status !== 204) throw new Error(`${store}: ${answer.status} ${answer.text}`);
-  });
+  await eventually(
+    async () => {
+      const answer = await sidecar.post(path(store), [{ key, value }]);
+      if (answer.status !== 204) throw new Error(`${store}: ${answer.status} ${answer.text}`);
+    },
+    { timeoutMs: 30_000 },
+  );
 }
 
 async function read(sidecar: Sidecar, store: string): Promise<Found> {

@@ -146,12 +146,16 @@ func transaction(ctx context.Context, dapr client.Client, _ []string) error {
 
 func ttl(ctx context.Context, dapr client.Client, _ []string) error {
 	short := map[string]string{"ttlInSeconds": "1"}
-	if err := dapr.SaveState(ctx, "statestore", "short", []byte("here"), short); err != nil {
-		return err
-	}
-	item, err := dapr.GetState(ctx, "statestore", "short", nil)
-	if err != nil {
-		return err
+	item := &client.StateItem{}
+	var err error
+	// Again if its time is over before it is read.
+	for len(item.Value) == 0 {
+		if err = dapr.SaveState(ctx, "statestore", "short", []byte("here"), short); err != nil {
+			return err
+		}
+		if item, err = dapr.GetState(ctx, "statestore", "short", nil); err != nil {
+			return err
+		}
 	}
 	if err := equal("before its end", item.Value, "here"); err != nil {
 		return err

@@ -132,7 +132,7 @@ func equal(what string, found []byte, wanted string) error {
 }
 
 func metadata(ctx context.Context, dapr client.Client, _ []string) error {
-	if err := dapr.Wait(ctx, 5*time.Second); err != nil {
+	if err := dapr.Wait(ctx, 20*time.Second); err != nil {
 		return err
 	}
 	if err := dapr.SetMetadata(ctx, "colour", "blue"); err != nil {

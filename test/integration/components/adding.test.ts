@@ -61,6 +61,7 @@ test("a sidecar uses it as the page says", { timeout: 120_000 }, async () => {
     appId: "shop",
     nats,
     command: [nodeBinary(), folder.join("src/main.ts")],
+    readyTimeoutMs: 60_000,
     resources: { "vault.yaml": resource },
   });
   expect((await sidecar.get("/v1.0/secrets/vault/db-password")).json()).toEqual({ "db-password": "p" });

@@ -10,7 +10,7 @@ import { startRedis } from "../../kit/servers/redis.ts";
 import { stateComponent } from "../state/resources.ts";
 import { works } from "./scenario.ts";
 
-const slow = { timeoutMs: 30_000 };
+const slow = { timeoutMs: 60_000 };
 
 type Types = Readonly<Record<string, readonly [type: string, metadata: Readonly<Record<string, string>>]>>;
 

@@ -66,7 +66,7 @@ test("killed after the commit: another replica publishes, and one killed at that
   const marker = `/v1.0/state/store/${eventsOf(app)[0]!.id}`;
   await eventually(async () => expect((await peek.get(marker)).status).toBe(204), slow);
   expect(third.logs()).not.toMatch(/level=error/);
-});
+}, 120_000);
 
 test("an event that waits comes again after a kill although the component has maxDeliver 1", async () => {
   await using nats = await startNats();
@@ -80,7 +80,7 @@ test("an event that waits comes again after a kill although the component has ma
   await dieWithEventInHand(nats, shop);
   await using _third = await startSidecar(shop);
   await eventually(() => expect(eventsOf(app).map(({ data }) => data)).toEqual(["committed"]), slow);
-});
+}, 120_000);
 
 test("killed before the commit: nothing is published, and what comes later is not held back", async () => {
   await using nats = await startNats();

@@ -4,14 +4,27 @@ import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
 import { Dapr } from "../../../proto/gen/dapr/proto/runtime/v1/dapr_pb.ts";
 import { joinMesh } from "../../../mesh/index.ts";
-import { type Nats, type Sidecar, eventually, grpcClient, startNats, startSidecar } from "../../kit/index.ts";
+import {
+  type Nats,
+  type Sidecar,
+  type SidecarOptions,
+  eventually,
+  faultProxy,
+  grpcClient,
+  startNats,
+  startSidecar,
+} from "../../kit/index.ts";
 import { openEvents } from "./event-source.ts";
 import { stateComponent } from "./resources.ts";
 
 const MB = 1024 * 1024;
 const path = "/v1.0/state/store";
 const resources = { "store.yaml": stateComponent("store", "state.nats") };
-const start = (nats: Nats, bodySize = "200Mi", more: Record<string, string> = {}): Promise<Sidecar> =>
+const start = (
+  nats: SidecarOptions["nats"],
+  bodySize = "200Mi",
+  more: Record<string, string> = {},
+): Promise<Sidecar> =>
   startSidecar({
     appId: "shop",
     nats,
@@ -41,8 +54,9 @@ async function partsOf(nats: Nats): Promise<{
     close: () => mesh.close(),
     async above(count) {
       const client = await nats.connect();
+      const subject = "$JS.API.STREAM.INFO.KV_weft__state-parts__default__store";
       for (let found = 0; found <= count;) {
-        const info = await client.request("$JS.API.STREAM.INFO.KV_weft__state-parts__default__store");
+        const info = await client.request(subject, "", { timeout: 10_000 });
         found = info.json<{ state: { messages: number } }>().state.messages;
       }
       await client.close();
@@ -142,13 +156,17 @@ test("ETag, first-write, time to live, transactions, bulk get and watch hold for
   await grpc.unary(Dapr.method.saveState, { storeName: "store", states: [{ key: "raw", value: raw }] });
   const read = await grpc.unary(Dapr.method.getState, { storeName: "store", key: "raw", consistency: 2 });
   expect(Buffer.compare(read.data, raw)).toBe(0);
-  await sidecar.post(path, [{ key: "short", value, metadata: { ttlInSeconds: "1" } }]);
-  expect((await sidecar.get(`${path}/short`)).headers["metadata.ttlexpiretime"]).toBeDefined();
+  for (const [key, ttlInSeconds] of Object.entries({ long: "600", short: "1" })) {
+    const saved = await sidecar.post(path, [{ key, value, metadata: { ttlInSeconds } }]);
+    expect(saved.status).toBe(204);
+  }
+  expect((await sidecar.get(`${path}/long`)).headers["metadata.ttlexpiretime"]).toBeDefined();
   await eventually(async () => (await sidecar.get(`${path}/short`)).status === 204, { what: "expiry" });
-  for (const key of ["other", "raw"]) await sidecar.http(`${path}/${key}`, { method: "DELETE" });
+  for (const key of ["other", "raw", "long"]) await sidecar.http(`${path}/${key}`, { method: "DELETE" });
   const parts = await partsOf(nats);
   await eventually(async () => (await parts.sweep()) >= 0 && (await parts.list()).join() === "s", {
     what: "no parts are left",
+    timeoutMs: 20_000,
   });
   await parts.close();
 });
@@ -172,17 +190,21 @@ test(
   { timeout: 120_000 },
   async () => {
     await using nats = await startNats();
-    await using sidecar = await start(nats);
+    await using proxy = await faultProxy(nats.port);
+    await using sidecar = await start(proxy);
     const before = "b".repeat(2 * MB);
     expect((await sidecar.post(path, [{ key: "k", value: before }])).status).toBe(204);
     const parts = await partsOf(nats);
     const kept = (await parts.list()).length;
+    // The write takes some ten seconds, so that it is not over when its first parts have been seen.
+    proxy.slow(6 * MB);
     const dying = sidecar
       .post(path, [{ key: "k", value: "n".repeat(60 * MB) }])
       .catch((error: Error) => error);
     await parts.above(kept + 5);
     await sidecar.kill();
     expect(await dying).toBeInstanceOf(Error);
+    proxy.heal();
     await sidecar.restart();
     expect((await sidecar.get(`${path}/k`)).text === JSON.stringify(before)).toBe(true);
     expect(await parts.sweep()).toBe(1);
@@ -212,10 +234,13 @@ test(
     await nats.restart();
     const { status } = await during;
     expect([204, 500]).toContain(status);
-    const found = await eventually(async () => {
-      const answer = await sidecar.get(`${path}/k`);
-      return answer.status === 200 && answer.text;
-    });
+    const found = await eventually(
+      async () => {
+        const answer = await sidecar.get(`${path}/k`);
+        return answer.status === 200 && answer.text;
+      },
+      { timeoutMs: 30_000 },
+    );
     const isAfter = found === JSON.stringify(after);
     expect(isAfter || found === JSON.stringify(before)).toBe(true);
     if (status === 204) expect(isAfter).toBe(true);

@@ -64,8 +64,10 @@ test("plain NATS reads and writes the same keys", async () => {
   const client = await nats.connect();
   const bucket = "weft__state__default__own";
   const subject = `$KV.${bucket}.shop.order=2E7`;
-  const stored = await client.request(`$JS.API.DIRECT.GET.KV_${bucket}.${subject}`);
+  const stored = await client.request(`$JS.API.DIRECT.GET.KV_${bucket}.${subject}`, "", {
+    timeout: 10_000,
+  });
   expect(stored.string()).toBe('{"total":1}');
-  await client.request(subject, '{"total":2}');
+  await client.request(subject, '{"total":2}', { timeout: 10_000 });
   expect((await shop.get("/v1.0/state/own/order.7")).text).toBe('{"total":2}');
 });

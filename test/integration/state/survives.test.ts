@@ -4,6 +4,7 @@ import { eventually, startNats, startSidecar } from "../../kit/index.ts";
 import { stateComponent } from "./resources.ts";
 
 const path = "/v1.0/state/store";
+const slow = { timeoutMs: 30_000 };
 const resources = { "store.yaml": stateComponent("store", "state.nats") };
 
 test("acknowledged saves outlive kill -9 of nats-server, and the same sidecar serves on", async () => {
@@ -21,7 +22,7 @@ test("acknowledged saves outlive kill -9 of nats-server, and the same sidecar se
     const answer = await sidecar.post(`${path}/bulk`, { keys });
     if (answer.status !== 200) throw new Error(`${answer.status} ${answer.text}`);
     return answer.json<{ key: string; data: number }[]>();
-  });
+  }, slow);
   expect(found.map(({ data }) => data)).toEqual(keys.map((_, index) => index));
   expect((await sidecar.post(path, [{ key: "after", value: true }])).status).toBe(204);
   expect(sidecar.running()).toBe(true);
@@ -40,7 +41,7 @@ test("a save during an outage of the server is done when it returns, or refused"
   const found = await eventually(async () => {
     const answer = await sidecar.get(`${path}/k`);
     return answer.status === 200 && answer.text;
-  });
+  }, slow);
   expect(wanted).toContain(found);
 });
 
