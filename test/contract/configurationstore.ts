@@ -60,7 +60,7 @@ export function configurationStoreContract(name: string, open: () => Promise<Con
       await fixture.put("watched", "two");
       await eventually(() => expect(some.lastOf("watched")).toBe("two"));
       await eventually(() => expect(all.lastOf("watched")).toBe("two"));
-      expect(all.lastOf("unwatched")).toBe("1");
+      await eventually(() => expect(all.lastOf("unwatched")).toBe("1"));
       expect(some.lastOf("unwatched")).toBeUndefined();
       await some.stop();
       const count = some.told.length;

@@ -39,11 +39,11 @@ function fixture<S extends MetadataSchema>(
   };
 }
 
-const onRedis = { ...durable, concurrency: 8, dropsRepeated: false, ackWaitMs: 400 };
+const onRedis = { ...durable, concurrency: 8, dropsRepeated: false, ackWaitMs: 4_000 };
 
 pubsubContract("pubsub.redis", onRedis, async () => {
   const server = await startRedis();
-  const quick = { processingTimeout: "400ms", redeliverInterval: "100ms", concurrency: "8" };
+  const quick = { processingTimeout: "4s", redeliverInterval: "100ms", concurrency: "8" };
   return fixture(redis, server, { redisHost: server.address, ...quick });
 });
 

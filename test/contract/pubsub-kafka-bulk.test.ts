@@ -89,7 +89,7 @@ describe("pubsub.kafka in batches", () => {
     const failed = await publishAll(port, topic, texts);
     expect([...failed.keys()]).toEqual(["entry 150"]);
     expect(failed.get("entry 150")!.message).toContain("maxMessageBytes 2000");
-    const { got } = await batches(port, topic, { maxMessages: 100, maxAwaitMs: 100 }, handled);
+    const { got } = await batches(port, topic, { maxMessages: 100, maxAwaitMs: 2_000 }, handled);
     const wanted = texts.filter((text) => text.length < 3_000);
     await eventually(() => expect(got.flat()).toEqual(wanted), { timeoutMs: 30_000 });
     expect(Math.max(...got.map((batch) => batch.length))).toBe(100);
@@ -102,7 +102,7 @@ describe("pubsub.kafka in batches", () => {
     const { got, subscription } = await batches(
       port,
       topic,
-      { maxMessages: 5, maxAwaitMs: 300 },
+      { maxMessages: 5, maxAwaitMs: 3_000 },
       async (texts) => texts.map((text) => (failures.delete(text) ? new Error("not yet") : undefined)),
     );
     const wanted = [numbers(1, 5), ["2", "4"], numbers(6, 10), numbers(11, 12)];

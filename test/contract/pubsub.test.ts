@@ -52,14 +52,14 @@ pubsubContract(
     ...durable,
     concurrency: 8,
     dropsRepeated: true,
-    ackWaitMs: 2_000,
+    ackWaitMs: 5_000,
     wildcard: (prefix) => ({ pattern: `${prefix}.>`, fits: `${prefix}.a.b c`, other: `${prefix}x.a` }),
   },
   async () => {
     const server = await startNats();
     const mesh = joinMesh({ namespace: "default", app: "contract", natsUrls: [server.url] });
     await mesh.ready();
-    const properties = { concurrency: "8", backOff: "20ms,50ms", ackWait: "2s" };
+    const properties = { concurrency: "8", backOff: "20ms,50ms", ackWait: "5s" };
     const { values } = readMetadata(nats.metadataSchema, "pubsub", properties);
     return {
       open: (appId) =>

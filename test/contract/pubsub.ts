@@ -124,7 +124,7 @@ function publish(port: PubSub, topic: string, message: Partial<PublishMessage> =
 }
 
 async function arrived(got: readonly BrokerMessage[], count: number): Promise<readonly BrokerMessage[]> {
-  await eventually(() => expect(got.length).toBeGreaterThanOrEqual(count), { timeoutMs: 20_000 });
+  await eventually(() => expect(got.length).toBeGreaterThanOrEqual(count), { timeoutMs: 30_000 });
   return got;
 }
 
@@ -277,9 +277,10 @@ function durability({ open, options }: Suite): void {
         const { got: first } = await collect(one, { topic }, slowly);
         const { got: second } = await collect(two, { topic }, slowly);
         await Promise.all(ids.map((text) => publish(one, topic, { data: Buffer.from(text) })));
-        await eventually(() => expect(first.length + second.length).toBeGreaterThanOrEqual(40));
         // Each at least once: a group that shares anew may hand over what is not acknowledged yet.
-        await eventually(() => expect(new Set(texts([...first, ...second]))).toEqual(new Set(ids)));
+        await eventually(() => expect(new Set(texts([...first, ...second]))).toEqual(new Set(ids)), {
+          timeoutMs: 30_000,
+        });
       });
 
     if (keepsForNewGroups)
@@ -324,7 +325,7 @@ function durability({ open, options }: Suite): void {
 
     const { ackWaitMs } = options;
     if (ackWaitMs !== undefined)
-      it("is not handed over a second time while its handler runs", { timeout: 60_000 }, async () => {
+      it("is not handed over a second time while its handler runs", { timeout: 90_000 }, async () => {
         const topic = newTopic();
         const [one, two] = [await open("slow"), await open("slow")];
         let done = 0;
@@ -338,7 +339,7 @@ function durability({ open, options }: Suite): void {
         await publish(one, topic, { data: Buffer.from("slow"), contentType: undefined });
         await eventually(() => expect(done).toBeGreaterThan(0), { timeoutMs: 50_000 });
         await publish(one, topic, { data: Buffer.alloc(0), contentType: undefined, id: undefined });
-        await eventually(() => expect(done).toBeGreaterThan(1));
+        await eventually(() => expect(done).toBeGreaterThan(1), { timeoutMs: 20_000 });
         expect(texts([...first, ...second]).sort()).toEqual(["", "slow"]);
       });
 
@@ -403,7 +404,7 @@ function failures({ open, options }: Suite): void {
       });
       await publish(port, topic, { data: Buffer.from('{"id":"bad"}') });
       await publish(port, topic, { data: Buffer.from('{"id":"good"}') });
-      await eventually(() => expect(done).toEqual(['{"id":"good"}']));
+      await eventually(() => expect(done).toEqual(['{"id":"good"}']), { timeoutMs: 20_000 });
     });
   });
 }
@@ -418,7 +419,7 @@ function flow({ open, options }: Suite): void {
       });
       const all = Array.from({ length: 1_000 }, (_, at) => `{"id":"${at}"}`);
       await Promise.all(all.map((text) => publish(port, topic, { data: Buffer.from(text) })));
-      await eventually(() => expect(seen.size).toBe(1_000), { timeoutMs: 20_000 });
+      await eventually(() => expect(seen.size).toBe(1_000), { timeoutMs: 45_000 });
     });
 
     const { concurrency } = options;

@@ -39,8 +39,9 @@ async function command(server: Server, ...args: string[]): Promise<unknown> {
 it("serves a cluster, and says that a transaction cannot span its nodes", async () => {
   await using server = await startRedis({ "cluster-enabled": "yes" });
   await command(server, "CLUSTER", "ADDSLOTSRANGE", "0", "16383");
-  await eventually(async () =>
-    expect(String(await command(server, "CLUSTER", "INFO"))).toContain("state:ok"),
+  await eventually(
+    async () => expect(String(await command(server, "CLUSTER", "INFO"))).toContain("state:ok"),
+    { timeoutMs: 30_000 },
   );
   const store = await openStore(redis, { properties: { redisHost: server.address, redisType: "cluster" } });
   await store.set(saving("a", "1"), signal);
@@ -67,7 +68,7 @@ it("finds the master by sentinels, and follows it to another server", { timeout:
   const store = await openStore(redis, { properties });
   await store.set(saving("k", "1", { strong: true }), signal);
   expect(await text(store, "k")).toBe("1");
-  await eventually(async () => expect(await command(second, "EXISTS", "k")).toBe(1));
+  await eventually(async () => expect(await command(second, "EXISTS", "k")).toBe(1), { timeoutMs: 30_000 });
   await first.kill();
   await eventually(() => store.set(saving("k", "2"), signal), { timeoutMs: 60_000, everyMs: 200 });
   expect(await command(second, "HGET", "k", "data")).toBe("2");
@@ -76,12 +77,12 @@ it("finds the master by sentinels, and follows it to another server", { timeout:
 
 it("gives up in time when the server stands still, and goes on with it", { timeout: 60_000 }, async () => {
   await using server = await startRedis();
-  const store = await openStore(redis, { properties: { redisHost: server.address, readTimeout: "300" } });
+  const store = await openStore(redis, { properties: { redisHost: server.address, readTimeout: "2500" } });
   await store.set(saving("k", "1"), signal);
   await server.pause();
   const startedMs = performance.now();
-  await expect(store.get("k", reading)).rejects.toThrow("no answer within 300 ms");
-  expect(performance.now() - startedMs).toBeLessThan(5_000);
+  await expect(store.get("k", reading)).rejects.toThrow("no answer within 2500 ms");
+  expect(performance.now() - startedMs).toBeLessThan(20_000);
   server.resume();
   await eventually(async () => expect(await text(store, "k")).toBe("1"), { timeoutMs: 20_000 });
   await store.close();

@@ -42,7 +42,7 @@ export function secretStoreContract(
     let fixture: SecretStoreFixture;
     beforeAll(async () => {
       fixture = await open(secrets);
-    }, 30_000);
+    }, 60_000);
     afterAll(async () => {
       await fixture?.close();
     });

@@ -86,11 +86,13 @@ describe("files of state.sqlite", () => {
     await store.set(saving("short", "1", { ttlSeconds: 1 }), signal);
     await store.set(saving("long", "1", { ttlSeconds: 3600 }), signal);
     clock.advance(60_000);
-    await eventually(() => raw.prepare("SELECT key FROM mine").all().length === 1);
-    expect(raw.prepare("SELECT * FROM metadata ORDER BY key").all()).toMatchObject([
-      { key: "last-cleanup", value: "2025-01-01 00:01:00" },
-      { key: "migrations", value: "1" },
-    ]);
+    await eventually(() => {
+      expect(raw.prepare("SELECT key FROM mine").all()).toHaveLength(1);
+      expect(raw.prepare("SELECT * FROM metadata ORDER BY key").all()).toMatchObject([
+        { key: "last-cleanup", value: "2025-01-01 00:01:00" },
+        { key: "migrations", value: "1" },
+      ]);
+    });
     raw.close();
     await store.close();
   });

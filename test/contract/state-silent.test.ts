@@ -81,7 +81,7 @@ async function refusesInTime(work: Promise<unknown>): Promise<void> {
 test.each(cases)("a silent server of state.%s", { timeout: 180_000 }, async (_, start, open) => {
   await using server = await start();
   await using proxy: FaultProxy = await faultProxy(server.port);
-  const store = await open(`127.0.0.1:${proxy.port}`);
+  const store = await eventually(() => open(`127.0.0.1:${proxy.port}`), { timeoutMs: 30_000 });
   await eventually(() => store.set(saving("1"), signal), { timeoutMs: 30_000 });
   proxy.block();
   const calls = [store.get("k", reading), store.get("k", reading), store.set(saving("2"), signal)];

@@ -203,7 +203,7 @@ async function outcome(which: "own" | "undici", answer: string, verb: string): P
   await using http = client(app.port, which);
   const send = () => {
     const sent = { verb, path: "/", headers: [], body: undefined };
-    return http.http(sent, AbortSignal.timeout(5_000)).then(
+    return http.http(sent, AbortSignal.timeout(20_000)).then(
       ({ status, headers, body }) => JSON.stringify([status, headers, body.toString("latin1")]),
       (error: Error) => error.message.replaceAll(`127.0.0.1:${app.port}`, "app"),
     );

@@ -96,14 +96,14 @@ async function outcome(which: "own" | "undici", sent: Sent) {
     last = "";
     await http.http(
       { verb: "GET", path: "/again", headers: [], body: undefined },
-      AbortSignal.timeout(5_000),
+      AbortSignal.timeout(20_000),
     );
     // A connection rests for a turn of the event loop, undici's for two.
     for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
   };
   await again();
   const request = { path: "/p", query: "", headers: [], body: new Uint8Array(), ...sent };
-  const first = await http.invoke(request, AbortSignal.timeout(5_000)).then(
+  const first = await http.invoke(request, AbortSignal.timeout(20_000)).then(
     () => "sent",
     (error: Error) => error.message,
   );

@@ -35,6 +35,7 @@ it("tells what a lost watch missed, also when the store fails once more meanwhil
   const subscription = await store.subscribe(["a"], {}, (...change) => void told.push(change), signal);
   value = "2";
   lost.resolve();
-  await expect.poll(() => told.map(([, item]) => item.value)).toEqual(["2", "3"]);
+  const values = (): string[] => told.map(([, item]) => item.value);
+  await expect.poll(values, { timeout: 20_000 }).toEqual(["2", "3"]);
   await subscription.stop();
 });

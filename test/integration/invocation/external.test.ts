@@ -120,13 +120,15 @@ describe("a named endpoint", () => {
   test("counts among the HTTP calls of the sidecar", async () => {
     plain.answer = () => ({ status: 418 });
     await sidecar.post(`${invoke}/shop/method/counted`, "12345");
-    const page = await (await fetch(`http://127.0.0.1:${sidecar.metricsPort}/`)).text();
-    expect(page).toContain(
-      'dapr_http_client_completed_count{app_id="caller",method="POST",path="counted",status="418"} 1\n',
-    );
-    expect(page).toContain(
-      'dapr_http_client_sent_bytes_sum{app_id="caller",method="POST",path="counted",status=""} 5\n',
-    );
+    await eventually(async () => {
+      const page = await (await fetch(`http://127.0.0.1:${sidecar.metricsPort}/`)).text();
+      expect(page).toContain(
+        'dapr_http_client_completed_count{app_id="caller",method="POST",path="counted",status="418"} 1\n',
+      );
+      expect(page).toContain(
+        'dapr_http_client_sent_bytes_sum{app_id="caller",method="POST",path="counted",status=""} 5\n',
+      );
+    });
   });
 
   test("wins over an app of its name", async () => {

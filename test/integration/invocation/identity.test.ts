@@ -107,7 +107,7 @@ test("wrong passwords and no password are refused, the sidecar says so and is no
   await expect(nats.connect({ user: "orders", pass: "wrong" })).rejects.toThrow(/Authorization Violation/i);
   const flags = ["--nats-user=orders", "--nats-password=wrong"];
   await using refused = await startSidecar({ appId: "orders", nats, flags, wait: "none" });
-  await refused.logged(/Authorization Violation/i);
+  await refused.logged(/Authorization Violation/i, 30_000);
   await eventually(async () => (await refused.get("/v1.0/healthz")).status === 500);
 });
 
@@ -118,13 +118,13 @@ test("a client cannot call under another name", async () => {
     "weft.default.call.pricing.default.admin",
     "weft.default.rpc.pricing.other.orders",
   ]) {
-    await expect(client.request(subject, "x", { timeout: 2_000 })).rejects.toThrow(
+    await expect(client.request(subject, "x", { timeout: 5_000 })).rejects.toThrow(
       /permissions violation|no responders|timeout/i,
     );
   }
-  await expect(client.request("weft.default.call.pricing.default.admin", "x")).rejects.toThrow(
-    /permissions violation/i,
-  );
+  await expect(
+    client.request("weft.default.call.pricing.default.admin", "x", { timeout: 10_000 }),
+  ).rejects.toThrow(/permissions violation/i);
   expect(pricingApp.requests).toHaveLength(before);
 });
 
@@ -157,7 +157,9 @@ test("a name written into the request never reaches the app", async () => {
 test("a sidecar with another app's name can neither call nor serve under it", async () => {
   await using thiefApp = await startApp({ fallback: () => ({ body: "stolen" }) });
   await using thief = await sidecar("pricing", "orders", { appPort: thiefApp.port, wait: "none" });
-  await eventually(() => /Permissions Violation/i.test(`${thief.logs()}${nats.logs()}`));
+  await eventually(() => /Permissions Violation/i.test(`${thief.logs()}${nats.logs()}`), {
+    timeoutMs: 30_000,
+  });
   await thief.ready("outbound");
   const answer = await thief.get("/v1.0/invoke/orders/method/x");
   expect(answer.status).toBe(500);
@@ -187,6 +189,6 @@ test("a client cannot listen to the calls of an app, nor write another's state o
     "$KV.weft__presence.default.pricing.x",
     "$JS.API.STREAM.DELETE.KV_weft__presence",
   ]) {
-    await expect(client.request(subject, "x")).rejects.toThrow(/permissions violation/i);
+    await expect(client.request(subject, "x", { timeout: 10_000 })).rejects.toThrow(/permissions violation/i);
   }
 });

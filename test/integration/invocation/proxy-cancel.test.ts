@@ -64,10 +64,16 @@ async function frameClient(port: number): Promise<FrameClient> {
 
 /** `least` calls or more have reached the app after `from`, and it has been told that each is cancelled. */
 async function allCancelled(from: number, least: number): Promise<void> {
-  await eventually(() => expect(wire.calls.length - from).toBeGreaterThanOrEqual(least));
-  await eventually(() => expect(app.open()).toBe(0));
-  // The rest are those that a client cancelled before they reached the app.
-  for (const call of wire.calls.slice(from)) expect(call).toEqual({ completed: false, reset: cancelCode });
+  await eventually(
+    () => {
+      expect(wire.calls.length - from).toBeGreaterThanOrEqual(least);
+      // The rest are those that a client cancelled before they reached the app.
+      for (const call of wire.calls.slice(from))
+        expect(call).toEqual({ completed: false, reset: cancelCode });
+      expect(app.open()).toBe(0);
+    },
+    { timeoutMs: 30_000 },
+  );
 }
 
 /** So many calls of one client, each with an answer. */
@@ -98,7 +104,7 @@ describe.each(ways)("%s", (way) => {
   test("a deadline passes", async () => {
     using client = await frameClient(portOf(way));
     const from = wire.calls.length;
-    for (let i = 0; i < count; i++) client.socket.write(begin(2 * i + 1, ["grpc-timeout", `${500 + i}m`]));
+    for (let i = 0; i < count; i++) client.socket.write(begin(2 * i + 1, ["grpc-timeout", `${4_000 + i}m`]));
     await allCancelled(from, count);
   });
 
@@ -121,7 +127,7 @@ describe.each(ways)("%s", (way) => {
     const program = `require("node:net").connect(${portOf(way)}, "127.0.0.1")
       .resume().write(Buffer.from("${Buffer.concat(frames).toString("base64")}", "base64"))`;
     await using client = await startProcess({ name: "client", command: nodeBinary(), args: ["-e", program] });
-    await eventually(() => expect(wire.calls.length - from).toBe(20));
+    await eventually(() => expect(wire.calls.length - from).toBeGreaterThanOrEqual(20));
     await client.kill("SIGKILL");
     await allCancelled(from, 20);
   });

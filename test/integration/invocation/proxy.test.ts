@@ -382,11 +382,12 @@ test("the app gets what is left of the deadline; when it passes, both sides are 
   let over: number | undefined;
   app.on("/t.T/Slow", (stream) => stream.once("close", () => (over = stream.rstCode)));
   const startMs = performance.now();
-  const slow = await call(remote, { "grpc-timeout": "700m" }, Buffer.from("m"), "/t.T/Slow");
+  // Time enough for a slow machine to bring it to the app.
+  const slow = await call(remote, { "grpc-timeout": "4000m" }, Buffer.from("m"), "/t.T/Slow");
   expect([slow.code, slow.message]).toEqual([4, "context deadline exceeded"]);
-  expect(performance.now() - startMs).toBeLessThan(5_000);
+  expect(performance.now() - startMs).toBeLessThan(20_000);
   const left = /^(\d+)m$/.exec(seen("grpc-timeout")[0]!)![1];
-  expect(Number(left)).toBeLessThanOrEqual(700);
+  expect(Number(left)).toBeLessThanOrEqual(4_000);
   expect(Number(left)).toBeGreaterThan(0);
   await eventually(() => expect(over).toBe(8));
   expect((await call(remote, { "grpc-timeout": "soon" })).code).toBe(13);

@@ -100,7 +100,7 @@ test("a rolling restart of all under load: no call fails", async () => {
     await sidecar.restart();
   }
   const restarted = answers.length;
-  await eventually(() => answers.length >= restarted + 200);
+  await eventually(() => answers.length >= restarted + 200, { timeoutMs: 30_000 });
   stop.abort();
   await Promise.all(loads);
   expect(failures).toEqual([]);

@@ -1,9 +1,10 @@
 // Service invocation under load and in trouble: thousands of slow calls at once, a callee that stays frozen, NATS
 // restarted under a hundred calls, an app that comes and goes. Each call succeeds or ends with an error that says why,
 // nobody crashes, and nothing is left behind.
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { Agent, request as sendRequest } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { type Counted, heldBytes, startCounted } from "../../kit/counted.ts";
 import { eventually, startApp, startNats, startSidecar } from "../../kit/index.ts";
 import type { App, Nats, Sidecar } from "../../kit/index.ts";
 
@@ -12,13 +13,17 @@ let nats: Nats;
 let app: App;
 let caller: Sidecar;
 let callee: Sidecar;
+let counted: readonly Counted[];
 
 beforeAll(async () => {
   stack = new AsyncDisposableStack();
   nats = stack.use(await startNats());
   app = stack.use(await startApp({ fallback: ({ body }) => ({ body: `got ${body.length}` }) }));
-  callee = stack.use(await startSidecar({ appId: "callee", appPort: app.port, nats }));
-  caller = stack.use(await startSidecar({ appId: "caller", nats }));
+  const one = await startCounted({ appId: "callee", appPort: app.port, nats });
+  callee = stack.use(one.sidecar);
+  const other = await startCounted({ appId: "caller", nats });
+  caller = stack.use(other.sidecar);
+  counted = [other, one];
 });
 
 afterAll(() => stack.disposeAsync());
@@ -30,9 +35,8 @@ function openFiles({ pid }: Sidecar): number {
   return readdirSync(`/proc/${pid}/fd`).length;
 }
 
-function residentMb({ pid }: Sidecar): number {
-  const pages = Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]);
-  return Math.round((pages * 4_096) / 2 ** 20);
+async function heldMb({ counts }: Counted): Promise<number> {
+  return heldBytes(await counts()) / 2 ** 20;
 }
 
 type Outcome = { readonly status: number; readonly text: string };
@@ -65,7 +69,9 @@ test("2,000 calls at once to an app that takes 3 s: all succeed, and nothing is 
     return { body: "slow" };
   });
   await caller.get(`${base}/warm`);
-  const before = [caller, callee].map((it) => ({ files: openFiles(it), mb: residentMb(it) }));
+  const before = await Promise.all(
+    counted.map(async (it) => ({ files: openFiles(it.sidecar), mb: await heldMb(it) })),
+  );
   for (let round = 0; round < 2; round++) {
     const agent = new Agent({ keepAlive: false });
     const outcomes = await Promise.all(
@@ -79,10 +85,10 @@ test("2,000 calls at once to an app that takes 3 s: all succeed, and nothing is 
   // The app closes what the sidecar keeps for later calls.
   await app.fail("refuse");
   await app.heal();
-  for (const [i, sidecar] of [caller, callee].entries()) {
-    await eventually(() => openFiles(sidecar) <= before[i]!.files + 5, { timeoutMs: 20_000 });
-    // The heap does not shrink at once; a leak of bodies, calls or connections would be larger than this.
-    expect(residentMb(sidecar) - before[i]!.mb).toBeLessThan(200);
+  for (const [i, it] of counted.entries()) {
+    await eventually(() => openFiles(it.sidecar) <= before[i]!.files + 5, { timeoutMs: 20_000 });
+    // A leak of bodies, calls or connections would be larger than this.
+    await eventually(async () => expect((await heldMb(it)) - before[i]!.mb).toBeLessThan(16));
   }
   expect((await caller.get(`${base}/after`)).text).toBe("got 0");
 }, 120_000);
