@@ -78,7 +78,7 @@ test("lists of an app", async () => {
     rows.push([input, ...(await subscribed(sidecar, from, () => asked > 0))]);
   }
   expectTable("Subscriptions of an app", ["The app's list", "Subscribed", "In the log"], rows);
-});
+}, 400_000);
 
 /** What the metadata list and the log says, once the app was asked and the log is quiet. `from`: of this life's log. */
 async function subscribed(sidecar: Sidecar, from: number, asked: () => boolean): Promise<[string, string]> {
@@ -163,7 +163,7 @@ test("files", async () => {
     rows.push([input, outcome, complaint(sidecar.logs())]);
   }
   expectTable("Subscriptions in files", ["The file", "Subscribed", "In the log"], rows);
-});
+}, 400_000);
 
 test("streams", async () => {
   await using nats = await startNats();
