@@ -41,7 +41,7 @@ export function startSentinel(watched: Server): Promise<Server> {
         "bind 127.0.0.1",
         `dir ${folder.path}`,
         `sentinel monitor mymaster ${watched.host} ${watched.port} 1`,
-        "sentinel down-after-milliseconds mymaster 500",
+        "sentinel down-after-milliseconds mymaster 2000",
       ];
       await writeFile(file, `${lines.join("\n")}\n`);
       return { command: findProgram("redis-server", "redis-server", variable), args: [file, "--sentinel"] };
