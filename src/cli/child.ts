@@ -6,7 +6,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
-import type { Clock } from "../../mesh/index.ts";
+import type { Clock, Timer } from "../../mesh/index.ts";
 import type { Guard } from "./guard.ts";
 import { forwardLines, type LineSink } from "./lines.ts";
 
@@ -28,8 +28,14 @@ export type ChildEnd = { readonly code: number; readonly signal: NodeJS.Signals 
 /** `clean`: TERM was enough. `late`: killed after its time. `forced`: killed because somebody insisted. */
 export type StopOutcome = "clean" | "late" | "forced";
 
-/** A grandchild may hold the pipes for ever after the end of the child, ms. */
-const outputGraceMs = 500;
+/**
+ * A grandchild may hold the pipes for ever after the end of the child. They are closed when nothing has come for so
+ * long, or when it writes on for longer than the second time, ms.
+ */
+const quietMs = 500;
+const chattyMs = 5_000;
+/** How long our own reader may rest until what is left of the output is given up, ms. */
+const restMs = 60_000;
 const pollMs = 25;
 /** KILL cannot be refused; a process that still shows hangs in the kernel, ms. */
 const killWaitMs = 5_000;
@@ -106,9 +112,18 @@ export class Child {
   }
 }
 
-async function endOf(child: ChildProcess, options: ChildOptions): Promise<ChildEnd> {
+async function endOf(child: ChildProcess, { onLine, clock }: ChildOptions): Promise<ChildEnd> {
   const outputs = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : [stream]));
-  const forwarded = Promise.all(outputs.map((stream) => forwardLines(stream, options.onLine)));
+  let passed = 0;
+  let waiting = 0;
+  const pass: LineSink = (line) => {
+    passed++;
+    const done = onLine(line);
+    if (done === undefined) return undefined;
+    waiting++;
+    return done.then(() => void waiting--);
+  };
+  const forwarded = Promise.all(outputs.map((stream) => forwardLines(stream, pass)));
   const end = await new Promise<ChildEnd>((resolve) => {
     // A failed start is told by `start`; nobody waits for this end then.
     child.once("error", () => resolve({ code: 127, signal: undefined }));
@@ -119,9 +134,16 @@ async function endOf(child: ChildProcess, options: ChildOptions): Promise<ChildE
       });
     });
   });
-  const late = options.clock.setTimeout(() => outputs.forEach((stream) => stream.destroy()), outputGraceMs);
+  const endedMs = clock.monotonicMs();
+  const closeLater = (before: number): Timer =>
+    clock.setTimeout(() => {
+      const sinceMs = clock.monotonicMs() - endedMs;
+      if (waiting > 0 ? sinceMs < restMs : passed > before && sinceMs < chattyMs) timer = closeLater(passed);
+      else outputs.forEach((stream) => stream.destroy());
+    }, quietMs);
+  let timer = closeLater(passed);
   await forwarded;
-  late.cancel();
+  timer.cancel();
   return end;
 }
 

@@ -67,6 +67,17 @@ function prepare(argv: readonly string[]): string[] {
   return command === "run" ? [command, ...spellOutBooleans(rest)] : [...argv];
 }
 
+/** Resolves when all that was written has been taken, or can no longer be: the end of a process drops the rest. */
+function taken(out: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => {
+    out.once("error", () => resolve());
+    out.write("", () => resolve());
+  });
+}
+
 if (import.meta.main) {
-  void main(process.argv.slice(2), process.env).then((exitCode) => process.exit(exitCode));
+  void main(process.argv.slice(2), process.env).then(async (exitCode) => {
+    await Promise.all([taken(process.stdout), taken(process.stderr)]);
+    process.exit(exitCode);
+  });
 }

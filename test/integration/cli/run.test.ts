@@ -1,8 +1,9 @@
 /** `weft run` with real processes: what the app gets, how it ends, and that nothing is left in any case. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually } from "../../kit/eventually.ts";
-import { freePort, nodeBinary, startNats } from "../../kit/index.ts";
+import { checkout, freePort, nodeBinary, startNats } from "../../kit/index.ts";
 import type { Nats, RunningProcess } from "../../kit/index.ts";
 import { isRunning, makePlace, says, type Place } from "./place.ts";
 
@@ -94,6 +95,15 @@ test("ends at once at a second signal", async () => {
   await says(running, /second signal/);
   expect(await running.exited).toBe(1);
   expect(running.logs()).toContain("the app was killed");
+  await here.empty();
+});
+
+test("shows a reader that rests the last lines of an app that has ended", async () => {
+  await using here = await place();
+  const main = join(checkout, "src/cli/main.ts");
+  const args = [main, "run", "--", "/bin/sh", "-c", "seq 1 60000; exit 3"];
+  await using reader = await here.start("test/integration/cli/slow-reader.mjs", args);
+  await says(reader, /exit 3, == APP == 60000/);
   await here.empty();
 });
 
