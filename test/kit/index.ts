@@ -10,6 +10,8 @@ export type {
   AppSubscription,
 } from "./app.ts";
 export { collectLogs, showLogsOnFailure } from "./cleanup.ts";
+export { deafProxy } from "./deaf-proxy.ts";
+export type { DeafProxy } from "./deaf-proxy.ts";
 export { eventually } from "./eventually.ts";
 export { faultProxy } from "./fault-proxy.ts";
 export type { FaultProxy } from "./fault-proxy.ts";

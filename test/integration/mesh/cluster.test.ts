@@ -161,33 +161,29 @@ describe("a cluster of three", () => {
     );
   });
 
-  it(
-    "lists what was written just now, also keys that are rewritten all the time",
-    { timeout: 120_000 },
-    async () => {
-      const mesh = await join("lister", 2);
-      const table = await mesh.table({ kind: "listed", name: ["all"] });
-      const keys = Array.from({ length: 40 }, (_, n) => ["a", `k${n}`]);
-      for (const key of keys) await table.put(key, bytes("0"));
-      let writing = true;
-      const writer = (async () => {
-        for (let n = 0; writing; n++) await table.put(keys[n % keys.length]!, bytes(String(n)));
-      })();
-      for (let round = 0; round < 30; round++) {
-        const seen = new Set<string>();
-        let after: number | undefined;
-        do {
-          const options = { limit: 7, wants: () => true };
-          const page = await table.page(["a"], after === undefined ? options : { ...options, after });
-          for (const key of page.keys) seen.add(key.join("/"));
-          after = page.next;
-        } while (after !== undefined && seen.size < keys.length);
-        expect(seen.size).toBe(keys.length);
-      }
-      writing = false;
-      await writer;
-    },
-  );
+  it("lists what was written just now, also keys that are rewritten all the time", async () => {
+    const mesh = await join("lister", 2);
+    const table = await mesh.table({ kind: "listed", name: ["all"] });
+    const keys = Array.from({ length: 40 }, (_, n) => ["a", `k${n}`]);
+    for (const key of keys) await table.put(key, bytes("0"));
+    let writing = true;
+    const writer = (async () => {
+      for (let n = 0; writing; n++) await table.put(keys[n % keys.length]!, bytes(String(n)));
+    })();
+    for (let round = 0; round < 30; round++) {
+      const seen = new Set<string>();
+      let after: number | undefined;
+      do {
+        const options = { limit: 7, wants: () => true };
+        const page = await table.page(["a"], after === undefined ? options : { ...options, after });
+        for (const key of page.keys) seen.add(key.join("/"));
+        after = page.next;
+      } while (after !== undefined && seen.size < keys.length);
+      expect(seen.size).toBe(keys.length);
+    }
+    writing = false;
+    await writer;
+  }, 120_000);
 
   it("loses a server: watches go on, and large values stay whole", { timeout: 240_000 }, async () => {
     const mesh = await join("watcher", 0);

@@ -1,8 +1,8 @@
 // Answers that get lost: what was done is known to be done, what was not is done once, what cannot be known is said so.
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { JoinedMesh, Table, TableKey, TableWrite, TopicStream } from "../../../mesh/index.ts";
-import { eventually, faultProxy } from "../../kit/index.ts";
-import { type DeafProxy, type Lab, bytes, codeOf, deafProxy, request, startLab, textOf, to } from "./lab.ts";
+import { type DeafProxy, deafProxy, eventually, faultProxy } from "../../kit/index.ts";
+import { type Lab, bytes, codeOf, request, startLab, textOf, to } from "./lab.ts";
 
 const name = { kind: "state", name: ["default", "doubt"] } as const;
 const stream = { name: ["default", "doubt"], maxAgeMs: 3_600_000, maxBytes: -1 };

@@ -172,34 +172,28 @@ test("ten sidecars that start in the same instant share one server", { timeout: 
   expect(await answers(port)).toBe(true);
 });
 
-test(
-  "after kill -9 of the server one of many sidecars starts it again: same port, same data",
-  { timeout: 180_000 },
-  async () => {
-    await using at = await place();
-    const { home, port } = at;
-    await using children = new AsyncDisposableStack();
-    const all = await Promise.all(
-      Array.from({ length: 5 }, async () =>
-        children.use(await sidecar({ home: home.path, binary, defaultPort: port, stay: true })),
-      ),
-    );
-    const [first] = await Promise.all(all.map((child) => said(child, "found")));
-    const url = first?.urls[0] ?? "";
-    await store(url, "still here");
-    const before = recordedPid(home);
-    guardProcess(before);
-    process.kill(before, "SIGKILL");
-    const results = await Promise.all(all.map((child) => said(child, "ensured")));
-    guardServer(home);
-    expect(results).toEqual(
-      Array.from({ length: 5 }, () => ({ urls: [url], restarted: true, moved: false })),
-    );
-    expect(starts(home)).toBe(2);
-    expect(recordedPid(home)).not.toBe(before);
-    expect(await stored(url)).toBe("still here");
-  },
-);
+test("after kill -9 of the server one of many sidecars starts it again: same port, same data", async () => {
+  await using at = await place();
+  const { home, port } = at;
+  await using children = new AsyncDisposableStack();
+  const all = await Promise.all(
+    Array.from({ length: 5 }, async () =>
+      children.use(await sidecar({ home: home.path, binary, defaultPort: port, stay: true })),
+    ),
+  );
+  const [first] = await Promise.all(all.map((child) => said(child, "found")));
+  const url = first?.urls[0] ?? "";
+  await store(url, "still here");
+  const before = recordedPid(home);
+  guardProcess(before);
+  process.kill(before, "SIGKILL");
+  const results = await Promise.all(all.map((child) => said(child, "ensured")));
+  guardServer(home);
+  expect(results).toEqual(Array.from({ length: 5 }, () => ({ urls: [url], restarted: true, moved: false })));
+  expect(starts(home)).toBe(2);
+  expect(recordedPid(home)).not.toBe(before);
+  expect(await stored(url)).toBe("still here");
+}, 180_000);
 
 test("works in an empty environment, in a folder with a difficult name, and leaves nothing open", async () => {
   await using at = await place('a "b" ü\\c');

@@ -1,8 +1,8 @@
 // Many topics of a group on one consumer: nothing is skipped, whatever joins, leaves or dies.
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { JoinedMesh, TopicStream, TopicSubscribeOptions } from "../../../mesh/index.ts";
-import { eventually } from "../../kit/index.ts";
-import { type Lab, bytes, deafProxy, startLab, textOf } from "./lab.ts";
+import { deafProxy, eventually } from "../../kit/index.ts";
+import { type Lab, bytes, startLab, textOf } from "./lab.ts";
 
 const times = { lookMs: 400, askMs: 200, answerMs: 300, unwantedMs: 600 };
 

@@ -2,17 +2,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { JoinedMesh, TopicMessage, TopicStream, TopicSubscribeOptions } from "../../../mesh/index.ts";
-import { eventually, faultProxy } from "../../kit/index.ts";
-import {
-  type Lab,
-  bytes,
-  codeOf,
-  deafProxy,
-  jumpingClock,
-  startLab,
-  startParticipant,
-  textOf,
-} from "./lab.ts";
+import { deafProxy, eventually, faultProxy } from "../../kit/index.ts";
+import { type Lab, bytes, codeOf, jumpingClock, startLab, startParticipant, textOf } from "./lab.ts";
 
 const stream = { name: ["default", "pubsub"], maxAgeMs: 3_600_000, maxBytes: -1 };
 

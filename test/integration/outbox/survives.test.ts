@@ -1,6 +1,7 @@
 // The outbox when sidecars die between its steps: published exactly when the transaction was committed.
 import { expect, test } from "vitest";
 import {
+  deafProxy,
   eventually,
   type FaultProxy,
   faultProxy,
@@ -11,7 +12,6 @@ import {
   startSidecar,
 } from "../../kit/index.ts";
 import { startRedis } from "../../kit/servers/redis.ts";
-import { deafProxy } from "../mesh/lab.ts";
 import { pubsubComponent } from "../pubsub/resources.ts";
 import { stateComponent } from "../state/resources.ts";
 import { eventsOf, outboxStore, relays, startTaker, transact } from "./events.ts";

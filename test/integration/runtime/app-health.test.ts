@@ -14,18 +14,15 @@ import type { App, AppHandler, Sidecar } from "../../kit/index.ts";
 import { pubsubComponent } from "../pubsub/resources.ts";
 import { nativeComponents } from "./resources.ts";
 
-const checks = [
-  "--enable-app-health-check=true",
-  "--app-health-check-path=/health",
-  "--app-health-probe-interval=1",
-  "--app-health-threshold=2",
-  "--log-level=debug",
-];
+const checked = ["--enable-app-health-check=true", "--app-health-check-path=/health", "--log-level=debug"];
+const checks = [...checked, "--app-health-probe-interval=1", "--app-health-threshold=2"];
 /** A few failures more: an app that is to stay well may stand still for a while. */
-const patientChecks = checks.map((flag) =>
-  flag.replace("interval=1", "interval=5").replace("threshold=2", "threshold=4"),
-);
-patientChecks.push("--app-health-probe-timeout=4000");
+const patientChecks = [
+  ...checked,
+  "--app-health-probe-interval=5",
+  "--app-health-threshold=4",
+  "--app-health-probe-timeout=4000",
+];
 const resources = { "c.yaml": nativeComponents };
 const channel = "rpc error: code = Internal desc = error invoking app channel:";
 const notHealthy = "rpc error: code = Internal desc = app is not in a healthy state";
